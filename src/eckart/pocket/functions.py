@@ -1,0 +1,53 @@
+"""Small Python functions to complete: signature, docstring and example, then the body and tests.
+
+The families are in `function_families.py`; this file turns a drawn specification into a prompt,
+a reference body and assert statements.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from eckart.pocket.function_families import FAMILIES, Spec
+from eckart.pocket.sample import Sample
+
+TESTS_PER_FUNCTION = 5
+
+
+def _call(name: str, args: tuple[Any, ...]) -> str:
+    return f"{name}({', '.join(map(repr, args))})"
+
+
+def _reference(spec: Spec, source: str) -> Any:
+    """The reference function as a callable. The source is our own, so it is simply executed."""
+    scope: dict[str, Any] = {}
+    exec(source, scope)  # noqa: S102
+    return scope[spec.name]
+
+
+def render(spec: Spec, rng: random.Random) -> Sample:
+    """Write a specification as a sample; expected values come from running the reference."""
+    head = f"def {spec.name}({', '.join(spec.params)}):\n"
+    body = "".join(f"    {line}\n" for line in spec.body)
+    function = _reference(spec, head + body)
+    calls: dict[str, str] = {}
+    # Two more than needed: one for the example, one for a repeated draw.
+    for _ in range(TESTS_PER_FUNCTION + 2):
+        args = spec.inputs(rng)
+        calls[_call(spec.name, args)] = repr(function(*args))
+    pairs = list(calls.items())
+    doc = f'    """{spec.doc}\n'
+    if len(pairs) > TESTS_PER_FUNCTION and rng.random() < 0.6:
+        call, value = pairs.pop()
+        doc += f"\n    >>> {call}\n    {value}\n"
+        doc += '    """\n'
+    else:
+        doc = doc.rstrip("\n") + '"""\n'
+    tests = tuple(f"assert {call} == {value}" for call, value in pairs[:TESTS_PER_FUNCTION])
+    return Sample("code", spec.key, head + doc, body, tests=tests)
+
+
+def draw(rng: random.Random) -> Sample:
+    """Draw one function to complete."""
+    return render(rng.choice(FAMILIES)(rng), rng)

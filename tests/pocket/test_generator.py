@@ -1,0 +1,87 @@
+"""The data generator: splits that cannot overlap, determinism, and samples that are correct."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import pytest
+
+from eckart.pocket import SKILLS, samples, split_of
+from eckart.pocket.grading import grade_code, grade_math
+
+MANY = 3000
+
+
+@pytest.mark.parametrize("skill", SKILLS)
+def test_splits_share_neither_keys_nor_texts(skill: str) -> None:
+    train = list(islice(samples(skill, "train", seed=1), MANY))
+    test = list(islice(samples(skill, "test", seed=1), MANY // 4))
+    assert not {s.key for s in train} & {s.key for s in test}
+    assert not {s.text for s in train} & {s.text for s in test}
+    assert all(split_of(skill, s.key) == "train" for s in train)
+    assert all(split_of(skill, s.key) == "test" for s in test)
+
+
+@pytest.mark.parametrize("skill", SKILLS)
+def test_text_determines_the_key(skill: str) -> None:
+    # Were one text possible under two keys, it could be in both splits.
+    keys: dict[str, str] = {}
+    for sample in islice(samples(skill, "train", seed=2), MANY):
+        text = sample.completion if skill == "stories" else sample.prompt
+        assert keys.setdefault(text, sample.key) == sample.key
+
+
+@pytest.mark.parametrize("skill", SKILLS)
+def test_same_seed_same_stream_and_other_seed_other_stream(skill: str) -> None:
+    first = list(islice(samples(skill, "test", seed=3), 20))
+    assert first == list(islice(samples(skill, "test", seed=3), 20))
+    assert first != list(islice(samples(skill, "test", seed=4), 20))
+
+
+@pytest.mark.parametrize("skill", SKILLS)
+def test_stream_has_variety(skill: str) -> None:
+    drawn = list(islice(samples(skill, "train", seed=5), 1000))
+    assert len({s.text for s in drawn}) > 950
+    assert len({s.key for s in drawn}) > 800
+
+
+def test_every_math_sample_passes_its_own_grader() -> None:
+    for sample in islice(samples("math", "test", seed=6), 500):
+        assert grade_math(sample.completion, sample)
+        assert 0 <= int(sample.answer) < 250
+
+
+def test_every_worked_step_of_math_is_true() -> None:
+    for sample in islice(samples("math", "test", seed=7), 1000):
+        for line in sample.completion.splitlines():
+            if " = " not in line:
+                continue
+            left, right = line.rsplit(" = ", 1)
+            first, operation, second = left.split()[-3:]
+            result = {
+                "+": int(first) + int(second),
+                "-": int(first) - int(second),
+                "*": int(first) * int(second),
+                "/": int(first) // int(second),
+            }[operation]
+            assert result == int(right.split()[0].rstrip(".")), line
+
+
+def test_every_code_sample_passes_its_own_tests() -> None:
+    drawn = list(islice(samples("code", "test", seed=8), 300))
+    assert all(grade_code([s.completion for s in drawn], drawn))
+    assert all(len(s.tests) >= 2 for s in drawn)
+
+
+def test_stories_bring_their_hero_and_object_back() -> None:
+    for sample in islice(samples("stories", "test", seed=9), 200):
+        item = sample.key.split(":")[4]
+        first, last = sample.completion.strip().split("\n")
+        assert item in first + last and "{" not in sample.text
+        assert sample.completion.count(item) >= 2
+
+
+@pytest.mark.parametrize(("skill", "split"), [("poems", "train"), ("math", "dev")])
+def test_unknown_names_are_refused(skill: str, split: str) -> None:
+    with pytest.raises(ValueError, match="unknown"):
+        next(samples(skill, split))
