@@ -1,0 +1,5 @@
+"""`python -m eckart` is `eckart`."""
+
+from eckart.cli import main
+
+main()

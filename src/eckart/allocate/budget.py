@@ -1,0 +1,69 @@
+"""What ranks cost, the least that can be asked for, and spending what whole ranks left over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from eckart.types import Curve
+
+Ranks = list[int | None]
+
+
+def cost(curves: Sequence[Curve], ranks: Ranks) -> int:
+    """Parameters of all targets at these ranks."""
+    return sum(
+        curve.dense if rank is None else int(curve.costs[rank])
+        for curve, rank in zip(curves, ranks, strict=True)
+    )
+
+
+def least(curves: Sequence[Curve]) -> int:
+    """Parameters with every target at rank 1, or dense where no rank saves anything."""
+    return cost(curves, smallest(curves))
+
+
+def smallest(curves: Sequence[Curve]) -> Ranks:
+    """Rank 1 everywhere, dense where no rank saves anything."""
+    return [1 if len(curve.costs) > 1 else None for curve in curves]
+
+
+def largest_within(curve: Curve, allowance: float) -> int | None:
+    """The largest rank of at most `allowance` parameters (1 at least), dense if that fits."""
+    if len(curve.costs) <= 1 or curve.dense <= allowance:
+        return None
+    return max(1, int(np.searchsorted(curve.costs, allowance, side="right")) - 1)
+
+
+def spend(
+    curves: Sequence[Curve], ranks: Ranks, budget: int, worth: Callable[[Curve, int, int | None], float]
+) -> Ranks:
+    """Give what is left of `budget` away one step at a time, the step of greatest `worth` first.
+
+    A step is the next rank of a target, or from its last rank the dense weight.
+
+    Args:
+        worth: `(curve, its rank, its rank after the step) -> how much the step is wanted`.
+    """
+    ranks = list(ranks)
+    left = budget - cost(curves, ranks)
+    while True:
+        best: tuple[float, int, int | None, int] | None = None
+        for index, (curve, rank) in enumerate(zip(curves, ranks, strict=True)):
+            if rank is None:
+                continue
+            following = rank + 1 if rank + 1 < len(curve.costs) else None
+            price = (curve.dense if following is None else int(curve.costs[following])) - int(
+                curve.costs[rank]
+            )
+            if price > left:
+                continue
+            wanted = worth(curve, rank, following)
+            if best is None or wanted > best[0]:
+                best = (wanted, index, following, price)
+        if best is None:
+            return ranks
+        _, index, following, price = best
+        ranks[index] = following
+        left -= price

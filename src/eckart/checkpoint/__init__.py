@@ -1,0 +1,19 @@
+"""Names and bytes on disk, never mathematics: what a checkpoint holds, and writing one whole or not at all.
+
+The only room that reads or writes safetensors files itself.
+"""
+
+from eckart.checkpoint.reading import Checkpoint, Stored, has_weights, open_checkpoint, sha256
+from eckart.checkpoint.writing import appearing, copy_companions, refuse_existing, refuse_full
+
+__all__ = [
+    "Checkpoint",
+    "Stored",
+    "appearing",
+    "copy_companions",
+    "has_weights",
+    "open_checkpoint",
+    "refuse_existing",
+    "refuse_full",
+    "sha256",
+]

@@ -1,0 +1,162 @@
+"""What a model folder holds, from the headers of its safetensors files alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from eckart.types import EckartError
+
+ITEM_BYTES = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
+    "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
+}  # fmt: skip
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+LARGEST_HEADER = 100_000_000
+OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.gguf")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One tensor as stored: its dtype in safetensors' spelling, its shape, its file and where it starts."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    file: str
+    start: int
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * ITEM_BYTES[self.dtype]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The tensors of a model folder by name."""
+
+    folder: Path
+    tensors: dict[str, Stored]
+
+    @property
+    def files(self) -> list[Path]:
+        return sorted({self.folder / stored.file for stored in self.tensors.values()})
+
+    @property
+    def nbytes(self) -> int:
+        return sum(stored.nbytes for stored in self.tensors.values())
+
+    @property
+    def parameters(self) -> int:
+        """Floating-point entries: parameters, and float buffers where a model stores some."""
+        return sum(prod(stored.shape) for stored in self.tensors.values() if "F" in stored.dtype)
+
+    def same(self, one: str, other: str) -> bool:
+        """Whether two tensors are stored with equal bytes: a tied weight, written twice."""
+        return self._digest(one) == self._digest(other)
+
+    def _digest(self, name: str) -> bytes:
+        stored = self.tensors[name]
+        digest = hashlib.sha256(f"{stored.dtype}{stored.shape}".encode())
+        with (self.folder / stored.file).open("rb") as file:
+            file.seek(stored.start)
+            left = stored.nbytes
+            while left:
+                piece = file.read(min(left, 1 << 20))
+                digest.update(piece)
+                left -= len(piece)
+        return digest.digest()
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a folder has safetensors weights, whole or not."""
+    return any((folder / name).is_file() for name in (INDEX, SINGLE))
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """Read and check the headers of every weight file of a folder; no weight is read.
+
+    Raises:
+        EckartError: no safetensors weights, or a file that is missing, truncated, corrupt or outside
+            the folder.
+    """
+    index = folder / INDEX
+    if index.is_file():
+        names = sorted(set(_shard_names(index)))
+    elif (folder / SINGLE).is_file():
+        names = [SINGLE]
+    else:
+        raise EckartError(_no_weights(folder))
+    tensors: dict[str, Stored] = {}
+    for name in names:
+        tensors |= _read_header(folder / name)
+    return Checkpoint(folder, tensors)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _shard_names(index: Path) -> list[str]:
+    try:
+        names = list(json.loads(index.read_text())["weight_map"].values())
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise EckartError(f"{index} is not a safetensors index ({error}); fetch it again") from None
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name:
+            raise EckartError(f"{index} names a file outside its folder: {name!r}; it is refused")
+    return names
+
+
+def _no_weights(folder: Path) -> str:
+    if not (folder / "config.json").is_file():
+        return f"{folder} is not a model folder: it has no config.json and no weights"
+    for pattern in OTHER_WEIGHTS:
+        for path in sorted(folder.glob(pattern)):
+            return (
+                f"{folder} has weights only as {path.name}, and Eckart reads safetensors alone: "
+                "convert it first (load and save_pretrained it with transformers where you trust it)"
+            )
+    return f"{folder} has a config but no weights: model.safetensors or its index is missing"
+
+
+def _read_header(path: Path) -> dict[str, Stored]:
+    if not path.is_file():
+        raise EckartError(f"{path.parent} is incomplete: its index names {path.name}, which is missing")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, LARGEST_HEADER):
+            raise EckartError(_broken(path, "its header is cut short or is not one"))
+        raw = file.read(length)
+    try:
+        header = json.loads(raw)
+        header.pop("__metadata__", None)
+        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        tensors = {
+            name: Stored(
+                entry["dtype"], tuple(entry["shape"]), path.name, 8 + length + entry["data_offsets"][0]
+            )
+            for name, entry in header.items()
+        }
+        mismatched = [
+            name
+            for name, entry in header.items()
+            if entry["data_offsets"][1] - entry["data_offsets"][0] != tensors[name].nbytes
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        raise EckartError(_broken(path, "its header is not one")) from None
+    if mismatched:
+        raise EckartError(_broken(path, f"the size of {mismatched[0]} disagrees with its shape"))
+    if 8 + length + end != size:
+        raise EckartError(_broken(path, f"it has {size:,} bytes where its header says {8 + length + end:,}"))
+    return tensors
+
+
+def _broken(path: Path, why: str) -> str:
+    return f"{path} is truncated or corrupt: {why}; fetch or save it again"

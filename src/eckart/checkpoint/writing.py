@@ -1,0 +1,109 @@
+"""A folder that appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from eckart.types import EckartError, UsageError
+
+COMPANION_SUFFIXES = (".json", ".txt", ".model", ".jinja", ".tiktoken", ".vocab", ".spm")
+NOT_COMPANIONS = (".index.json", "adapter_config.json")
+LARGEST_COMPANION = 100_000_000
+
+
+def refuse_existing(out: Path) -> None:
+    """Raises UsageError where something is already at `out`, or it could not be put there."""
+    if out.exists() or out.is_symlink():
+        raise UsageError(f"{out} exists already; give another output folder, or remove that one first")
+    parent = _nearest_existing(out)
+    if not parent.is_dir():
+        raise UsageError(f"{out} cannot be made: {parent} is not a folder")
+    if not os.access(parent, os.W_OK):
+        raise UsageError(f"{out} cannot be made: no permission to write in {parent}")
+
+
+def refuse_full(out: Path, needed: int) -> None:
+    """Raises EckartError where `needed` bytes would not fit on the disk that `out` is on."""
+    free = shutil.disk_usage(_nearest_existing(out)).free
+    if free < needed:
+        raise EckartError(
+            f"no room for {out}: it needs about {needed / 1e6:,.1f} MB, "
+            f"and its disk has {free / 1e6:,.1f} MB free"
+        )
+
+
+@contextmanager
+def appearing(out: Path) -> Iterator[Path]:
+    """A temporary folder beside `out` that becomes `out` on a clean exit and vanishes on any other.
+
+    Raises:
+        UsageError: `out` exists.
+        EckartError: it cannot be written, on a full disk say.
+    """
+    refuse_existing(out)
+    made = [folder for folder in [out.parent, *out.parent.parents] if not folder.exists()]
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    except OSError as error:
+        raise EckartError(f"{out} cannot be written: {error.strerror or error}") from error
+    mask = _umask()
+    try:
+        yield temporary
+        for path in temporary.rglob("*"):
+            if path.is_file():
+                _to_disk(path)
+            path.chmod((0o666 if path.is_file() else 0o777) & ~mask)
+        temporary.chmod(0o777 & ~mask)
+        refuse_existing(out)
+        temporary.rename(out)
+    except (OSError, SafetensorError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise EckartError(f"{out} could not be written ({why}); nothing was left behind") from error
+    finally:
+        if temporary.exists():
+            shutil.rmtree(temporary, ignore_errors=True)
+            for folder in made:
+                if folder.exists() and not any(folder.iterdir()):
+                    folder.rmdir()
+
+
+def copy_companions(source: Path, destination: Path) -> None:
+    """Copy what a model folder holds beside its weights (tokenizer, pooling, licence), never code.
+
+    What `destination` already has stays as it is.
+    """
+    for path in sorted(source.rglob("*")):
+        relative = path.relative_to(source)
+        hidden = any(part.startswith(".") for part in relative.parts)
+        licence = path.name.upper().startswith(("LICENSE", "LICENCE", "NOTICE"))
+        wanted = licence or path.name.endswith(COMPANION_SUFFIXES)
+        if hidden or not wanted or not path.is_file() or path.name.endswith(NOT_COMPANIONS):
+            continue
+        copy = destination / relative
+        if copy.exists() or path.stat().st_size > LARGEST_COMPANION:
+            continue
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+
+
+def _nearest_existing(out: Path) -> Path:
+    return next(folder for folder in out.absolute().parents if folder.exists())
+
+
+def _to_disk(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,61 @@
+"""Perplexity: the exponential of the mean loss per predicted token."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eckart.evaluate.score import Score
+from eckart.model.text import batches, is_causal, windows
+from eckart.types import EckartError, Text, Track, UsageError, silent
+
+
+@torch.no_grad()
+def perplexity(
+    model: Any,
+    tokenizer: Any,
+    texts: Sequence[Text],
+    max_length: int = 512,
+    track: Track = silent,
+    task: str = "perplexity",
+) -> Score:
+    """Mean loss in nats over every token that has one before it in its window; padding excluded.
+
+    An encoder-decoder is scored on the tokens it should write. Losses are summed in float64.
+
+    Raises:
+        UsageError: a model that predicts no tokens.
+        EckartError: a loss that is not finite.
+    """
+    if not is_causal(model) and not model.config.is_encoder_decoder:
+        raise UsageError(f"{type(model).__name__} predicts no next token, so it has no perplexity")
+    total, tokens = 0.0, 0
+    cut = windows(model, tokenizer, texts, max_length)
+    groups = batches(model, tokenizer, cut)
+    for batch in track(groups, "perplexity", len(groups)):
+        loss, count = _loss(model, {key: value.to(model.device) for key, value in batch.items()})
+        total, tokens = total + loss, tokens + count
+    if not math.isfinite(total):
+        raise EckartError("the loss is not finite: the model is broken, or overflows in this dtype")
+    if not tokens:
+        raise UsageError("no token in the data has one before it: there is nothing to predict")
+    loss = total / tokens
+    value = math.exp(loss) if loss < 700 else math.inf
+    return Score(task, "perplexity", value, {"loss": loss, "tokens": tokens, "windows": len(cut)})
+
+
+def _loss(model: Any, batch: dict[str, Tensor]) -> tuple[float, int]:
+    """Summed loss and how many tokens it is over."""
+    labels = batch.pop("labels", None)
+    logits = model(**batch).logits
+    if labels is None:
+        labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)[:, 1:]
+        logits = logits[:, :-1]
+    losses = nn.functional.cross_entropy(
+        logits.reshape(-1, logits.shape[-1]).float(), labels.reshape(-1), reduction="none", ignore_index=-100
+    )
+    return float(losses.sum(dtype=torch.float64)), int((labels != -100).sum())

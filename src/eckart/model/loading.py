@@ -1,0 +1,193 @@
+"""Models and tokenizers, from a folder or the hub, with errors that a person can act on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+from eckart.model import portable
+from eckart.pocket import MODEL_DIR
+from eckart.types import EckartError, UsageError
+
+portable.register()
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model")
+
+
+def find_model(name: str | Path) -> Path:
+    """The local folder of a model: the folder itself, `pocket`, or the hub's snapshot (fetched if need be).
+
+    Only configs, tokenizers and safetensors are fetched.
+
+    Raises:
+        UsageError: there is no such model.
+    """
+    folder, name = Path(name), str(name)
+    if folder.is_dir():
+        return folder
+    if name == "pocket":
+        return MODEL_DIR
+    if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise UsageError(f"no such model: {name} is not a folder")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    wanted = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "LICENSE*"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except HFValidationError:
+        raise UsageError(f"no such model: {name} is neither a folder nor a hub id") from None
+    except RepositoryNotFoundError:
+        raise UsageError(f"no such model: {name} is not a folder, and the hub has no such model") from None
+    except (LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UsageError(
+            f"no such model: {name} is not a folder, and the hub cannot be reached ({reason[:120]})"
+        ) from None
+
+
+def load_config(folder: Path) -> Any:
+    """The config of a model folder.
+
+    Raises:
+        EckartError: no config, or one that this transformers does not know.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise EckartError(f"{folder} is not a model folder: it has no config.json")
+    try:
+        return AutoConfig.from_pretrained(folder)
+    except (ValueError, KeyError, OSError, TypeError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise EckartError(f"{path} cannot be used: {first}") from error
+
+
+def raw_config(folder: Path) -> dict[str, Any]:
+    """`config.json` as it stands, before transformers fills in its defaults."""
+    raw: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    return raw
+
+
+def model_class(config: Any) -> Any:
+    """The class that a config names in `architectures`, or the bare backbone of its type.
+
+    Raises:
+        EckartError: the class is not in this transformers: it would need code that came with the model.
+    """
+    names = config.architectures or []
+    if not names:
+        return AutoModel
+    if hasattr(transformers, names[0]):
+        return getattr(transformers, names[0])
+    raise EckartError(
+        f"the architecture {names[0]} is not in transformers {transformers.__version__}; "
+        "Eckart runs no code that comes with a model"
+    )
+
+
+def build_empty(config: Any) -> Any:
+    """The model of a config on the meta device: shapes and names, no weights.
+
+    A compressed model's structures are in place.
+    """
+    kind = model_class(config)
+    dtype = getattr(config, "dtype", None) or torch.float32
+    with torch.device("meta"):
+        model = kind.from_config(config) if kind is AutoModel else kind(config)
+    model.tie_weights()
+    if quantization := _quantization(config):
+        portable.swap_modules(model, quantization["modules"])
+    return model.to(dtype)
+
+
+def load_model(folder: Path, device: str = "cpu", dtype: str = "auto") -> Any:
+    """Load weights, in evaluation mode, in the checkpoint's dtype unless told otherwise.
+
+    Raises:
+        EckartError: what is there does not make this model.
+    """
+    config = load_config(folder)
+    kind = model_class(config)
+    wanted = dtype if dtype == "auto" else getattr(torch, dtype)
+    try:
+        with quiet():
+            model, info = kind.from_pretrained(
+                folder, config=config, dtype=wanted, use_safetensors=True, output_loading_info=True
+            )
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise EckartError(f"{folder} cannot be loaded: {first}") from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise EckartError(
+            f"{folder} lacks {len(missing)} weights of {type(model).__name__}, {missing[0]} among them; "
+            "transformers would fill them with random numbers"
+        )
+    return model.to(device)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' own bars and warnings: what a user must know, Eckart says."""
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+        transformers.logging.enable_progress_bar()
+
+
+def refuse_compressed(config: Any) -> None:
+    """Raises UsageError where the weights are not plain floats any more."""
+    quantization = getattr(config, "quantization_config", None)
+    if quantization is None:
+        return
+    method = dict(quantization).get("quant_method")
+    if method == portable.QUANT_METHOD:
+        raise UsageError("this model is compressed already; compress the model it came from")
+    raise UsageError(f"this model is quantized ({method}); compress the float model it came from")
+
+
+def generates(config: Any) -> bool:
+    """Whether the model writes text, rather than reads it only."""
+    kind = model_class(config)
+    return kind is not AutoModel and bool(kind.can_generate())
+
+
+def require_generation(model: Any) -> None:
+    """Raises UsageError where a model cannot write text."""
+    if not (hasattr(model, "can_generate") and model.can_generate()):
+        raise UsageError(f"{type(model).__name__} writes no text, and this task needs a model that does")
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a model folder brings a tokenizer."""
+    return any((folder / name).is_file() for name in TOKENIZER_FILES)
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a model folder.
+
+    Raises:
+        EckartError: there is none.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EckartError(f"{folder} has no tokenizer that loads, and text needs one") from error
+
+
+def _quantization(config: Any) -> dict[str, Any] | None:
+    entry = getattr(config, "quantization_config", None)
+    if entry is None or dict(entry).get("quant_method") != portable.QUANT_METHOD:
+        return None
+    return dict(entry)

@@ -1,0 +1,47 @@
+"""A fixed question to a model, and a few numbers of its answer, to recognise it by later."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from eckart.types import Probe
+
+LENGTH = 16
+KEPT = 32
+
+STANDALONE = """
+import json, sys
+import torch, transformers
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+request = json.load(sys.stdin)
+assert "eckart" not in sys.modules
+auto = getattr(transformers, request["auto"])
+model = auto.from_pretrained(request["folder"], trust_remote_code=True, dtype="auto")
+batch = {"input_ids": torch.tensor([request["ids"]])}
+if model.config.is_encoder_decoder:
+    batch["decoder_input_ids"] = batch["input_ids"]
+with torch.no_grad():
+    answer = model(**batch)[0][0, -1].float()
+stride = max(1, len(answer) // 32)
+print(json.dumps(answer[::stride][:32].tolist()))
+"""
+"""`take_probe` for a process without Eckart: JSON on standard input, the outputs as the last line."""
+
+
+@torch.no_grad()
+def take_probe(model: Any) -> Probe:
+    """Ask the model about a fixed input: its first output's last position, every so many entries."""
+    vocabulary = model.config.get_text_config().vocab_size
+    ids = [(7919 * (position + 1)) % vocabulary for position in range(LENGTH)]
+    batch = {"input_ids": torch.tensor([ids], device=model.device)}
+    if model.config.is_encoder_decoder:
+        batch["decoder_input_ids"] = batch["input_ids"]
+    training = model.training
+    model.eval()
+    answer = model(**batch)[0][0, -1].float().cpu()
+    model.train(training)
+    stride = max(1, len(answer) // KEPT)
+    return Probe(input_ids=ids, outputs=answer[::stride][:KEPT].tolist())

@@ -1,0 +1,80 @@
+"""Factors into modules, and counting what is there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from eckart.model.portable import STRUCTURES, EckartConfig, PivotedLinear
+from eckart.model.targets import weight_of
+from eckart.types import Factors
+
+
+def replace(model: Any, name: str, factors: Factors) -> Factors:
+    """Put factors in the place of a linear layer, in the layer's dtype and on its device.
+
+    Returns:
+        The factors as the module now holds them, rounded to its dtype.
+    """
+    old = model.get_submodule(name)
+    weight = weight_of(old)
+    out_features, in_features = weight.shape
+    rank = len(factors.V)
+    new = STRUCTURES[factors.structure](
+        in_features, out_features, rank, old.bias is not None, weight.device, weight.dtype
+    )
+    with torch.no_grad():
+        new.U.weight.copy_(factors.U)
+        new.V.weight.copy_(factors.V)
+        if isinstance(new, PivotedLinear):
+            assert factors.order is not None
+            new.order.copy_(factors.order)
+            if old.bias is not None:
+                bias = torch.empty_like(old.bias)
+                bias[factors.order.long()] = old.bias
+                new.V.bias.copy_(bias[:rank])
+                carried = new.U.weight.double() @ new.V.bias.double()
+                new.U.bias.copy_(bias[rank:].double() - carried)
+        elif old.bias is not None:
+            new.U.bias.copy_(old.bias)
+    new.train(old.training).requires_grad_(old.weight.requires_grad)
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, new)
+    return Factors(factors.structure, new.U.weight.detach(), new.V.weight.detach(), factors.order)
+
+
+def describe(model: Any) -> None:
+    """Write into the model's config which modules are structures, so that saving it is enough to load it."""
+    modules: dict[str, Any] = {}
+    for name, module in model.named_modules():
+        for structure, kind in STRUCTURES.items():
+            if type(module) is kind:
+                entry = (
+                    module.rank if structure == "lowrank" else {"rank": module.rank, "structure": structure}
+                )
+                modules[name] = entry
+    if modules:
+        model.config.quantization_config = EckartConfig(modules)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Parameters of a model, tied weights once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def count_bytes(model: nn.Module) -> int:
+    """Bytes of what a model saves: parameters, tied once, and persistent buffers."""
+    parameters = list(model.parameters())
+    names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    buffers = [tensor for name, tensor in model.state_dict().items() if name not in names]
+    return sum(tensor.numel() * tensor.element_size() for tensor in [*parameters, *buffers])
+
+
+def first_not_finite(model: nn.Module) -> str | None:
+    """The name of the first weight with an entry that is not finite, or `None`."""
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            return name
+    return None

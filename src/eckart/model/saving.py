@@ -1,0 +1,102 @@
+"""A compressed model into a plain Hugging Face folder that loads with Eckart and without it."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers.models.auto import modeling_auto
+
+from eckart.model import portable
+from eckart.model.loading import quiet
+from eckart.model.replacing import describe
+
+MODELING_FILE = "modeling_eckart"
+
+CARD = """---
+library_name: transformers
+tags:
+- eckart
+- low-rank
+---
+
+# {source}, compressed
+
+{summary}
+
+This is an ordinary Hugging Face folder of safetensors. Load it with transformers, either with Eckart
+installed (`pip install eckart`):
+
+```python
+import eckart
+from transformers import {auto}
+
+model = {auto}.from_pretrained("this folder")
+```
+
+or without, by letting transformers run the file `{file}.py` that is in this folder:
+
+```python
+from transformers import {auto}
+
+model = {auto}.from_pretrained("this folder", trust_remote_code=True)
+```
+
+Without either, transformers does not know the factors: it warns and fills the replaced weights with random
+numbers. What was done, to which weights and at what error, is in `eckart.json`; `eckart verify` checks it.
+"""
+
+
+def save_model(model: Any, folder: Path, source: str, summary: str, max_shard_size: str = "5GB") -> None:
+    """Write config, weights, the modelling file and a model card into an existing folder."""
+    describe(model)
+    autos = auto_classes(model)
+    name = _stock_class(model).__name__
+    model.config.auto_map = {auto: f"{MODELING_FILE}.{kind}" for auto, kind in autos.items()}
+    try:
+        with quiet():
+            model.save_pretrained(folder, max_shard_size=max_shard_size)
+    finally:
+        del model.config.auto_map
+    (folder / f"{MODELING_FILE}.py").write_text(modeling_source(set(autos.values())))
+    auto = next((auto for auto, kind in autos.items() if kind == name and auto != "AutoModel"), "AutoModel")
+    card = CARD.format(source=source, summary=summary, auto=auto, file=MODELING_FILE)
+    (folder / "README.md").write_text(card)
+
+
+def modeling_source(classes: set[str]) -> str:
+    """The file that a compressed folder carries: the loader, and the stock classes by their own names."""
+    lines = [inspect.getsource(portable), "", "import transformers  # noqa: E402", ""]
+    for name in sorted(classes):
+        lines += [
+            "",
+            f"class {name}(transformers.{name}):",
+            '    """The stock class, loaded through the structures above."""',
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def auto_classes(model: Any) -> dict[str, str]:
+    """`AutoModel…` names to the stock class each would choose for this model's config and architecture."""
+    stock = _stock_class(model).__name__
+    autos = {}
+    for attribute in dir(modeling_auto):
+        auto = getattr(modeling_auto, attribute)
+        mapping = getattr(auto, "_model_mapping", None)
+        if mapping is None or not attribute.startswith("AutoModel") or type(model.config) not in mapping:
+            continue
+        chosen = mapping[type(model.config)]
+        names = [kind.__name__ for kind in (chosen if isinstance(chosen, (list, tuple)) else [chosen])]
+        if attribute == "AutoModel":
+            autos[attribute] = names[0]
+        elif stock in names:
+            autos[attribute] = stock
+    return autos
+
+
+def _stock_class(model: Any) -> Any:
+    """The class in transformers of the same name: a model loaded by a travelling file is a subclass."""
+    return getattr(transformers, type(model).__name__)

@@ -1,0 +1,183 @@
+"""Which weights of a model may be replaced.
+
+A target is an `nn.Linear`, or GPT-2's `Conv1D`, that stands alone: its weight is not tied to another
+module's and its model calls it rather than reading its weight. By default the ones inside the blocks.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from eckart.types import Target, UsageError
+
+
+@dataclass
+class Found:
+    """The targets of a model in the model's order, and what was left alone, in words."""
+
+    targets: list[Target]
+    notes: list[str] = field(default_factory=list)
+
+
+def find_targets(model: Any, patterns: Sequence[str] | None = None, layers: str | None = None) -> Found:
+    """Discover the targets of any transformers model; it may be on the meta device.
+
+    Args:
+        patterns: endings of module names at a dot (`q_proj`, `mlp.up_proj`) or globs; default every
+            linear inside the blocks. Heads and everything outside the blocks come only by name.
+        layers: which blocks of each stack, e.g. `top:4`, `bottom:2`, `3-7`, `0,2,5-8`; default all.
+
+    Raises:
+        UsageError: a pattern or a choice of layers that fits nothing.
+    """
+    linears = {name: module for name, module in model.named_modules() if _is_linear(module)}
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    if patterns is None:
+        chosen = {name for name, module in linears.items() if block_of(model, name) and module is not head}
+    else:
+        chosen = set()
+        for pattern in patterns:
+            matched = {name for name in linears if _matches(name, pattern)}
+            if not matched:
+                raise UsageError(_no_match(pattern, linears))
+            chosen |= matched
+    if layers is not None:
+        chosen = _in_layers(model, chosen, layers)
+    notes: list[str] = []
+    tied = _tied(model)
+    unread = _read_directly(model, chosen)
+    targets = []
+    for name, module in linears.items():
+        if name not in chosen:
+            continue
+        if name in tied:
+            notes.append(f"{name} stays dense: its weight is tied to another module's")
+        elif name in unread:
+            notes.append(f"{name} stays dense: its model reads the weight without calling the module")
+        else:
+            out_features, in_features = weight_of(module).shape
+            targets.append(Target(name, out_features, in_features, module.bias is not None))
+    if not targets:
+        raise UsageError("no linear layer in this model is a target" + "".join(f"; {n}" for n in notes))
+    notes += _expert_notes(model)
+    return Found(targets, notes)
+
+
+def weight_of(module: nn.Module) -> Tensor:
+    """The module's weight as `(out, in)`, a view without gradient."""
+    weight = module.weight.detach()  # type: ignore[operator]
+    return weight.T if isinstance(module, Conv1D) else weight
+
+
+def block_of(model: Any, name: str) -> tuple[str, int] | None:
+    """`(stack, index)` of the block that a module is in, by its first `ModuleList`; `None` outside."""
+    parts = name.split(".")
+    for depth, part in enumerate(parts):
+        if part.isdigit():
+            stack = ".".join(parts[:depth])
+            if isinstance(model.get_submodule(stack), nn.ModuleList):
+                return stack, int(part)
+    return None
+
+
+def _is_linear(module: nn.Module) -> bool:
+    """A plain linear layer: a subclass with a weight of another kind (quantized, say) is not one."""
+    if not isinstance(module, (nn.Linear, Conv1D)):
+        return False
+    return isinstance(module.weight, Tensor) and module.weight.ndim == 2 and module.weight.is_floating_point()
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return name == pattern or name.endswith(f".{pattern}") or fnmatch.fnmatchcase(name, pattern)
+
+
+def _no_match(pattern: str, linears: dict[str, nn.Module]) -> str:
+    endings = sorted({name.rsplit(".", 1)[-1] for name in linears})
+    near = get_close_matches(pattern, endings, 1, 0.5)
+    meant = f"; did you mean {near[0]}?" if near else ""
+    return f"--targets {pattern} fits no linear layer{meant} There are: {', '.join(endings)}"
+
+
+def _in_layers(model: Any, chosen: set[str], layers: str) -> set[str]:
+    blocks = {name: block for name in chosen if (block := block_of(model, name))}
+    sizes: dict[str, int] = defaultdict(int)
+    for stack, index in blocks.values():
+        sizes[stack] = max(sizes[stack], index + 1, len(model.get_submodule(stack)))
+    kept = {name for name, (stack, index) in blocks.items() if index in _indices(layers, sizes[stack])}
+    if not kept:
+        raise UsageError(f"--layers {layers} fits no block; the stacks have {dict(sizes)} blocks")
+    return kept
+
+
+def _indices(layers: str, size: int) -> set[int]:
+    indices: set[int] = set()
+    for part in layers.split(","):
+        if match := re.fullmatch(r"(top|bottom):(\d+)", part.strip()):
+            count = min(int(match[2]), size)
+            indices |= set(range(size - count, size) if match[1] == "top" else range(count))
+        elif match := re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip()):
+            indices |= set(range(int(match[1]), int(match[2] or match[1]) + 1))
+        else:
+            raise UsageError(f"--layers {layers}: {part!r} is none of top:4, bottom:4, 3, 3-7")
+    return indices
+
+
+def _tied(model: Any) -> set[str]:
+    """Linears whose weight, or whose module, is reachable under another name too."""
+    names: dict[int, set[str]] = defaultdict(set)
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names[id(parameter)].add(name)
+    shared = {name for group in names.values() if len(group) > 1 for name in group}
+    # On the meta device transformers ties by declaration only.
+    declared = getattr(model, "all_tied_weights_keys", None) or {}
+    shared |= set(declared) | set(declared.values())
+    return {name.removesuffix(".weight") for name in shared if name.endswith(".weight")}
+
+
+def _read_directly(model: Any, names: set[str]) -> set[str]:
+    """Targets whose parent runs without calling them: its code uses their weight itself.
+
+    Found by running a few tokens. A model that cannot run so (on the meta device, say) is taken at
+    its word: nothing is reported.
+    """
+    called: Counter[str] = Counter()
+
+    def count(name: str) -> Any:
+        return lambda module, arguments: called.update([name])
+
+    parents = {name.rpartition(".")[0] for name in names}
+    hooks = [
+        model.get_submodule(name).register_forward_pre_hook(count(name)) for name in names | parents if name
+    ]
+    try:
+        with torch.no_grad():
+            model(**{key: value.to(model.device) for key, value in model.dummy_inputs.items()})
+    except Exception:  # any model may fail on its own dummy inputs, in any way
+        return set()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name for name in names if not called[name] and called[name.rpartition(".")[0]]}
+
+
+def _expert_notes(model: Any) -> list[str]:
+    """Weights with three dimensions, as mixture-of-experts models hold them, are not targets yet."""
+    grouped: dict[str, list[int]] = defaultdict(list)
+    for name, parameter in model.named_parameters():
+        owner = model.get_submodule(name.rpartition(".")[0])
+        if parameter.ndim == 3 and not isinstance(owner, nn.modules.conv._ConvNd):
+            grouped[re.sub(r"\.\d+\.", ".*.", name)].append(parameter.numel())
+    return [
+        f"{name} ({len(sizes)} expert tensors, {sum(sizes):,} parameters) stays dense: not supported yet"
+        for name, sizes in grouped.items()
+    ]

@@ -1,0 +1,131 @@
+"""Text into batches of token ids: windows, padding and masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eckart.types import EckartError, Text
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Token ids of one window: what the model reads and, for an encoder-decoder, what it should write."""
+
+    ids: list[int]
+    labels: list[int] | None = None
+
+
+def usable_length(model: Any, tokenizer: Any, max_length: int) -> int:
+    """`max_length`, or less where the model or the tokenizer cannot take that many positions."""
+    limits = [max_length]
+    for owner, attribute in (
+        (model.config.get_text_config(), "max_position_embeddings"),
+        (tokenizer, "model_max_length"),
+    ):
+        limit = getattr(owner, attribute, None)
+        if isinstance(limit, int) and 0 < limit < 10**9:
+            limits.append(limit)
+    return min(limits)
+
+
+def windows(
+    model: Any, tokenizer: Any, texts: Sequence[Text], max_length: int, limit: int | None = None
+) -> list[Window]:
+    """Cut texts into windows of at most `max_length` tokens.
+
+    Each text is a window, with the tokenizer's own special tokens, cut at `max_length`. A decoder that is
+    given one long text (a whole book, WikiText) reads all of it, window after window. An encoder-decoder
+    reads the prompt and writes the completion; plain text it reads and writes.
+
+    Args:
+        limit: stop at this many windows; default all.
+
+    Raises:
+        EckartError: no text gives a token.
+    """
+    max_length = usable_length(model, tokenizer, max_length)
+    found: list[Window] = []
+    for text in texts:
+        if limit is not None and len(found) >= limit:
+            break
+        if model.config.is_encoder_decoder:
+            read = text.prompt or text.completion
+            ids = tokenizer(read, truncation=True, max_length=max_length)["input_ids"]
+            labels = tokenizer(text.completion, truncation=True, max_length=max_length)["input_ids"]
+            found.append(Window(ids, labels))
+        elif is_causal(model):
+            pieces = _pieces(tokenizer, text.text, max_length)
+            found += [Window(ids) for ids in (pieces if len(texts) == 1 else pieces[:1])]
+        else:
+            ids = tokenizer(text.text, truncation=True, max_length=max_length)["input_ids"]
+            found.append(Window(ids))
+    found = [window for window in found if window.ids][:limit]
+    if not found:
+        raise EckartError("the data gives no tokens: every text in it is empty")
+    return found
+
+
+def batches(model: Any, tokenizer: Any, cut: Sequence[Window], batch_tokens: int = 8192) -> list[Batch]:
+    """Pad windows of similar length together, on the right, in batches of about `batch_tokens` tokens.
+
+    An encoder's and a decoder's ids in one batch never have the same length, so that a mask is known by
+    its shape alone.
+    """
+    pad = tokenizer.pad_token_id
+    pad = (tokenizer.eos_token_id or 0) if pad is None else pad
+    order = sorted(range(len(cut)), key=lambda index: -len(cut[index].ids))
+    groups: list[list[Window]] = []
+    for index in order:
+        longest = len(groups[-1][0].ids) if groups else 0
+        if not groups or (len(groups[-1]) + 1) * longest > batch_tokens:
+            groups.append([])
+        groups[-1].append(cut[index])
+    return [_collate(model, group, pad) for group in groups]
+
+
+def is_causal(model: Any) -> bool:
+    """Whether the model predicts the next token: it generates and has no encoder."""
+    return bool(model.can_generate()) and not model.config.is_encoder_decoder
+
+
+def _pieces(tokenizer: Any, text: str, max_length: int) -> list[list[int]]:
+    ids = tokenizer(text)["input_ids"] if text else []
+    start = tokenizer.bos_token_id
+    # BOS first where the model has one, also where its tokenizer does not add it by itself.
+    if ids and start is not None and ids[0] != start and start != tokenizer.eos_token_id:
+        ids = [start, *ids]
+    pieces = [ids[at : at + max_length] for at in range(0, len(ids), max_length)]
+    return [piece for piece in pieces if len(piece) > 1 or piece is pieces[0]]
+
+
+def _collate(model: Any, group: list[Window], pad: int) -> Batch:
+    ids, mask = _padded([window.ids for window in group], pad)
+    batch = {"input_ids": ids, "attention_mask": mask}
+    if group[0].labels is not None:
+        labels, label_mask = _padded([window.labels or [pad] for window in group], pad, ids.shape[1])
+        start = model.config.decoder_start_token_id
+        begin = torch.full_like(labels[:, :1], pad if start is None else start)
+        batch["decoder_input_ids"] = torch.cat([begin, labels[:, :-1]], dim=1)
+        # A decoder reads its start token and all labels but the last: as many as there are labels.
+        batch["decoder_attention_mask"] = label_mask
+        batch["labels"] = labels.masked_fill(label_mask == 0, -100)
+    return batch
+
+
+def _padded(rows: list[list[int]], pad: int, unlike: int | None = None) -> tuple[Tensor, Tensor]:
+    longest = max(len(row) for row in rows)
+    if longest == unlike:
+        longest += 1
+    ids = torch.full((len(rows), longest), pad)
+    mask = torch.zeros((len(rows), longest), dtype=torch.long)
+    for index, row in enumerate(rows):
+        ids[index, : len(row)] = torch.tensor(row)
+        mask[index, : len(row)] = 1
+    return ids, mask

@@ -1,0 +1,9 @@
+"""The jobs, from end to end. This room knows everyone and computes nothing."""
+
+from eckart.pipeline.compress import compress
+from eckart.pipeline.demo import demo
+from eckart.pipeline.evaluate import TASKS, evaluate
+from eckart.pipeline.plan import Plan, plan
+from eckart.pipeline.verify import Verdict, verify
+
+__all__ = ["TASKS", "Plan", "Verdict", "compress", "demo", "evaluate", "plan", "verify"]

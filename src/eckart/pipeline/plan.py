@@ -1,0 +1,174 @@
+"""Sizes and ranks before anything is run: a config is enough."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from eckart import allocate, checkpoint, linalg
+from eckart.model import loading, replacing
+from eckart.model import targets as targets_
+from eckart.pipeline import choices
+from eckart.types import Bytes, Count, Recipe, Target
+
+CALIBRATION_OVERHEAD = 1.3
+"""Activations beside the weights, as a share: a rough guide."""
+INTERPRETER_BYTES = 600_000_000
+"""Python with torch and transformers loaded."""
+
+
+@dataclass(frozen=True)
+class PlannedTarget:
+    """One target: its break-even ranks, and what the recipe gives it (`rank` is `None` for dense)."""
+
+    target: Target
+    parameters_before: int
+    parameters_after: int
+    rank: int | None
+    lowrank_pays_to: int
+    pivoted_pays_to: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `eckart plan` knows."""
+
+    recipe: Recipe
+    architecture: str
+    parameters: Count
+    bytes: Bytes
+    targets: list[PlannedTarget]
+    seconds: float
+    memory_estimate: int
+    notes: list[str] = field(default_factory=list)
+
+
+def plan(
+    model: str | Path,
+    *,
+    keep: float | None = None,
+    rank: int | None = None,
+    ratio: float | None = None,
+    of: str = "model",
+    method: str | None = None,
+    structure: str | None = None,
+    allocation: str | None = None,
+    targets: list[str] | None = None,
+    layers: str | None = None,
+) -> Plan:
+    """Count what a model would have left, and where ranks break even, with no weights and no data.
+
+    Args:
+        model: a folder with at least a `config.json`, a hub id, or `pocket`.
+        keep, rank, ratio, of, method, structure, allocation, targets, layers: as for `compress`.
+
+    Raises:
+        UsageError: the request is wrong, or lower than the targets allow.
+    """
+    started = time.perf_counter()
+    recipe = choices.make_recipe(
+        method=method or "svd",
+        structure=structure,
+        allocation=allocation,
+        keep=keep,
+        rank=rank,
+        ratio=ratio,
+        of=of,
+        targets=targets,
+        layers=layers,
+        data="(none needed to plan)",
+    ).model_copy(update={"data": None})
+    folder = loading.find_model(model)
+    config = loading.load_config(folder)
+    loading.refuse_compressed(config)
+    empty = loading.build_empty(config)
+    found = targets_.find_targets(empty, recipe.targets, recipe.layers)
+    notes = list(found.notes)
+    before = replacing.count_parameters(empty) + _own_heads(folder, empty, notes)
+    chosen = found.targets
+    fixed = before - sum(target.out_features * target.in_features for target in chosen)
+    ranks = choices.choose_ranks(chosen, _without_spectra(recipe, notes), fixed)
+    notes += choices.dense_notes(chosen, recipe, ranks)
+    planned = [_planned(target, recipe, rank) for target, rank in zip(chosen, ranks, strict=True)]
+    targets_before = sum(row.parameters_before for row in planned)
+    targets_after = sum(row.parameters_after for row in planned)
+    after = before - targets_before + targets_after
+    item = empty.dtype.itemsize
+    orders = sum(4 * row.target.out_features for row in planned if row.rank and recipe.structure == "pivoted")
+    return Plan(
+        recipe=recipe,
+        architecture=type(empty).__name__,
+        parameters=Count(
+            before=before,
+            after=after,
+            keep=after / before,
+            targets_before=targets_before,
+            targets_after=targets_after,
+        ),
+        bytes=Bytes(before=before * item, after=after * item + orders),
+        targets=planned,
+        seconds=time.perf_counter() - started,
+        memory_estimate=_memory(before * item, chosen),
+        notes=notes,
+    )
+
+
+def _own_heads(folder: Path, empty: Any, notes: list[str]) -> int:
+    """Parameters of weights that the config ties and the checkpoint stores apart.
+
+    transformers ties every T5's head by its config, and unties it when a checkpoint brings a head of
+    its own.
+    """
+    tied = dict(empty.all_tied_weights_keys)
+    if not checkpoint.has_weights(folder):
+        raw = loading.raw_config(folder)
+        head = empty.get_output_embeddings()
+        if raw.get("tie_word_embeddings") is False and any(name.startswith("lm_head") for name in tied):
+            notes.append(
+                f"counted from the config alone, with the head tied to the embedding, as transformers builds "
+                f"it; the config says tie_word_embeddings=false, and a checkpoint with a head of its own has "
+                f"{head.weight.numel():,} parameters more"
+            )
+        return 0
+    stored = checkpoint.open_checkpoint(folder)
+    extra = 0
+    for target, source in tied.items():
+        if target in stored.tensors and source in stored.tensors and not stored.same(target, source):
+            extra += prod(stored.tensors[target].shape)
+            notes.append(f"{target} is stored apart from {source}, so it is counted")
+    return extra
+
+
+def _without_spectra(recipe: Recipe, notes: list[str]) -> Recipe:
+    if recipe.allocation not in allocate.NEEDS_ERRORS or recipe.keep is None:
+        return recipe
+    notes.append(
+        f"the ranks of {recipe.allocation} depend on the weights: these are those of uniform, at the same size"
+    )
+    return recipe.model_copy(update={"allocation": "uniform"})
+
+
+def _planned(target: Target, recipe: Recipe, rank: int | None) -> PlannedTarget:
+    shape = (target.out_features, target.in_features)
+    dense = linalg.parameters("dense", *shape, 0)
+    return PlannedTarget(
+        target=target,
+        parameters_before=dense,
+        parameters_after=dense if rank is None else linalg.parameters(recipe.structure, *shape, rank),
+        rank=rank,
+        lowrank_pays_to=linalg.largest_paying_rank("lowrank", *shape),
+        pivoted_pays_to=linalg.largest_paying_rank("pivoted", *shape),
+    )
+
+
+def _memory(weights: int, chosen: Sequence[Target]) -> int:
+    """A guide to the peak of `compress`: the weights, a float64 Gram for each input, one solve's scratch."""
+    grams = sum({(t.name.rpartition(".")[0], t.in_features): 8 * t.in_features**2 for t in chosen}.values())
+    largest = max(
+        t.out_features * t.in_features + 3 * min(t.out_features, t.in_features) ** 2 for t in chosen
+    )
+    return int(CALIBRATION_OVERHEAD * (weights + grams + 8 * largest)) + INTERPRETER_BYTES

@@ -1,0 +1,226 @@
+"""Plain data that every room may hold: no behaviour, no I/O, and no import from the rest of Eckart.
+
+One word for one thing: see the glossary in CONTRIBUTING.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+Structure = Literal["dense", "lowrank", "pivoted"]
+"""What replaces a matrix: the matrix itself, `U V`, or pivot rows with the other rows in terms of them."""
+
+Track = Callable[[Iterable[Any], str, int], Iterable[Any]]
+"""Passes `items` through while telling somebody: `track(items, description, total)`."""
+
+
+class EckartError(Exception):
+    """Something a person can act on: names the thing, says why, and what to do."""
+
+    exit_code = 1
+
+
+class UsageError(EckartError):
+    """The request itself is wrong, before any work was started."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Target:
+    """A weight that may be replaced. Shapes are those of `torch.nn.Linear`: `W (out, in)`."""
+
+    name: str
+    out_features: int
+    in_features: int
+    bias: bool
+
+
+@dataclass
+class Moment:
+    """Sums over calibration tokens of what one input space showed.
+
+    Attributes:
+        tokens: how many tokens were added; padding never counts.
+        second: `Σ x xᵀ`, `(in, in)`, float64.
+        absolute: `Σ |x|`, `(in,)`, float64.
+    """
+
+    tokens: int
+    second: Tensor | None = None
+    absolute: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """The weighted singular values of one target and what they leave behind.
+
+    Attributes:
+        values: singular values of `Lᵀ W R`, descending, `(min(out, in),)`.
+        tail: squared error at each rank, `tail[r] = Σ_{i > r} values[i]²`, `(min(out, in) + 1,)`;
+            `tail[0]` is the whole energy.
+    """
+
+    values: np.ndarray
+    tail: np.ndarray
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What stands for a weight: `Ŵ = U V`, or for `pivoted` its rows in another order.
+
+    Attributes:
+        structure: `lowrank` or `pivoted`.
+        U: `(out, r)`; for `pivoted` `(out - r, r)`, the rows that are not pivots in terms of those that are.
+        V: `(r, in)`; for `pivoted` the pivot rows of `Ŵ` themselves.
+        order: for `pivoted`, `(out,)` int32: output `i` is entry `order[i]` of `[V x; U V x]`.
+    """
+
+    structure: Structure
+    U: Tensor
+    V: Tensor
+    order: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What a target costs and what it loses at each rank: all that an allocator sees.
+
+    Attributes:
+        costs: parameters at rank `0, 1, …, R`, where `R` is the largest rank that still saves some.
+        dense: parameters of the weight as it is.
+        errors: the error left at each of those ranks, `None` where nobody measured.
+            Comparable between targets; the dense weight's error is 0.
+    """
+
+    costs: np.ndarray
+    dense: int
+    errors: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Text:
+    """One piece of data: running text, or a prompt with its completion."""
+
+    prompt: str
+    completion: str
+
+    @property
+    def text(self) -> str:
+        return self.prompt + self.completion
+
+
+class Count(BaseModel):
+    """Parameters before and after, counted from modules, tied weights once."""
+
+    before: int
+    after: int
+    keep: float
+    targets_before: int
+    targets_after: int
+
+
+class Bytes(BaseModel):
+    """Sizes of the saved tensors, buffers included."""
+
+    before: int
+    after: int
+
+
+class Recipe(BaseModel):
+    """One choice on each axis and the data: everything needed to do it again."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    method: str
+    metric: str
+    structure: Structure
+    allocation: str
+    recovery: str = "none"
+    keep: float | None = None
+    of: Literal["model", "targets"] = "model"
+    rank: int | None = None
+    ratio: float | None = None
+    targets: list[str] | None = None
+    layers: str | None = None
+    data: str | None = None
+    samples: int = 512
+    max_length: int = 512
+    seed: int = 0
+
+
+class TargetRecord(BaseModel):
+    """What became of one target. Errors are relative: `‖Lᵀ(W − Ŵ)R‖ / ‖LᵀWR‖` in the recipe's metric.
+
+    `predicted_error` is the spectral tail; `measured_error` is read off the factors as saved, so the
+    two differ by the rounding to the model's dtype.
+    """
+
+    name: str
+    out_features: int
+    in_features: int
+    structure: Structure
+    rank: int | None
+    parameters_before: int
+    parameters_after: int
+    predicted_error: float | None = None
+    measured_error: float | None = None
+
+
+class Probe(BaseModel):
+    """A fixed input and a few of the logits (or hidden values) that the model gave when it was saved."""
+
+    input_ids: list[int]
+    outputs: list[float]
+
+
+class Manifest(BaseModel):
+    """What was done, saved as `eckart.json` beside the weights. It holds no clock and no path."""
+
+    format_version: int = 1
+    eckart: str
+    torch: str
+    transformers: str
+    source: str
+    recipe: Recipe
+    data_sha256: str | None = None
+    calibration_tokens: int | None = None
+    parameters: Count
+    bytes: Bytes
+    targets: list[TargetRecord]
+    notes: list[str] = []
+    probe: Probe | None = None
+    files: dict[str, str] = {}
+
+
+@dataclass
+class Result:
+    """What `eckart.compress` gives back.
+
+    Attributes:
+        model: the compressed model, in memory, ready to use, train or `save_pretrained`.
+        manifest: what was done to it.
+        out: the folder it was saved in, if one was asked for.
+        seconds: wall time.
+        peak_memory_bytes: the process's largest resident size so far.
+    """
+
+    model: Any
+    manifest: Manifest
+    out: str | None
+    seconds: float
+    peak_memory_bytes: int
+    notes: list[str] = field(default_factory=list)
+
+
+def silent(items: Iterable[Any], description: str, total: int) -> Iterable[Any]:
+    """A `Track` that tells nobody."""
+    return items
