@@ -77,7 +77,8 @@ def test_stories_bring_their_hero_and_object_back() -> None:
     for sample in islice(samples("stories", "test", seed=9), 200):
         item = sample.key.split(":")[4]
         first, last = sample.completion.strip().split("\n")
-        assert item in first + last and "{" not in sample.text
+        assert item in first + last
+        assert "{" not in sample.text
         assert sample.completion.count(item) >= 2
 
 

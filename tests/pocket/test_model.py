@@ -34,7 +34,7 @@ def test_folder_is_small_and_names_no_path() -> None:
     for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
         text = (MODEL_DIR / name).read_text()
         json.loads(text)
-        assert "/tmp" not in text and "/work" not in text and "/root" not in text
+        assert not any(path in text for path in ("/tmp", "/work", "/root", "/home"))
 
 
 def test_weights_are_bf16_and_embeddings_tied() -> None:
@@ -46,7 +46,8 @@ def test_weights_are_bf16_and_embeddings_tied() -> None:
 
 def test_loaded_tokenizer_adds_bos_only(tokenizer) -> None:  # type: ignore[no-untyped-def]
     ids = tokenizer("Tom has 3 apples.\n")["input_ids"]
-    assert ids[0] == tokenizer.bos_token_id and ids[-1] != tokenizer.eos_token_id
+    assert ids[0] == tokenizer.bos_token_id
+    assert ids[-1] != tokenizer.eos_token_id
 
 
 def test_solves_most_held_out_problems(model, tokenizer) -> None:  # type: ignore[no-untyped-def]

@@ -34,9 +34,11 @@ def test_special_tokens_are_distinct_and_only_bos_is_added(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     special = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
-    assert len(special) == 3 and len(tokenizer) == VOCAB_SIZE
+    assert len(special) == 3
+    assert len(tokenizer) == VOCAB_SIZE
     ids = tokenizer("12 apples\n")["input_ids"]
-    assert ids[0] == tokenizer.bos_token_id and not special & set(ids[1:])
+    assert ids[0] == tokenizer.bos_token_id
+    assert not special & set(ids[1:])
 
 
 def test_digits_are_single_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -49,7 +51,8 @@ def test_windows_hold_whole_documents_and_are_reproducible(
 ) -> None:
     first = chunk(tokenizer, "train", 200, 256, seed=1)
     again = chunk(tokenizer, "train", 200, 256, seed=1)
-    assert torch.equal(first.ids, again.ids) and torch.equal(first.weight, again.weight)
+    assert torch.equal(first.ids, again.ids)
+    assert torch.equal(first.weight, again.weight)
     ids = first.ids
     assert (ids[:, 0] == tokenizer.bos_token_id).all()
     begins = (ids == tokenizer.bos_token_id).sum(1)

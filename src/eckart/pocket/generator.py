@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 
-from eckart.pocket import functions, stories, word_problems
 from eckart.pocket.sample import SKILLS, SPLITS, Sample, split_of
+from eckart.pocket.skills import functions, stories, word_problems
 
 _DRAW: dict[str, Callable[[random.Random], Sample]] = {
     "math": word_problems.draw,

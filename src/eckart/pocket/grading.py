@@ -13,6 +13,7 @@ functions written by a language model, and should not be offered anything else.
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import re
 import selectors
@@ -29,6 +30,11 @@ from eckart.pocket.sample import Sample
 _ANSWER_SECONDS = 8.0
 _MAX_SOURCE = 4000
 
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 _NODES = (
     ast.Module, ast.FunctionDef, ast.arguments, ast.arg, ast.Return, ast.Assign, ast.AugAssign,
     ast.For, ast.While, ast.If, ast.Expr, ast.Pass, ast.Break, ast.Continue, ast.BoolOp,
@@ -37,15 +43,15 @@ _NODES = (
     ast.keyword, ast.Constant, ast.Attribute, ast.Subscript, ast.Slice, ast.Name, ast.Starred,
     ast.expr_context, ast.boolop, ast.operator, ast.unaryop, ast.cmpop,
 )  # fmt: skip
-_FUNCTIONS = frozenset(
+_FUNCTIONS = _names(
     "abs all any bool dict divmod enumerate filter float int isinstance len list map max min ord "
-    "chr pow range reversed round set sorted str sum tuple zip".split()
+    "chr pow range reversed round set sorted str sum tuple zip"
 )
 # `format` and `format_map` are left out on purpose: their templates reach attributes.
-_METHODS = frozenset(
+_METHODS = _names(
     "append add capitalize copy count endswith extend find get index insert isalpha isdigit "
     "islower isupper items join keys lower lstrip pop remove replace reverse rstrip sort split "
-    "startswith strip swapcase title update upper values".split()
+    "startswith strip swapcase title update upper values"
 )
 _NUMBER = re.compile(r"\s*(-?\d+)[ \t]*(?:\n|$)")
 
@@ -77,23 +83,22 @@ def is_allowed(source: str) -> bool:
         return False
     if len(tree.body) != 1 or not isinstance(tree.body[0], ast.FunctionDef):
         return False
-    for node in ast.walk(tree):
-        if not isinstance(node, _NODES):
-            return False
-        if isinstance(node, ast.Attribute) and node.attr not in _METHODS:
-            return False
-        # A call is of a listed function, of a method, or of the function itself.
-        if isinstance(node, ast.Call) and not isinstance(node.func, ast.Attribute | ast.Name):
-            return False
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            if node.func.id not in _FUNCTIONS | {tree.body[0].name}:
-                return False
-        names = [getattr(node, field, None) for field in ("id", "arg", "name")]
-        if any(isinstance(name, str) and "__" in name for name in names):
-            return False
-        if isinstance(node, ast.FunctionDef) and (node.decorator_list or node is not tree.body[0]):
-            return False
-    return True
+    function = tree.body[0]
+    return all(_is_allowed_node(node, function) for node in ast.walk(tree))
+
+
+def _is_allowed_node(node: ast.AST, function: ast.FunctionDef) -> bool:
+    named = [getattr(node, field, None) for field in ("id", "arg", "name")]
+    if any(isinstance(name, str) and "__" in name for name in named):
+        return False
+    if isinstance(node, ast.FunctionDef):
+        return node is function and not node.decorator_list
+    if isinstance(node, ast.Attribute):
+        return node.attr in _METHODS
+    if isinstance(node, ast.Call) and not isinstance(node.func, ast.Attribute):
+        # Besides methods, only listed functions and the function itself are called.
+        return isinstance(node.func, ast.Name) and node.func.id in _FUNCTIONS | {function.name}
+    return isinstance(node, _NODES)
 
 
 class _Worker:
@@ -119,7 +124,8 @@ class _Worker:
         if self._process is None:
             self._process = self._start()
         process = self._process
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         job = json.dumps({"source": source, "tests": list(tests)}) + "\n"
         try:
             process.stdin.write(job.encode())
@@ -142,10 +148,8 @@ class _Worker:
         self._process.kill()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                try:
+                with contextlib.suppress(BrokenPipeError):
                     pipe.close()
-                except BrokenPipeError:
-                    pass
         self._process.wait()
         self._process = None
 

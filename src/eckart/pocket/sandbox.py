@@ -14,10 +14,10 @@ import sys
 
 SECONDS = 1.0
 MEMORY = 512 * 2**20
-BUILTINS = (
-    "abs all any bool dict divmod enumerate float int isinstance len list map max min range "
-    "reversed round set sorted str sum tuple zip filter ord chr pow AssertionError True False None"
-).split()
+BUILTINS = """
+    abs all any bool dict divmod enumerate float int isinstance len list map max min range
+    reversed round set sorted str sum tuple zip filter ord chr pow AssertionError
+"""
 
 
 class OutOfTime(BaseException):
@@ -29,13 +29,13 @@ def _alarm(signum: int, frame: object) -> None:
 
 
 def _passes(source: str, tests: list[str]) -> bool:
-    allowed = {name: getattr(builtins, name) for name in BUILTINS if hasattr(builtins, name)}
+    allowed = {name: getattr(builtins, name) for name in BUILTINS.split()}
     scope: dict[str, object] = {"__builtins__": allowed}
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
     try:
-        exec(compile(source, "<generated>", "exec"), scope)  # noqa: S102
+        exec(compile(source, "<generated>", "exec"), scope)
         for test in tests:
-            exec(compile(test, "<test>", "exec"), scope)  # noqa: S102
+            exec(compile(test, "<test>", "exec"), scope)
     except BaseException:
         return False
     finally:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Sequence
 from itertools import islice
@@ -114,7 +115,7 @@ def main() -> None:
         "seconds": round(time.monotonic() - begun, 1),
     }
     text = json.dumps(report, indent=2) + "\n"
-    print(text, end="")
+    sys.stdout.write(text)
     if args.out is not None:
         args.out.write_text(text)
 

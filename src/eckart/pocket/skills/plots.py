@@ -1,66 +1,105 @@
-"""Short stories from our own plots: who, where, what is wanted, what goes wrong, who helps.
+"""The words and plots of the stories.
 
-A plot is a list of beats, each a pool of sentences over the same slots, so the hero, the object
-and the helper named at the start are the ones that come back at the end. The prompt is the title
-line. The plot and its slot choices are the key of the split; wording and names are not.
+A plot is its titles and a list of beats in order; a beat is a pool of sentences over shared slots,
+written out or named in SHARED. A pool that begins with "" is left out half of the time.
 """
 
 from __future__ import annotations
 
-import random
+from typing import NamedTuple
 
-from eckart.pocket.sample import Sample
 
-_NAMES = [
-    (name, "she", "her", "her")
-    for name in (
-        "Lila Willa Fern Wren Poppy Hazel Tilly Dora Minna Selma Opal Greta Luna Bess Sunny Clover "
-        "Marigold Juniper"
-    ).split()
-] + [
-    (name, "he", "him", "his")
-    for name in (
-        "Pip Moss Bram Otto Rufus Jasper Felix Oskar Milo Barnaby Emil Toby Gus Linus Pepper Basil "
-        "Archie Button"
-    ).split()
+class Hero(NamedTuple):
+    """A name with its pronouns."""
+
+    name: str
+    they: str
+    them: str
+    their: str
+
+
+class Plot(NamedTuple):
+    """The titles a plot can have and its beats in order."""
+
+    titles: list[str]
+    beats: list[str | list[str]]
+
+
+def _split(text: str, separator: str) -> list[str]:
+    return text.split(separator)
+
+
+_GIRLS = _split(
+    "Lila Willa Fern Wren Poppy Hazel Tilly Dora Minna Selma Opal Greta Luna Bess Sunny Clover "
+    "Marigold Juniper",
+    " ",
+)
+_BOYS = _split(
+    "Pip Moss Bram Otto Rufus Jasper Felix Oskar Milo Barnaby Emil Toby Gus Linus Pepper Basil "
+    "Archie Button",
+    " ",
+)
+HEROES = [
+    *(Hero(name, "she", "her", "her") for name in _GIRLS),
+    *(Hero(name, "he", "him", "his") for name in _BOYS),
 ]
-_KINDS = (
-    "fox,rabbit,mouse,bear,hedgehog,squirrel,otter,badger,duck,kitten,puppy,lamb,mole,goose,pony,boy or girl,"
-    "boy or girl,boy or girl,boy or girl"
-).split(",")
-_TRAITS = "little young curious quiet cheerful clever gentle brave sleepy stubborn merry dreamy".split()
-_PLACES = (
+KINDS = _split(
+    "fox,rabbit,mouse,bear,hedgehog,squirrel,otter,badger,duck,kitten,puppy,lamb,mole,goose,pony,"
+    "boy or girl,boy or girl,boy or girl,boy or girl",
+    ",",
+)
+TRAITS = _split(
+    "little young curious quiet cheerful clever gentle brave sleepy stubborn merry dreamy",
+    " ",
+)
+PLACES = _split(
     "by the sea;near a dark forest;in a tall tower;on a green hill;beside a slow river;"
     "at the edge of town;in an old mill;under a big oak;in a snowy valley;on a small island;"
     "behind the bakery;next to the harbor;in a house with a red door;above a toy shop;"
     "in a sunny meadow;at the foot of a mountain;inside an old barn;on a boat house roof;"
-    "beyond the apple orchard;close to a quiet lake"
-).split(";")
-_COLORS = "red blue golden silver green yellow purple white black orange wooden shiny tiny striped".split()
-_OBJECTS = (
-    "kite lantern drum boat bell scarf whistle key basket umbrella wagon mirror flute hat "
-    "clock pillow teapot compass blanket sled ladder violin crown "
-    "puppet bottle ribbon lamp bucket spoon broom map"
-).split()
-_HELPERS = (
-    "owl,grandmother,baker,sailor,frog,crow,gardener,turtle,teacher,goat,miller,cat,beaver,"
-    "fisherman,donkey,neighbor,shepherd,postman,stork,snail,painter,cook"
-).split(",")
-_WEATHERS = (
+    "beyond the apple orchard;close to a quiet lake",
+    ";",
+)
+COLORS = _split(
+    "red blue golden silver green yellow purple white black orange wooden shiny tiny striped",
+    " ",
+)
+OBJECTS = _split(
+    "kite lantern drum boat bell scarf whistle key basket umbrella wagon mirror flute hat clock "
+    "pillow teapot compass blanket sled ladder violin crown puppet bottle ribbon lamp bucket spoon "
+    "broom map",
+    " ",
+)
+HELPERS = _split(
+    "owl grandmother baker sailor frog crow gardener turtle teacher goat miller cat beaver fisherman "
+    "donkey neighbor shepherd postman stork snail painter cook",
+    " ",
+)
+WEATHERS = _split(
     "windy morning;rainy afternoon;bright spring day;cold winter evening;warm summer night;"
-    "foggy morning;quiet Sunday;stormy day"
-).split(";")
-_SPOTS = (
+    "foggy morning;quiet Sunday;stormy day",
+    ";",
+)
+SPOTS = _split(
     "under the bed;behind the stove;in the tall grass;on the roof;inside a hollow log;"
     "between two stones;at the bottom of the well;in the hay;beneath the bridge;up in a tree;"
-    "near the fence;among the roses;in the kitchen;at the end of the path"
-).split(";")
-_FEELINGS = [("sad", "glad"), ("worried", "calm"), ("lonely", "happy"), ("angry", "cheerful"),
-             ("afraid", "proud"), ("tired", "bright")]  # fmt: skip
-_FOODS = "soup,honey cake,warm bread,apple pie,pancakes,berry jam,hot cocoa,plum tart,nut bread,cheese".split(",")
+    "near the fence;among the roses;in the kitchen;at the end of the path",
+    ";",
+)
+# How a hero feels before and after.
+FEELINGS = [
+    ("sad", "glad"),
+    ("worried", "calm"),
+    ("lonely", "happy"),
+    ("angry", "cheerful"),
+    ("afraid", "proud"),
+    ("tired", "bright"),
+]
+FOODS = _split(
+    "soup;honey cake;warm bread;apple pie;pancakes;berry jam;hot cocoa;plum tart;nut bread;cheese",
+    ";",
+)
 
-# Each plot: its titles, then its beats in order. "{...}" are slots filled by `draw`. A beat whose
-# first line is "" is left out half of the time.
 _OPENING = [
     "Once there was a {trait} {kind} named {hero}. {They} lived {place}.",
     "{Place} lived a {trait} {kind} called {hero}.",
@@ -111,13 +150,13 @@ _MORAL = [
     "A good friend is worth more than any {object}, {hero} thought.",
     "It had been a long day, but a good one.",
 ]
-_SHARED: dict[str, list[str]] = {
+SHARED: dict[str, list[str]] = {
     "opening": _OPENING, "coloring": _COLORING, "owning": _OWNING, "meeting": _MEETING,
     "asking": _ASKING, "ending": _ENDING, "moral": _MORAL, "paragraph": ["\n"],
 }  # fmt: skip
 
-_PLOTS: dict[str, tuple[list[str], list[str | list[str]]]] = {
-    "lost": (
+PLOTS: dict[str, Plot] = {
+    "lost": Plot(
         ["The Lost {Object}", "{hero} and the Lost {Object}", "Where Is the {Object}?"],
         [
             "opening", "coloring", "owning",
@@ -149,7 +188,7 @@ _PLOTS: dict[str, tuple[list[str], list[str | list[str]]]] = {
             "ending", "moral",
         ],
     ),
-    "broken": (
+    "broken": Plot(
         ["The Broken {Object}", "{hero} Mends a {Object}", "A Crack in the {Object}"],
         [
             "opening", "owning", "coloring",
@@ -178,7 +217,7 @@ _PLOTS: dict[str, tuple[list[str], list[str | list[str]]]] = {
             "ending", "moral",
         ],
     ),
-    "journey": (
+    "journey": Plot(
         ["The Long Way", "{hero} Brings the {Object}", "A {Object} for the {Helper}"],
         [
             "opening", "coloring",
@@ -221,7 +260,7 @@ _PLOTS: dict[str, tuple[list[str], list[str | list[str]]]] = {
             "moral",
         ],
     ),
-    "friend": (
+    "friend": Plot(
         ["A New Friend", "{hero} Meets the {Helper}", "The {Object} and the Friend"],
         [
             "opening", "owning",
@@ -253,7 +292,7 @@ _PLOTS: dict[str, tuple[list[str], list[str | list[str]]]] = {
             "ending", "moral",
         ],
     ),
-    "contest": (
+    "contest": Plot(
         ["The Great Contest", "{hero} and the {Object} Contest", "The Day of the {Object}"],
         [
             "opening", "coloring",
@@ -283,7 +322,7 @@ _PLOTS: dict[str, tuple[list[str], list[str | list[str]]]] = {
             "ending", "moral",
         ],
     ),
-    "noise": (
+    "noise": Plot(
         ["The Strange Noise", "{hero} Hears a Noise", "The Noise and the {Object}"],
         [
             "opening", "owning", "coloring",
@@ -320,7 +359,7 @@ _PLOTS: dict[str, tuple[list[str], list[str | list[str]]]] = {
             "ending", "moral",
         ],
     ),
-    "sharing": (
+    "sharing": Plot(
         ["The {Object} for Two", "{hero} Learns to Share", "Mine and Yours"],
         [
             "opening", "owning",
@@ -357,49 +396,3 @@ _PLOTS: dict[str, tuple[list[str], list[str | list[str]]]] = {
         ],
     ),
 }  # fmt: skip
-
-
-def draw(rng: random.Random) -> Sample:
-    """Draw one story; its prompt is the title line."""
-    plot = rng.choice(sorted(_PLOTS))
-    titles, beats = _PLOTS[plot]
-    hero, they, them, their = rng.choice(_NAMES)
-    kind = rng.choice(_KINDS)
-    if kind == "boy or girl":
-        kind = "girl" if they == "she" else "boy"
-    place, item, color = rng.choice(_PLACES), rng.choice(_OBJECTS), rng.choice(_COLORS)
-    helper = rng.choice([h for h in _HELPERS if h != kind])
-    weather, food = rng.choice(_WEATHERS), rng.choice(_FOODS)
-    spot, spot2 = rng.sample(_SPOTS, 2)
-    bad, good = rng.choice(_FEELINGS)
-    slots = {
-        "hero": hero, "they": they, "them": them, "their": their, "kind": kind, "place": place,
-        "object": item, "color": color, "helper": helper, "weather": weather, "food": food,
-        "spot": spot, "spot2": spot2, "bad": bad, "good": good, "trait": rng.choice(_TRAITS),
-        "They": they.capitalize(), "Their": their.capitalize(),
-        "Place": place[0].upper() + place[1:], "Object": item.capitalize(),
-        "Helper": helper.capitalize(),
-    }  # fmt: skip
-    sentences: list[str] = []
-    for beat in beats:
-        pool = _SHARED[beat] if isinstance(beat, str) else beat
-        optional = pool[0] == ""
-        if optional and rng.random() < 0.5:
-            continue
-        sentence = rng.choice(pool[1:] if optional else pool).format(**slots)
-        if beat == "ending" and rng.random() < 0.5:
-            first = sentence
-            sentence = rng.choice([s for s in pool if s.format(**slots) != first]).format(**slots)
-            sentence = f"{first} {sentence}"
-        sentences.append(sentence)
-    body = " ".join(sentences).replace(" \n ", "\n")
-    # An article before a vowel sound; the slots are lower-case words, so spelling decides.
-    for vowel in "aeiou":
-        body = body.replace(f" a {vowel}", f" an {vowel}").replace(f"A {vowel}", f"An {vowel}")
-    title = rng.choice(titles).format(**slots)
-    for vowel in "AEIOU":
-        title = title.replace(f" a {vowel}", f" an {vowel}").replace(f"A {vowel}", f"An {vowel}")
-    # Only slots that every story shows: a slot the text can leave out would let one text have
-    # two keys, and so be in both splits.
-    key = ":".join((plot, kind, place, color, item, helper))
-    return Sample("stories", key, title + "\n", body + "\n")

@@ -1,18 +1,26 @@
 """Small Python functions to complete: signature, docstring and example, then the body and tests.
 
-The families are in `function_families.py`; this file turns a drawn specification into a prompt,
-a reference body and assert statements.
+The families are in `number_functions.py` and `text_functions.py`; this file turns a drawn
+specification into a prompt, a reference body and assert statements.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
-from eckart.pocket.function_families import FAMILIES, Spec
 from eckart.pocket.sample import Sample
+from eckart.pocket.skills.function_spec import Spec
+from eckart.pocket.skills.number_functions import arithmetic, branch, counting, numbers, pairs, slicing
+from eckart.pocket.skills.text_functions import characters, text_steps, words
 
 TESTS_PER_FUNCTION = 5
+
+_FAMILIES: list[Callable[[random.Random], Spec]] = [
+    numbers, numbers, words, words, arithmetic, branch, counting, slicing, text_steps,
+    characters, pairs,
+]  # fmt: skip
 
 
 def _call(name: str, args: tuple[Any, ...]) -> str:
@@ -22,7 +30,7 @@ def _call(name: str, args: tuple[Any, ...]) -> str:
 def _reference(spec: Spec, source: str) -> Any:
     """The reference function as a callable. The source is our own, so it is simply executed."""
     scope: dict[str, Any] = {}
-    exec(source, scope)  # noqa: S102
+    exec(source, scope)
     return scope[spec.name]
 
 
@@ -50,4 +58,4 @@ def render(spec: Spec, rng: random.Random) -> Sample:
 
 def draw(rng: random.Random) -> Sample:
     """Draw one function to complete."""
-    return render(rng.choice(FAMILIES)(rng), rng)
+    return render(rng.choice(_FAMILIES)(rng), rng)

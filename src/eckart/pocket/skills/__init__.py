@@ -1,0 +1,1 @@
+"""The three skills of the pocket model: how their samples are drawn."""
