@@ -1,11 +1,21 @@
 """Eckart makes pretrained transformers smaller with low-rank structure, and says what that cost.
 
-Importing it teaches transformers to load the models it saves, by plain `from_pretrained`.
+Importing it teaches transformers to load the models it saves, by plain `from_pretrained`. That costs
+nothing until transformers itself is imported, and names are fetched when they are first used: so the
+command line answers at once.
 """
 
-from eckart.model.portable import LowRankLinear, PivotedLinear
-from eckart.pipeline import compress, evaluate, plan, verify
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from eckart.registration import when_imported
 from eckart.types import EckartError, UsageError
+
+if TYPE_CHECKING:
+    from eckart.model.portable import LowRankLinear, PivotedLinear
+    from eckart.pipeline import compress, evaluate, plan, verify
 
 __all__ = [
     "EckartError",
@@ -17,3 +27,16 @@ __all__ = [
     "plan",
     "verify",
 ]
+
+when_imported("transformers.quantizers.auto", "eckart.model.portable")
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        room = "eckart.model.portable" if name.endswith("Linear") else "eckart.pipeline"
+        return getattr(importlib.import_module(room), name)
+    raise AttributeError(f"module 'eckart' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

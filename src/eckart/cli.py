@@ -16,15 +16,18 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from eckart import pipeline, recipes
+from eckart import recipes
 from eckart.types import EckartError
+
+if TYPE_CHECKING:
+    from eckart.pipeline import Plan, PlannedTarget
 
 app = typer.Typer(
     name="eckart",
@@ -94,6 +97,8 @@ def demo(
 ) -> None:
     """The main job on the built-in model: no download, a few minutes."""
     with _errors(debug):
+        from eckart import pipeline
+
         _say(
             "The pocket model solves word problems, writes small functions and tells stories. Here it is,\n"
             "dense and compressed to 80% and 60% of its parameters; each model is saved, loaded and measured."
@@ -135,6 +140,8 @@ def plan(
 ) -> None:
     """Sizes and break-even ranks before anything is run; needs only a config."""
     with _errors(debug):
+        from eckart import pipeline
+
         made = pipeline.plan(
             model,
             keep=keep,
@@ -199,6 +206,8 @@ def compress(
 ) -> None:
     """The main job: a pretrained model in, a smaller plain Hugging Face folder out."""
     with _errors(debug):
+        from eckart import pipeline
+
         made = pipeline.compress(
             model,
             out,
@@ -243,7 +252,10 @@ def compress(
 @app.command()
 def evaluate(
     model: Model,
-    task: Annotated[str, typer.Option("--task", help=f"One of {', '.join(pipeline.TASKS)}.")],
+    task: Annotated[
+        str,
+        typer.Option("--task", help="perplexity, stsb, pocket, pocket-math, pocket-code, pocket-stories."),
+    ],
     data: Data = None,
     limit: Annotated[
         int | None, typer.Option("--limit", help="Texts, pairs or samples to use at most.")
@@ -256,6 +268,8 @@ def evaluate(
 ) -> None:
     """Measure a model, dense or compressed, on a task."""
     with _errors(debug):
+        from eckart import pipeline
+
         score = pipeline.evaluate(
             model, task, data, limit=limit, max_length=max_length, device=device, dtype=dtype, track=_track
         )
@@ -277,6 +291,8 @@ def verify(
 ) -> None:
     """Check a compressed folder: hashes, shapes, that it loads with and without Eckart, and its values."""
     with _errors(debug):
+        from eckart import pipeline
+
         verdict = pipeline.verify(out, _track)
         for check in verdict.checks:
             _say(f"{'ok    ' if check.ok else 'FAILED'} {check.check}: {check.detail}")
@@ -292,41 +308,53 @@ def verify(
 def methods(as_json: Json = False, debug: Debug = False) -> None:
     """The catalogue: each method's row, its paper, and where this implementation departs from it."""
     with _errors(debug):
-        table = Table("method", "metric", "structure", "allocation", "recovery", "paper", "departure")
+        table = Table("method", "metric", "structure", "allocation", "recovery", "data")
         for row in recipes.METHODS.values():
-            table.add_row(
-                row.name, row.metric, row.structure, row.allocation, row.recovery, row.paper, row.departure
-            )
+            data = "needed" if row.needs_data else "none"
+            table.add_row(row.name, row.metric, row.structure, row.allocation, row.recovery, data)
         console.print(table)
+        for row in recipes.METHODS.values():
+            _say(f"{row.name}: {row.paper}\n  departure: {row.departure}")
         for name, metric in recipes.METRICS.items():
             _say(f"metric {name}: {metric.meaning}")
         rows = [{**asdict(row), "needs_data": row.needs_data} for row in recipes.METHODS.values()]
         _print_json(as_json, {"methods": rows})
 
 
-def _show_plan(made: pipeline.Plan) -> None:
-    groups: dict[tuple[Any, ...], int] = {}
+def _show_plan(made: Plan) -> None:
+    groups: dict[tuple[str, int, int], list[PlannedTarget]] = {}
     for row in made.targets:
         kind = row.target.name.rsplit(".", 1)[-1]
-        key = (
-            kind,
-            f"{row.target.out_features}x{row.target.in_features}",
-            row.lowrank_pays_to,
-            row.pivoted_pays_to,
-            "dense" if row.rank is None else row.rank,
-            f"{row.parameters_after / row.parameters_before:.1%}",
-        )
-        groups[key] = groups.get(key, 0) + 1
+        groups.setdefault((kind, row.target.out_features, row.target.in_features), []).append(row)
     table = Table(
-        "weight", "out x in", "low-rank pays\nup to rank", "pivoted pays\nup to rank", "rank", "left", "count"
+        "weight", "out x in", "count", "low-rank pays\nup to rank", "pivoted pays\nup to rank", "rank", "left"
     )
-    for key, count in groups.items():
-        table.add_row(*map(str, key), str(count))
+    for (kind, out_features, in_features), rows in groups.items():
+        left = sum(row.parameters_after for row in rows) / sum(row.parameters_before for row in rows)
+        table.add_row(
+            kind,
+            f"{out_features}x{in_features}",
+            str(len(rows)),
+            str(rows[0].lowrank_pays_to),
+            str(rows[0].pivoted_pays_to),
+            _range([row.rank for row in rows]),
+            f"{left:.1%}",
+        )
     _say(f"{made.architecture}, {made.recipe.structure}:")
     console.print(table)
     _notes(made.notes)
     _say(_shrunk(made.parameters, made.bytes))
     _say(f"compress would take roughly {made.memory_estimate / 1e9:.1f} GB of memory")
+
+
+def _range(ranks: list[int | None]) -> str:
+    """`128`, `127-128`, `dense`, or `127-128, 2 dense`."""
+    numbers = sorted({rank for rank in ranks if rank is not None})
+    dense = ranks.count(None)
+    if not numbers:
+        return "dense"
+    span = str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}-{numbers[-1]}"
+    return f"{span}, {dense} dense" if dense else span
 
 
 def _say(text: str) -> None:

@@ -18,6 +18,7 @@ from eckart.types import EckartError, UsageError
 
 portable.register()
 
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model")
 
 
@@ -107,12 +108,25 @@ def build_empty(config: Any) -> Any:
     return model.to(dtype)
 
 
+def require_device(device: str) -> None:
+    """Raises UsageError where there is no such device here."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).splitlines()[0]
+        raise UsageError(f"device {device} is not to be had here ({first}); give --device cpu") from None
+
+
 def load_model(folder: Path, device: str = "cpu", dtype: str = "auto") -> Any:
     """Load weights, in evaluation mode, in the checkpoint's dtype unless told otherwise.
 
     Raises:
+        UsageError: no such dtype, or no such device here.
         EckartError: what is there does not make this model.
     """
+    if dtype not in DTYPES:
+        raise UsageError(f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
+    require_device(device)
     config = load_config(folder)
     kind = model_class(config)
     wanted = dtype if dtype == "auto" else getattr(torch, dtype)

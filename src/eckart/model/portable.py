@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.quantizers import HfQuantizer
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_QUANTIZER_MAPPING
+from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 QUANT_METHOD = "eckart"
@@ -152,51 +152,21 @@ def _shape_of(module: nn.Module) -> tuple[int, int]:
     return int(rows), int(columns)
 
 
-def _find(model: nn.Module, name: str) -> str:
-    """The name under which `model` knows a module that was saved as `name`.
+def _find(model: nn.Module, name: str) -> str | None:
+    """The name under which `model` knows a module that was saved as `name`, `None` where it lacks it.
 
     A head model's backbone is saved with a prefix that the bare backbone lacks, and the other way round.
     """
     prefix = getattr(model, "base_model_prefix", "")
     for candidate in (name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}"):
-        try:
-            model.get_submodule(candidate)
-        except AttributeError:
-            continue
-        return candidate
-    raise ValueError(
-        f"the config says that {name!r} is compressed, but this {type(model).__name__} has no such module"
-    )
-
-
-def swap_modules(model: nn.Module, modules: dict[str, Any]) -> None:
-    """Replace the named linear layers by empty structures of the given ranks, in place.
-
-    Args:
-        modules: module name to rank (`lowrank`), or to `{"rank": …, "structure": …}`.
-
-    Raises:
-        ValueError: a name or a structure that is not known.
-    """
-    for saved_name, value in modules.items():
-        entry = value if isinstance(value, dict) else {"rank": value, "structure": "lowrank"}
-        if entry["structure"] not in STRUCTURES:
-            raise ValueError(f"{saved_name}: unknown structure {entry['structure']!r}; update eckart")
-        name = _find(model, saved_name)
-        old = model.get_submodule(name)
-        if isinstance(old, FactoredLinear):
-            continue
-        in_features, out_features = _shape_of(old)
-        new = STRUCTURES[entry["structure"]](
-            in_features,
-            out_features,
-            entry["rank"],
-            bias=old.bias is not None,
-            device=old.weight.device,  # type: ignore[arg-type]
-            dtype=old.weight.dtype,  # type: ignore[arg-type]
-        )
-        parent, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(parent), leaf, new)
+        if _has(model, candidate):
+            return candidate
+        stack, index, _ = re.split(r"\.(\d+)\.", f"{candidate}", maxsplit=1) if _in_block(candidate) else 3 * [""]
+        if stack and _has(model, f"{stack}.{index}"):
+            raise ValueError(
+                f"the config says that {name!r} is compressed, but this {type(model).__name__} has no such module"
+            )
+    return None
 
 
 class EckartConfig(QuantizationConfigMixin):

@@ -3,7 +3,7 @@
 from eckart.pipeline.compress import compress
 from eckart.pipeline.demo import demo
 from eckart.pipeline.evaluate import TASKS, evaluate
-from eckart.pipeline.plan import Plan, plan
+from eckart.pipeline.plan import Plan, PlannedTarget, plan
 from eckart.pipeline.verify import Verdict, verify
 
-__all__ = ["TASKS", "Plan", "Verdict", "compress", "demo", "evaluate", "plan", "verify"]
+__all__ = ["TASKS", "Plan", "PlannedTarget", "Verdict", "compress", "demo", "evaluate", "plan", "verify"]

@@ -109,9 +109,22 @@ def choose_ranks(
             rank if rank < len(curve.costs) else None
             for rank, curve in zip(fixed_ranks(targets, recipe), known, strict=True)
         ]
+    budget = require_possible(targets, recipe, fixed)
+    if recipe.keep == 1:
+        return [None] * len(targets)
+    return allocate.ALLOCATORS[recipe.allocation](known, budget)
+
+
+def require_possible(targets: Sequence[Target], recipe: Recipe, fixed: int) -> int:
+    """The parameters that the targets may have under `keep`.
+
+    Raises:
+        UsageError: keep is lower than the targets allow; says the least that is possible.
+    """
+    known = curves(targets, recipe, None)
     dense = sum(curve.dense for curve in known)
     base = 0 if recipe.of == "targets" else fixed
-    budget = int(recipe.keep * (base + dense) + 1e-9) - base
+    budget = int((recipe.keep or 1) * (base + dense) + 1e-9) - base
     least = allocate.least(known)
     if budget < least:
         lowest = (base + least) / (base + dense)
@@ -121,9 +134,7 @@ def choose_ranks(
             f"{lowest:.4f} of {over} is left; ask for keep {_up(lowest)} or more"
             + ("" if recipe.of == "targets" else ", or name more targets")
         )
-    if recipe.keep == 1:
-        return [None] * len(targets)
-    return allocate.ALLOCATORS[recipe.allocation](known, budget)
+    return budget
 
 
 def fixed_ranks(targets: Sequence[Target], recipe: Recipe) -> list[int]:

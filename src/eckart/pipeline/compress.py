@@ -149,6 +149,7 @@ def _compress_in_place(
     found = targets.find_targets(model, recipe.targets, recipe.layers)
     before, bytes_before = replacing.count_parameters(model), replacing.count_bytes(model)
     chosen, notes = found.targets, list(found.notes)
+    choices.require_possible(chosen, recipe, before - _size(chosen))
     observed = _observe(model, tokenizer, recipe, texts, chosen, track)
     sides = _Sides(recipe, observed)
     if observed is not None:
@@ -159,7 +160,7 @@ def _compress_in_place(
             if target.name not in seen
         ]
         chosen = [target for target in chosen if target.name in seen]
-    fixed = before - sum(target.out_features * target.in_features for target in chosen)
+    fixed = before - _size(chosen)
     solved: dict[str, linalg.Decomposition] = {}
     spectra: list[Spectrum] | None = None
     if recipe.keep is not None and recipe.allocation in allocate.NEEDS_ERRORS:
@@ -194,6 +195,10 @@ def _compress_in_place(
         targets=records,
         notes=notes,
     )
+
+
+def _size(chosen: list[Target]) -> int:
+    return sum(target.out_features * target.in_features for target in chosen)
 
 
 class _Sides:

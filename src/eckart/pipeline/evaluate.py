@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from eckart import evaluate as tasks
+from eckart import evaluation as tasks
 from eckart import recipes
 from eckart.data import read_pairs, read_texts
-from eckart.evaluate import Score
+from eckart.evaluation import Score
 from eckart.model import loading
 from eckart.types import Track, UsageError, silent
 

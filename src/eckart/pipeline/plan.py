@@ -147,7 +147,7 @@ def _without_spectra(recipe: Recipe, notes: list[str]) -> Recipe:
     if recipe.allocation not in allocate.NEEDS_ERRORS or recipe.keep is None:
         return recipe
     notes.append(
-        f"the ranks of {recipe.allocation} depend on the weights: these are those of uniform, at the same size"
+        f"the ranks of {recipe.allocation} depend on the weights: shown are uniform ones of the same size"
     )
     return recipe.model_copy(update={"allocation": "uniform"})
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eckart.evaluate.score import Score
+from eckart.evaluation.score import Score
 from eckart.model.text import batches, is_causal, windows
 from eckart.types import EckartError, Text, Track, UsageError, silent
 

@@ -9,7 +9,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from eckart.evaluate.score import Score
+from eckart.evaluation.score import Score
 from eckart.types import EckartError, Track, UsageError, silent
 
 BATCH = 64

@@ -5,9 +5,9 @@ from __future__ import annotations
 from itertools import islice
 from typing import Any
 
-from eckart.evaluate.generation import generate
-from eckart.evaluate.perplexity import perplexity
-from eckart.evaluate.score import Score
+from eckart.evaluation.generation import generate
+from eckart.evaluation.perplexity import perplexity
+from eckart.evaluation.score import Score
 from eckart.pocket import samples
 from eckart.pocket.grading import grade_code, grade_math
 from eckart.types import Text, Track, silent
