@@ -7,7 +7,8 @@ very same tensor. One hook per space then adds its moment once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +20,14 @@ from eckart.types import EckartError, Moment, Track, silent
 Batch = dict[str, Tensor]
 
 
-class PaddingUnknownError(Exception):
+class PaddingUnknownError(EckartError):
     """An input's shape fits no mask of a padded batch: run without padding."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{name} reads its input in a shape that no mask explains, so padding would count: "
+            "leave it out with --targets"
+        )
 
 
 @dataclass
@@ -47,6 +54,8 @@ def watch(
 ) -> Observed:
     """Run `model` on `batches` and sum what the named modules read, padding excluded.
 
+    It runs in evaluation mode, whatever mode it is in: dropout is no part of what the targets read.
+
     Args:
         names: modules whose first argument is `(…, in)`.
         batches: keyword arguments of the model, with masks where something is padded.
@@ -56,6 +65,13 @@ def watch(
         PaddingUnknownError: a padded batch reached a module in a shape that no mask explains.
         EckartError: a module read something that is not finite.
     """
+    with _evaluating(model):
+        return _watch(model, names, batches, kinds, track)
+
+
+def _watch(
+    model: Any, names: Sequence[str], batches: Sequence[Batch], kinds: frozenset[str], track: Track
+) -> Observed:
     spaces = _spaces(model, names, batches[0])
     sums = {space: _Sum(space, kinds) for space in dict.fromkeys(spaces.values())}
     hooks = [
@@ -128,10 +144,15 @@ def _real_tokens(x: Tensor, masks: list[Tensor], name: str) -> Tensor:
 
 def _spaces(model: Any, names: Sequence[str], batch: Batch) -> dict[str, str]:
     """Group modules by the identity of the tensors that one batch hands them."""
-    seen: dict[str, list[Tensor]] = {name: [] for name in names}
+    seen: dict[str, list[tuple[Tensor, int]]] = {name: [] for name in names}
 
     def see(name: str) -> Any:
-        return lambda module, positional, named: seen[name].append(_input(positional, named))
+        def record(module: nn.Module, positional: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+            x = _input(positional, named)
+            # The version counts changes in place: after one, the same tensor is another input.
+            seen[name].append((x, x._version))
+
+        return record
 
     hooks = [
         model.get_submodule(name).register_forward_pre_hook(see(name), with_kwargs=True) for name in names
@@ -141,17 +162,29 @@ def _spaces(model: Any, names: Sequence[str], batch: Batch) -> dict[str, str]:
     finally:
         for hook in hooks:
             hook.remove()
-    leaders: dict[tuple[int, ...], str] = {}
+    leaders: dict[tuple[Any, ...], str] = {}
     spaces: dict[str, str] = {}
     for name in names:
         # `seen` keeps the tensors alive, so that an identity cannot be used twice.
-        key = tuple(id(x) for x in seen[name]) or (-1 - len(spaces),)
+        key = tuple((id(x), version) for x, version in seen[name]) or (name,)
         spaces[name] = leaders.setdefault(key, name)
     return spaces
 
 
 def _masks(batch: Batch) -> list[Tensor]:
     return [batch[key] for key in ("attention_mask", "decoder_attention_mask") if key in batch]
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Every module in evaluation mode, and afterwards in its own again."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 @torch.no_grad()
