@@ -7,7 +7,7 @@ standard error.
 from __future__ import annotations
 
 import json
-import logging
+import os
 import signal
 import sys
 import time
@@ -85,7 +85,7 @@ def main() -> None:
 def _prepare() -> None:
     # What transformers and torch have to say is for programmers; what a user must know, Eckart says.
     warnings.filterwarnings("ignore")
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     signal.signal(signal.SIGTERM, _interrupt)
 
 

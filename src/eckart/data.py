@@ -109,7 +109,7 @@ def _txt(path: Path, lines: bool) -> Iterator[Text]:
         pieces = content.split(SEPARATOR)
     else:
         pieces = content.splitlines() if lines else [content]
-    return (Text("", piece.strip("\n")) for piece in pieces)
+    return (Text("", piece.strip()) for piece in pieces)
 
 
 def _table(path: Path, delimiter: str) -> Iterator[Text]:
