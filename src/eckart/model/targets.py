@@ -1,7 +1,8 @@
 """Which weights of a model may be replaced.
 
 A target is an `nn.Linear`, or GPT-2's `Conv1D`, that stands alone: its weight is not tied to another
-module's and its model calls it rather than reading its weight. By default the ones inside the blocks.
+module's, its model calls it rather than reading its weight, and it computes nothing else. By default the
+ones inside the blocks.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from eckart.types import Target, UsageError
+
+_TIED = "its weight is tied to another module's"
+_READ = "its model reads the weight without calling the module"
+_MORE = "it computes something else than a linear layer does"
 
 
 @dataclass
@@ -51,26 +56,24 @@ def find_targets(model: Any, patterns: Sequence[str] | None = None, layers: str 
             if not matched:
                 raise UsageError(_no_match(pattern, linears))
             chosen |= matched
+    stays: dict[str, str] = {}
     if layers is not None:
-        chosen = _in_layers(model, chosen, layers)
-    notes: list[str] = []
-    tied = _tied(model)
-    unread = _read_directly(model, chosen)
+        kept = _in_layers(model, chosen, layers)
+        outside = {name for name in chosen if block_of(model, name) is None}
+        stays |= dict.fromkeys(outside, f"--layers {layers} chooses blocks, and it is in none")
+        chosen = kept | outside
+    stays |= {name: _MORE for name in chosen if not _answers_linearly(linears[name])}
+    stays |= dict.fromkeys(_read_directly(model, chosen), _READ)
+    stays |= dict.fromkeys(chosen & _tied(model), _TIED)
     targets = []
     for name, module in linears.items():
-        if name not in chosen:
-            continue
-        if name in tied:
-            notes.append(f"{name} stays dense: its weight is tied to another module's")
-        elif name in unread:
-            notes.append(f"{name} stays dense: its model reads the weight without calling the module")
-        else:
+        if name in chosen and name not in stays:
             out_features, in_features = weight_of(module).shape
             targets.append(Target(name, out_features, in_features, module.bias is not None))
+    notes = _notes({name: stays[name] for name in linears if name in stays})
     if not targets:
         raise UsageError("no linear layer in this model is a target" + "".join(f"; {n}" for n in notes))
-    notes += _expert_notes(model)
-    return Found(targets, notes)
+    return Found(targets, notes + _expert_notes(model))
 
 
 def weight_of(module: nn.Module) -> Tensor:
@@ -97,6 +100,27 @@ def _is_linear(module: nn.Module) -> bool:
     return isinstance(module.weight, Tensor) and module.weight.ndim == 2 and module.weight.is_floating_point()
 
 
+def _answers_linearly(module: nn.Module) -> bool:
+    """A subclass with code of its own may do more, as a router does that chooses experts: it is asked.
+
+    On the meta device its answer is known by its shape alone.
+    """
+    if type(module).forward in (nn.Linear.forward, Conv1D.forward):
+        return True
+    weight = weight_of(module)
+    ask = torch.linspace(-1, 1, 2 * weight.shape[1], dtype=weight.dtype, device=weight.device)
+    ask = ask.reshape(2, -1)
+    expected = nn.functional.linear(ask, weight, module.bias)  # type: ignore[arg-type]
+    try:
+        with torch.no_grad():
+            answer = module(ask)
+    except Exception:  # code of any kind, on a shape that it may not expect
+        return False
+    if not isinstance(answer, Tensor) or answer.shape != expected.shape:
+        return False
+    return answer.is_meta or bool((answer - expected).norm() <= 0.05 * expected.norm())
+
+
 def _matches(name: str, pattern: str) -> bool:
     return name == pattern or name.endswith(f".{pattern}") or fnmatch.fnmatchcase(name, pattern)
 
@@ -104,32 +128,31 @@ def _matches(name: str, pattern: str) -> bool:
 def _no_match(pattern: str, linears: dict[str, nn.Module]) -> str:
     endings = sorted({name.rsplit(".", 1)[-1] for name in linears})
     near = get_close_matches(pattern, endings, 1, 0.5)
-    meant = f"; did you mean {near[0]}?" if near else ""
-    return f"--targets {pattern} fits no linear layer{meant} There are: {', '.join(endings)}"
+    meant = f"; did you mean {near[0]}? There are" if near else "; there are"
+    return f"--targets {pattern} fits no linear layer{meant}: {', '.join(endings)}"
 
 
 def _in_layers(model: Any, chosen: set[str], layers: str) -> set[str]:
     blocks = {name: block for name in chosen if (block := block_of(model, name))}
-    sizes: dict[str, int] = defaultdict(int)
-    for stack, index in blocks.values():
-        sizes[stack] = max(sizes[stack], index + 1, len(model.get_submodule(stack)))
-    kept = {name for name, (stack, index) in blocks.items() if index in _indices(layers, sizes[stack])}
-    if not kept:
-        raise UsageError(f"--layers {layers} fits no block; the stacks have {dict(sizes)} blocks")
+    sizes = {stack: len(model.get_submodule(stack)) for stack, _ in sorted(set(blocks.values()))}
+    kept: set[str] = set()
+    for part in layers.split(","):
+        indices = {stack: _indices(layers, part.strip(), size) for stack, size in sizes.items()}
+        found = {name for name, (stack, index) in blocks.items() if index in indices[stack]}
+        if not found:
+            there = ", ".join(f"{stack} 0 to {size - 1}" for stack, size in sizes.items()) or "none"
+            raise UsageError(f"--layers {layers}: {part} has none of the targets; the blocks are {there}")
+        kept |= found
     return kept
 
 
-def _indices(layers: str, size: int) -> set[int]:
-    indices: set[int] = set()
-    for part in layers.split(","):
-        if match := re.fullmatch(r"(top|bottom):(\d+)", part.strip()):
-            count = min(int(match[2]), size)
-            indices |= set(range(size - count, size) if match[1] == "top" else range(count))
-        elif match := re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip()):
-            indices |= set(range(int(match[1]), int(match[2] or match[1]) + 1))
-        else:
-            raise UsageError(f"--layers {layers}: {part!r} is none of top:4, bottom:4, 3, 3-7")
-    return indices
+def _indices(layers: str, part: str, size: int) -> range:
+    if match := re.fullmatch(r"(top|bottom):(\d+)", part):
+        count = min(int(match[2]), size)
+        return range(size - count, size) if match[1] == "top" else range(count)
+    if match := re.fullmatch(r"(\d+)(?:-(\d+))?", part):
+        return range(int(match[1]), int(match[2] or match[1]) + 1)
+    raise UsageError(f"--layers {layers}: {part!r} is none of top:4, bottom:4, 3, 3-7")
 
 
 def _tied(model: Any) -> set[str]:
@@ -168,6 +191,17 @@ def _read_directly(model: Any, names: set[str]) -> set[str]:
         for hook in hooks:
             hook.remove()
     return {name for name in names if not called[name] and called[name.rpartition(".")[0]]}
+
+
+def _notes(stays: dict[str, str]) -> list[str]:
+    """One note for what has the same name in every block."""
+    grouped: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for name, why in stays.items():
+        grouped[re.sub(r"\.\d+\.", ".*.", name), why].append(name)
+    return [
+        f"{pattern if len(names) > 1 else names[0]} stays dense: {why}"
+        for (pattern, why), names in grouped.items()
+    ]
 
 
 def _expert_notes(model: Any) -> list[str]:
