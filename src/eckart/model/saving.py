@@ -14,6 +14,8 @@ from eckart.model.loading import quiet
 from eckart.model.replacing import describe
 
 MODELING_FILE = "modeling_eckart"
+LESS_USUAL = ("AutoModelForPreTraining", "AutoModelForTextEncoding")
+"""Doors to classes that have another one of their own."""
 
 CARD = """---
 library_name: transformers
@@ -53,7 +55,6 @@ def save_model(model: Any, folder: Path, source: str, summary: str, max_shard_si
     """Write config, weights, the modelling file and a model card into an existing folder."""
     describe(model)
     autos = auto_classes(model)
-    name = _stock_class(model).__name__
     model.config.auto_map = {auto: f"{MODELING_FILE}.{kind}" for auto, kind in autos.items()}
     try:
         with quiet():
@@ -61,7 +62,7 @@ def save_model(model: Any, folder: Path, source: str, summary: str, max_shard_si
     finally:
         del model.config.auto_map
     (folder / f"{MODELING_FILE}.py").write_text(modeling_source(set(autos.values())))
-    auto = next((auto for auto, kind in autos.items() if kind == name and auto != "AutoModel"), "AutoModel")
+    auto = auto_of(autos, stock_class(model).__name__)
     card = CARD.format(source=source, summary=summary, auto=auto, file=MODELING_FILE)
     (folder / "README.md").write_text(card)
 
@@ -80,8 +81,11 @@ def modeling_source(classes: set[str]) -> str:
 
 
 def auto_classes(model: Any) -> dict[str, str]:
-    """`AutoModel…` names to the stock class each would choose for this model's config and architecture."""
-    stock = _stock_class(model).__name__
+    """Each `AutoModel…` that takes this model's config, with the stock class that it would choose.
+
+    All of them, not those of this architecture alone: a head on a saved backbone must find the factors too.
+    """
+    stock = stock_class(model).__name__
     autos = {}
     for attribute in dir(modeling_auto):
         auto = getattr(modeling_auto, attribute)
@@ -90,13 +94,31 @@ def auto_classes(model: Any) -> dict[str, str]:
             continue
         chosen = mapping[type(model.config)]
         names = [kind.__name__ for kind in (chosen if isinstance(chosen, (list, tuple)) else [chosen])]
-        if attribute == "AutoModel":
-            autos[attribute] = names[0]
-        elif stock in names:
-            autos[attribute] = stock
+        autos[attribute] = stock if stock in names else names[0]
     return autos
 
 
-def _stock_class(model: Any) -> Any:
-    """The class in transformers of the same name: a model loaded by a travelling file is a subclass."""
-    return getattr(transformers, type(model).__name__)
+def read_auto_map(config: dict[str, Any]) -> dict[str, str] | None:
+    """The `auto_map` of a `config.json`, as `auto_classes` gives it; `None` where it names other code."""
+    auto_map = config.get("auto_map")
+    if not isinstance(auto_map, dict):
+        return None
+    prefix = f"{MODELING_FILE}."
+    autos = {auto: str(value).removeprefix(prefix) for auto, value in auto_map.items()}
+    ours = all(auto_map[auto] == prefix + kind and kind.isidentifier() for auto, kind in autos.items())
+    return autos if ours else None
+
+
+def auto_of(autos: dict[str, str], architecture: str) -> str:
+    """The `AutoModel…` that loads an architecture; plain `AutoModel` where none is for it."""
+    fitting = [auto for auto, kind in autos.items() if kind == architecture]
+    return min(fitting, key=lambda auto: (auto in LESS_USUAL, auto), default="AutoModel")
+
+
+def stock_class(model: Any) -> Any:
+    """The class in transformers that a model is, or is derived from, as by a travelling file."""
+    return next(
+        getattr(transformers, kind.__name__)
+        for kind in type(model).__mro__
+        if hasattr(transformers, kind.__name__)
+    )
