@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
 from eckart.model import portable
 from eckart.pocket import MODEL_DIR
@@ -169,6 +169,21 @@ def refuse_compressed(config: Any) -> None:
     if method == portable.QUANT_METHOD:
         raise UsageError("this model is compressed already; compress the model it came from")
     raise UsageError(f"this model is quantized ({method}); compress the float model it came from")
+
+
+def require_loaded(model: Any) -> None:
+    """Raises UsageError where a model given in memory is none that can be replaced in and saved."""
+    kind = type(model).__name__
+    if not isinstance(model, PreTrainedModel):
+        raise UsageError(
+            f"{kind} is not a transformers model: give a folder, a hub id or a PreTrainedModel "
+            "(what wraps one, as peft and torch.compile do, comes off first: merge_and_unload())"
+        )
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise UsageError(f"this {kind} has adapters: merge them into its weights first, with peft")
+    refuse_compressed(model.config)
+    if absent := next((name for name, weight in model.named_parameters() if weight.is_meta), None):
+        raise UsageError(f"{absent} is not in memory: load the model without offloading, or give its folder")
 
 
 def generates(config: Any) -> bool:

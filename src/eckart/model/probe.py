@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 
-from eckart.types import Probe
+from eckart.model.text import is_encoder_decoder
+from eckart.types import EckartError, Probe
 
 LENGTH = 16
 KEPT = 32
 
 STANDALONE = """
-import json, sys
+import inspect, json, sys
 import torch, transformers
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
@@ -21,7 +22,7 @@ assert "eckart" not in sys.modules
 auto = getattr(transformers, request["auto"])
 model = auto.from_pretrained(request["folder"], trust_remote_code=True, dtype="auto")
 batch = {"input_ids": torch.tensor([request["ids"]])}
-if model.config.is_encoder_decoder:
+if "decoder_input_ids" in inspect.signature(model.forward).parameters:
     batch["decoder_input_ids"] = batch["input_ids"]
 with torch.no_grad():
     answer = model(**batch)[0][0, -1].float()
@@ -33,15 +34,24 @@ print(json.dumps(answer[::stride][:32].tolist()))
 
 @torch.no_grad()
 def take_probe(model: Any) -> Probe:
-    """Ask the model about a fixed input: its first output's last position, every so many entries."""
+    """Ask the model about a fixed input: its first output's last position, every so many entries.
+
+    Raises:
+        EckartError: the answer is not finite.
+    """
     vocabulary = model.config.get_text_config().vocab_size
     ids = [(7919 * (position + 1)) % vocabulary for position in range(LENGTH)]
     batch = {"input_ids": torch.tensor([ids], device=model.device)}
-    if model.config.is_encoder_decoder:
+    if is_encoder_decoder(model):
         batch["decoder_input_ids"] = batch["input_ids"]
     training = model.training
     model.eval()
     answer = model(**batch)[0][0, -1].float().cpu()
     model.train(training)
+    if not torch.isfinite(answer).all():
+        raise EckartError(
+            f"the compressed {type(model).__name__} answers with values that are not finite: "
+            f"it overflows in {model.dtype}, as the dense one may; try another dtype"
+        )
     stride = max(1, len(answer) // KEPT)
     return Probe(input_ids=ids, outputs=answer[::stride][:KEPT].tolist())

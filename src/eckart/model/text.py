@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -55,7 +56,7 @@ def windows(
     for text in texts:
         if limit is not None and len(found) >= limit:
             break
-        if model.config.is_encoder_decoder:
+        if is_encoder_decoder(model):
             read = text.prompt or text.completion
             ids = tokenizer(read, truncation=True, max_length=max_length)["input_ids"]
             labels = tokenizer(text.completion, truncation=True, max_length=max_length)["input_ids"]
@@ -92,7 +93,12 @@ def batches(model: Any, tokenizer: Any, cut: Sequence[Window], batch_tokens: int
 
 def is_causal(model: Any) -> bool:
     """Whether the model predicts the next token: it generates and has no encoder."""
-    return bool(model.can_generate()) and not model.config.is_encoder_decoder
+    return bool(model.can_generate()) and not is_encoder_decoder(model)
+
+
+def is_encoder_decoder(model: Any) -> bool:
+    """Whether the model reads one text and writes another. T5's encoder alone has the config of one."""
+    return model.config.is_encoder_decoder and "decoder_input_ids" in signature(model.forward).parameters
 
 
 def _pieces(tokenizer: Any, text: str, max_length: int) -> list[list[int]]:

@@ -107,12 +107,12 @@ def compress(
         stored = checkpoint.open_checkpoint(folder)
         if out is not None:
             checkpoint.refuse_full(Path(out), int(stored.nbytes * (recipe.keep or 1)))
-        texts = _texts(recipe, loading.load_config(folder))
+        texts = _texts(recipe, loading.generates(loading.load_config(folder)))
         model = loading.load_model(folder, device, dtype)
         tokenizer = loading.load_tokenizer(folder) if texts or loading.has_tokenizer(folder) else None
     else:
-        loading.refuse_compressed(model.config)
-        texts = _texts(recipe, model.config)
+        loading.require_loaded(model)
+        texts = _texts(recipe, model.can_generate())
         source = Path(getattr(model.config, "name_or_path", "")).name or type(model).__name__
     if bad := replacing.first_not_finite(model):
         raise EckartError(
@@ -136,11 +136,11 @@ def peak_memory_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _texts(recipe: Recipe, config: Any) -> list[Any]:
+def _texts(recipe: Recipe, generates: bool) -> list[Any]:
     """Read the data before anything heavy starts: a broken row should cost nobody a model load."""
     if recipe.data is None or not recipes.moments_of(recipe.metric):
         return []
-    return read_texts(recipe.data, lines=not loading.generates(config))
+    return read_texts(recipe.data, lines=not generates)
 
 
 def _compress_in_place(
