@@ -1,0 +1,41 @@
+"""Puts this folder on the path, so that any test can `import architectures`; what many tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    """The tiny models' tokenizer: a word a token."""
+    from architectures import tiny_tokenizer
+
+    return tiny_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A `.jsonl` of prompts and completions in the tiny tokenizer's words."""
+    from architectures import write_data
+
+    return str(write_data(tmp_path_factory.mktemp("data") / "words.jsonl"))
+
+
+@pytest.fixture(scope="session")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """An architecture to the folder of its dense tiny model, with a tokenizer; made once."""
+    from architectures import tiny_tokenizer
+
+    root = tmp_path_factory.mktemp("dense")
+
+    def store(architecture: Any) -> Path:
+        folder = root / architecture.name
+        if not folder.exists():
+            architecture.build().save_pretrained(folder)
+            tiny_tokenizer().save_pretrained(folder)
+        return folder
+
+    return store
