@@ -27,11 +27,14 @@ class Side:
             singular. Its scale is dropped: it changes no optimum.
 
     Raises:
-        ValueError: an entry is not finite, or the Gram is zero or has a negative diagonal.
+        ValueError: an entry is not finite, the Gram is zero or has a negative diagonal, or it is neither a
+            diagonal nor square.
     """
 
     def __init__(self, gram: Tensor | None = None) -> None:
         if gram is not None:
+            if gram.ndim != 1 and (gram.ndim != 2 or len(gram) != gram.shape[1]):
+                raise ValueError(f"a metric is a diagonal or a square matrix, not of shape {(*gram.shape,)}")
             gram = gram.to(DTYPE)
             diagonal = gram if gram.ndim == 1 else gram.diagonal()
             if not torch.isfinite(gram).all():
@@ -67,6 +70,19 @@ class Side:
         values, vectors = torch.linalg.eigh(self.gram)
         return values.clamp_min(0), vectors
 
+    @property
+    def size(self) -> int | None:
+        """How many inputs (or outputs) it weighs; the identity weighs any number."""
+        return None if self.gram is None else len(self.gram)
+
+    @property
+    def singular(self) -> bool:
+        """Whether some direction weighs nothing, up to rounding, so that the side cannot be undone."""
+        if self.gram is None:
+            return False
+        values = self.gram if self.gram.ndim == 1 else self._eigen[0]
+        return bool(values.min() <= len(values) * torch.finfo(DTYPE).eps * values.max())
+
     def times_gram(self, matrix: Tensor) -> Tensor:
         """`matrix @ (R Rᵀ)`, for a matrix with `n` columns."""
         if self.gram is None:
@@ -83,18 +99,13 @@ class Side:
         return (matrix @ vectors) * values.sqrt()
 
     def over_root(self, matrix: Tensor) -> Tensor:
-        """`L⁻ᵀ matrix` for the `L` of `times_root`, for a matrix with `n` rows.
-
-        Raises:
-            ValueError: the Gram is singular. Shrink it first.
-        """
+        """`L⁻ᵀ matrix` for the `L` of `times_root`, for a matrix with `n` rows. The Gram is not singular."""
         if self.gram is None:
             return matrix
-        values, vectors = (self.gram, None) if self.gram.ndim == 1 else self._eigen
-        if values.min() <= torch.finfo(DTYPE).eps * values.max():
-            raise ValueError("a singular output metric cannot be undone: shrink it first")
-        scaled = matrix / values.sqrt()[:, None]
-        return scaled if vectors is None else vectors @ scaled
+        if self.gram.ndim == 1:
+            return matrix / self.gram.sqrt()[:, None]
+        values, vectors = self._eigen
+        return vectors @ (matrix / values.sqrt()[:, None])
 
 
 def weighted_norm(matrix: Tensor, left: Side, right: Side) -> float:

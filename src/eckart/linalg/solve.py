@@ -51,6 +51,7 @@ class Decomposition:
             weight: the `W (out, in)` that was decomposed.
             rank: from 1 to the number of basis columns.
         """
+        assert 1 <= rank <= self.basis.shape[1]
         P = self.basis[:, :rank].to(DTYPE)
         U = self.left.over_root(P)
         V = P.T @ self.left.times_root(weight.to(DTYPE).T).T
@@ -67,22 +68,29 @@ def decompose(weight: Tensor, left: Side, right: Side) -> Decomposition:
         A basis of `min(out, in)` columns, largest entry of each positive, and the spectrum.
 
     Raises:
-        ValueError: the weight has entries that are not finite, or the output side is singular.
+        ValueError: the weight has entries that are not finite, a side is of another size than the weight,
+            or the output side is singular.
     """
+    out_features, in_features = weight.shape
+    for side, size in ((left, out_features), (right, in_features)):
+        if side.size not in (None, size):
+            raise ValueError(
+                f"a metric of size {side.size} does not fit a weight {out_features}x{in_features}"
+            )
     if not torch.isfinite(weight).all():
         raise ValueError("the weight has entries that are not finite")
-    out_features, in_features = weight.shape
-    right = right.shrunk(TIE_BREAK)
+    if left.singular:
+        raise ValueError("a singular output metric cannot be undone: shrink it first")
     W = left.times_root(weight.to(DTYPE).T).T
-    if out_features <= in_features:
-        energies, basis = torch.linalg.eigh(right.times_gram(W) @ W.T)
-        basis = basis.flip(1)
-    else:
-        M = right.times_root(W)
-        energies, rotation = torch.linalg.eigh(M.T @ M)
-        # `M Q` has orthogonal columns up to rounding; QR restores what rounding took from the small
-        # ones and keeps the span of every leading set.
-        basis = torch.linalg.qr(M @ rotation.flip(1)).Q
+    tall = out_features > in_features
+    if tall:
+        # Nothing outside the columns of `W` helps: solve in an orthonormal basis of them.
+        span, W = torch.linalg.qr(W)
+    weighted = (right.times_gram(W) + TIE_BREAK * W) / (1 + TIE_BREAK)
+    energies, basis = torch.linalg.eigh(weighted @ W.T)
+    basis = basis.flip(1)
+    if tall:
+        basis = span @ basis
     largest = basis.abs().argmax(dim=0, keepdim=True)
     basis = basis * basis.gather(0, largest).sign()
     return Decomposition(basis, left, _spectrum(energies.flip(0)))

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from eckart.types import Factors, Structure
 
-MAX_SWAPS = 1000
 GROWTH = 2.0
 """Largest entry, in absolute value, that the coefficients of a pivoted weight may keep."""
+MAX_ROUNDS = 10
+"""Of swapping and looking again. One is the rule; the bound is against rounding that never settles."""
 
 
 def parameters(structure: Structure, out_features: int, in_features: int, rank: int) -> int:
@@ -37,8 +38,10 @@ def factorize(structure: Structure, U: Tensor, V: Tensor) -> Factors:
     """Put `Ŵ = U V`, `U (out, r)`, `V (r, in)`, into a structure, losslessly.
 
     Raises:
-        ValueError: the structure has no factors.
+        ValueError: the structure has no factors, or they have entries that are not finite.
     """
+    if not (torch.isfinite(U).all() and torch.isfinite(V).all()):
+        raise ValueError("the factors have entries that are not finite")
     if structure == "lowrank":
         return Factors("lowrank", U, V)
     if structure == "pivoted":
@@ -63,30 +66,44 @@ def _pivoted(U: Tensor, V: Tensor) -> Factors:
     """
     out_features, rank = U.shape
     assert rank < out_features
-    orthonormal = torch.linalg.qr(U).Q
-    pivots = _row_order(orthonormal)
-    coefficients = _coefficients(orthonormal, pivots, rank)
-    for _ in range(MAX_SWAPS):
-        largest = int(coefficients.abs().argmax())
-        row, column = divmod(largest, rank)
-        if coefficients[row, column].abs() <= GROWTH:
+    # `U` may have dependent columns, where the weight's own rank is lower; its orthonormal basis has none.
+    basis = torch.linalg.qr(U).Q
+    pivots = _row_order(basis)
+    coefficients = _coefficients(basis, pivots, rank)
+    for _ in range(MAX_ROUNDS):
+        if not _swap(coefficients, pivots):
             break
-        # Swapping a kept row for this one multiplies the volume of the kept rows by the entry's size.
+        # From coefficients far beyond `GROWTH` the updates lose digits: look again at exact ones.
+        coefficients = _coefficients(basis, pivots, rank)
+    kept, columns = pivots[:rank].sort()
+    rest, rows = pivots[rank:].sort()
+    order = torch.empty_like(pivots)
+    order[torch.cat([kept, rest])] = torch.arange(out_features, device=pivots.device)
+    return Factors("pivoted", coefficients[rows][:, columns], U[kept] @ V, order.to(torch.int32))
+
+
+def _swap(coefficients: Tensor, pivots: Tensor) -> int:
+    """Swap rows in and out of the kept ones, in place, until no coefficient exceeds `GROWTH`.
+
+    Returns:
+        How many that took. Each multiplies the volume of the kept rows by more than `GROWTH`, so it ends.
+    """
+    rank = coefficients.shape[1]
+    swaps = 0
+    while True:
+        row, column = divmod(int(coefficients.abs().argmax()), rank)
         pivot = coefficients[row, column].clone()
+        if not pivot.abs() > GROWTH:
+            return swaps
         others = coefficients[row].clone()
-        others[column] -= 1
-        replaced = coefficients[:, column].clone()
-        coefficients -= torch.outer(replaced / pivot, others)
+        others[column] = 0
+        replaced = coefficients[:, column] / pivot
+        coefficients -= torch.outer(replaced, others)
+        coefficients[:, column] = replaced
         coefficients[row] = -others / pivot
         coefficients[row, column] = 1 / pivot
         pivots[[column, rank + row]] = pivots[[rank + row, column]]
-    kept, _ = pivots[:rank].sort()
-    rest, _ = pivots[rank:].sort()
-    pivots = torch.cat([kept, rest])
-    coefficients = _coefficients(orthonormal, pivots, rank)
-    order = torch.empty_like(pivots)
-    order[pivots] = torch.arange(out_features, device=pivots.device)
-    return Factors("pivoted", coefficients, U[kept] @ V, order.to(torch.int32))
+        swaps += 1
 
 
 def _row_order(tall: Tensor) -> Tensor:

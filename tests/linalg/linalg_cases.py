@@ -1,0 +1,94 @@
+"""The table that the laws run over: metrics × shapes, and numpy oracles that share no code with Eckart."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eckart.linalg import Side
+from eckart.types import Structure
+
+SHAPES: dict[str, tuple[int, int, int, torch.dtype]] = {
+    # name: out, in, the weight's own rank, dtype
+    "tall": (40, 24, 24, torch.float32),
+    "wide": (24, 40, 24, torch.float32),
+    "square": (32, 32, 32, torch.float32),
+    "rank-deficient": (32, 28, 9, torch.float64),
+    "rank-deficient tall": (60, 20, 7, torch.float64),
+    "one row": (1, 20, 1, torch.float32),
+    "one column": (20, 1, 1, torch.float32),
+    "bf16": (30, 24, 24, torch.bfloat16),
+}
+STRUCTURES: tuple[Structure, ...] = ("lowrank", "pivoted")
+
+
+def rng(*key: object) -> np.random.Generator:
+    return np.random.default_rng(zlib.crc32(repr(key).encode()))
+
+
+def weight(shape: str) -> Tensor:
+    out_features, in_features, rank, dtype = SHAPES[shape]
+    draw = rng("weight", shape)
+    W = draw.normal(size=(out_features, rank)) @ draw.normal(size=(rank, in_features))
+    return torch.from_numpy(W).to(dtype)
+
+
+def full_gram(size: int, samples: int, *key: object) -> Tensor:
+    """`Σ x xᵀ` over correlated samples; singular where there are fewer than `size`."""
+    draw = rng("gram", size, samples, *key)
+    scales = np.geomspace(1, 0.1, size)
+    X = draw.normal(size=(samples, size)) * scales @ np.linalg.qr(draw.normal(size=(size, size)))[0]
+    return torch.from_numpy(X.T @ X)
+
+
+def diagonal_gram(size: int, *key: object) -> Tensor:
+    return torch.from_numpy(rng("diagonal", size, *key).uniform(0.05, 5, size))
+
+
+def _half(size: int) -> int:
+    return max(1, size // 2)
+
+
+METRICS: dict[str, Callable[[int, int], tuple[Side, Side]]] = {
+    "identity": lambda m, n: (Side(), Side()),
+    "diagonal": lambda m, n: (Side(), Side(diagonal_gram(n))),
+    "full": lambda m, n: (Side(), Side(full_gram(n, 3 * n))),
+    "singular full": lambda m, n: (Side(), Side(full_gram(n, _half(n)))),
+    "two-sided diagonal": lambda m, n: (Side(diagonal_gram(m, "out")), Side(diagonal_gram(n))),
+    "two-sided full, shrunk": lambda m, n: (
+        Side(full_gram(m, _half(m), "out")).shrunk(0.01),
+        Side(full_gram(n, 3 * n)),
+    ),
+}
+
+
+def dense_gram(side: Side, size: int) -> np.ndarray:
+    """The Gram of a side as a matrix."""
+    if side.gram is None:
+        return np.eye(size)
+    gram = side.gram.numpy()
+    return np.diag(gram) if gram.ndim == 1 else gram
+
+
+def oracle_error(weight: Tensor, approximation: Tensor | np.ndarray, left: Side, right: Side) -> float:
+    """`‖Lᵀ (W − Ŵ) R‖² / ‖Lᵀ W R‖²` under a square root, straight from the Grams."""
+    W = weight.double().numpy()
+    GL, GR = dense_gram(left, W.shape[0]), dense_gram(right, W.shape[1])
+
+    def squared(E: np.ndarray) -> float:
+        return float(np.einsum("ij,ik,kl,jl->", E, GL, E, GR, optimize=True))
+
+    return float(np.sqrt(max(squared(W - np.asarray(approximation)), 0) / squared(W)))
+
+
+def ranks(shape: str, structure: Structure = "lowrank") -> list[int]:
+    """Rank 1, some between, and the largest that the structure can hold."""
+    out_features, in_features, own, _ = SHAPES[shape]
+    most = min(out_features, in_features)
+    if structure == "pivoted":
+        most = min(most, out_features - 1)
+    return sorted({rank for rank in (1, 2, most // 2, own, own + 1, most - 1, most) if 1 <= rank <= most})

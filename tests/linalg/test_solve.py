@@ -1,0 +1,275 @@
+"""Laws of the solver, over every metric and shape."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from linalg_cases import (
+    METRICS,
+    SHAPES,
+    STRUCTURES,
+    dense_gram,
+    diagonal_gram,
+    full_gram,
+    oracle_error,
+    ranks,
+    rng,
+    weight,
+)
+
+from eckart.linalg import Decomposition, Side, decompose, factorize, reconstruct, relative_error
+from eckart.linalg.solve import TIE_BREAK
+from eckart.types import Structure
+
+every_case = [
+    pytest.mark.parametrize("shape", SHAPES),
+    pytest.mark.parametrize("metric", METRICS),
+]
+
+
+def over_the_table(test):
+    for mark in every_case:
+        test = mark(test)
+    return test
+
+
+def solved(shape: str, metric: str) -> tuple[torch.Tensor, Side, Side, Decomposition]:
+    W = weight(shape)
+    left, right = METRICS[metric](*W.shape)
+    return W, left, right, decompose(W, left, right)
+
+
+def approximation(W: torch.Tensor, found: Decomposition, rank: int, structure: Structure = "lowrank"):
+    return reconstruct(factorize(structure, *found.factors(W, rank)))
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+@over_the_table
+def test_measured_error_is_the_spectral_tail(shape: str, metric: str, structure: Structure) -> None:
+    W, left, right, found = solved(shape, metric)
+    # In a direction that costs nothing the tail still holds the tie break.
+    slack = 3 * np.sqrt(TIE_BREAK) if metric == "singular full" else 1e-7
+    for rank in ranks(shape, structure):
+        W_hat = approximation(W, found, rank, structure)
+        assert relative_error(W, W_hat, left, right) == pytest.approx(
+            found.predicted_error(rank), rel=1e-7, abs=slack
+        )
+
+
+@over_the_table
+def test_relative_error_is_what_the_grams_say(shape: str, metric: str) -> None:
+    W, left, right, found = solved(shape, metric)
+    W_hat = approximation(W, found, 1) + 0.1 * W.double()
+    assert relative_error(W, W_hat, left, right) == pytest.approx(
+        oracle_error(W, W_hat, left, right), rel=1e-9
+    )
+
+
+@over_the_table
+def test_full_rank_reproduces_the_weight(shape: str, metric: str) -> None:
+    W, _, _, found = solved(shape, metric)
+    U, V = found.factors(W, min(W.shape))
+    W = W.double()
+    assert (U @ V - W).norm() <= 1e-11 * W.norm()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_identity_metric_is_the_plain_svd(shape: str) -> None:
+    W = weight(shape)
+    found = decompose(W, Side(), Side())
+    P, values, Qt = np.linalg.svd(W.double().numpy(), full_matrices=False)
+    own = SHAPES[shape][2]
+    assert found.spectrum.values[:own] == pytest.approx(values[:own], rel=1e-10)
+    assert found.spectrum.values[own:] == pytest.approx(0, abs=1e-7 * values[0])
+    for rank in ranks(shape):
+        expected = P[:, :rank] * values[:rank] @ Qt[:rank]
+        assert np.abs(approximation(W, found, rank).numpy() - expected).max() < 1e-10 * values[0]
+
+
+@pytest.mark.parametrize("shape", ["tall", "wide", "square", "bf16"])
+@pytest.mark.parametrize("metric", [name for name in METRICS if name != "singular full"])
+def test_optimum_is_that_of_the_direct_formula(shape: str, metric: str) -> None:
+    # Ŵ = L⁻ᵀ [Lᵀ W R]_r R⁻¹ with Cholesky factors, which these Grams have.
+    W, left, right, found = solved(shape, metric)
+    M = W.double().numpy()
+    L, R = (np.linalg.cholesky(dense_gram(side, n)) for side, n in zip((left, right), M.shape, strict=True))
+    P, values, Qt = np.linalg.svd(L.T @ M @ R, full_matrices=False)
+    assert found.spectrum.values == pytest.approx(values, rel=1e-8, abs=1e-11 * values[0])
+    for rank in ranks(shape):
+        direct = np.linalg.solve(L.T, P[:, :rank] * values[:rank] @ Qt[:rank]) @ np.linalg.inv(R)
+        assert np.abs(approximation(W, found, rank).numpy() - direct).max() < 1e-7 * np.abs(M).max()
+
+
+@pytest.mark.parametrize("damping", [1e-8, 1e-4, 1e-2])
+@pytest.mark.parametrize("shape", ["tall", "wide", "square"])
+def test_singular_moment_does_no_worse_than_a_damped_cholesky(shape: str, damping: float) -> None:
+    W, left, right, found = solved(shape, "singular full")
+    M, G = W.double().numpy(), dense_gram(right, W.shape[1])
+    assert np.linalg.matrix_rank(G) < len(G)
+    R = np.linalg.cholesky(G + damping * np.eye(len(G)))
+    P, values, Qt = np.linalg.svd(M @ R, full_matrices=False)
+    for rank in (1, 3, 6):
+        peer = P[:, :rank] * values[:rank] @ Qt[:rank] @ np.linalg.inv(R)
+        ours = relative_error(W, approximation(W, found, rank), left, right)
+        assert ours <= oracle_error(W, peer, left, right) * (1 + 1e-6)
+
+
+def test_rank_of_the_moment_is_enough() -> None:
+    W = weight("square")
+    right = Side(full_gram(32, 5))
+    assert relative_error(W, approximation(W, decompose(W, Side(), right), 5), Side(), right) < 1e-7
+
+
+@pytest.mark.parametrize("scale", [1e-30, 0.1, 1e30])
+@pytest.mark.parametrize("metric", METRICS)
+def test_scaling_a_metric_changes_nothing(metric: str, scale: float) -> None:
+    W, left, right, found = solved("tall", metric)
+    left, right = (Side(None if side.gram is None else side.gram * scale) for side in (left, right))
+    again = decompose(W, left, right)
+    values = found.spectrum.values
+    assert again.spectrum.values == pytest.approx(values, rel=1e-9, abs=1e-10 * values[0])
+    assert torch.allclose(approximation(W, again, 7), approximation(W, found, 7), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_scaling_a_weight_scales_its_spectrum_alone(metric: str) -> None:
+    W, left, right, found = solved("tall", metric)
+    again = decompose(W.double() * 1e-25, left, right)
+    assert again.spectrum.values == pytest.approx(found.spectrum.values * 1e-25, rel=1e-9)
+    assert again.predicted_error(7) == pytest.approx(found.predicted_error(7), rel=1e-9)
+
+
+@over_the_table
+def test_more_rank_is_never_worse(shape: str, metric: str) -> None:
+    W, left, right, found = solved(shape, metric)
+    every = range(1, min(W.shape) + 1)
+    measured = [relative_error(W, approximation(W, found, rank), left, right) for rank in every]
+    predicted = [found.predicted_error(rank) for rank in (0, *every)]
+    assert all(after <= before + 1e-7 for before, after in pairwise(measured))
+    assert all(after <= before for before, after in pairwise(predicted))
+    assert predicted[0] == 1
+    assert predicted[-1] == 0
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), size=st.floats(-6, 0))
+@pytest.mark.parametrize("metric", METRICS)
+def test_no_perturbation_beats_the_solver(metric: str, seed: int, size: float) -> None:
+    W, left, right, found = solved("wide", metric)
+    U, V = (factor.numpy() for factor in found.factors(W, 5))
+    draw = np.random.default_rng(seed)
+    dU, dV = draw.normal(size=U.shape), draw.normal(size=V.shape)
+    best = oracle_error(W, U @ V, left, right)
+    assert oracle_error(W, (U + 10**size * dU) @ (V + 10**size * dV), left, right) >= best - 1e-9
+
+
+@pytest.mark.parametrize("start", range(3))
+@pytest.mark.parametrize("metric", [name for name in METRICS if name != "singular full"])
+def test_alternating_least_squares_reaches_the_solver_and_never_beats_it(metric: str, start: int) -> None:
+    W, left, right, found = solved("tall", metric)
+    M = W.double().numpy()
+    GL, GR = dense_gram(left, M.shape[0]), dense_gram(right, M.shape[1])
+    U = rng("als", start).normal(size=(M.shape[0], 4))
+    for _ in range(300):
+        V = np.linalg.solve(U.T @ GL @ U, U.T @ GL @ M)
+        U = np.linalg.solve(V @ GR @ V.T, V @ GR @ M.T).T
+    best = oracle_error(W, approximation(W, found, 4), left, right)
+    assert best * (1 - 1e-9) <= oracle_error(W, U @ V, left, right) <= best * 1.01
+
+
+@over_the_table
+def test_largest_entry_of_each_left_vector_is_positive(shape: str, metric: str) -> None:
+    _, _, _, found = solved(shape, metric)
+    basis = found.basis
+    assert (basis.gather(0, basis.abs().argmax(dim=0, keepdim=True)) > 0).all()
+    identity = torch.eye(basis.shape[1], dtype=torch.float64)
+    assert torch.allclose(basis.T @ basis, identity, rtol=0, atol=1e-12)
+
+
+@over_the_table
+def test_same_input_gives_the_same_bits(shape: str, metric: str) -> None:
+    W, left, right, found = solved(shape, metric)
+    again = decompose(W.clone(), left, right)
+    assert torch.equal(found.basis, again.basis)
+    assert np.array_equal(found.spectrum.values, again.spectrum.values)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("shape", ["tall", "wide", "square"])
+def test_negated_weight_has_the_same_basis(shape: str, metric: str) -> None:
+    # Singular vectors are known up to sign; the rule takes that freedom away.
+    W, left, right, found = solved(shape, metric)
+    again = decompose(-W, left, right)
+    assert torch.allclose(again.basis[:, :8], found.basis[:, :8], rtol=0, atol=1e-6)
+
+
+@over_the_table
+def test_factors_are_balanced(shape: str, metric: str) -> None:
+    W, _, _, found = solved(shape, metric)
+    U, V = found.factors(W, SHAPES[shape][2])
+    assert torch.allclose(U.norm(dim=0), V.norm(dim=1), rtol=1e-9)
+    assert U.dtype == V.dtype == torch.float64
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_truncated_gives_the_same_factors(metric: str) -> None:
+    W, _, _, found = solved("tall", metric)
+    cut = found.truncated(9)
+    assert cut.basis.shape == (40, 9)
+    assert all(torch.equal(a, b) for a, b in zip(cut.factors(W, 6), found.factors(W, 6), strict=True))
+    assert cut.predicted_error(6) == found.predicted_error(6)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_inputs_are_left_as_they_were(metric: str) -> None:
+    W = weight("tall")
+    left, right = METRICS[metric](*W.shape)
+    before = W.clone(), *(None if side.gram is None else side.gram.clone() for side in (left, right))
+    found = decompose(W, left, right)
+    factorize("pivoted", *found.factors(W, 5))
+    after = W, left.gram, right.gram
+    assert all(a is b is None or torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+@over_the_table
+def test_zero_weight_gives_zeros_and_no_error(shape: str, metric: str, structure: Structure) -> None:
+    W = torch.zeros_like(weight(shape))
+    left, right = METRICS[metric](*W.shape)
+    found = decompose(W, left, right)
+    for rank in ranks(shape, structure):
+        factors = factorize(structure, *found.factors(W, rank))
+        assert torch.isfinite(factors.U).all()
+        assert torch.isfinite(factors.V).all()
+        assert torch.isfinite(factors.U.bfloat16()).all()
+        assert not reconstruct(factors).any()
+        assert found.predicted_error(rank) == 0
+        assert relative_error(W, reconstruct(factors), left, right) == 0
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("shape", ["tall", "wide", "bf16"])
+def test_weight_that_is_not_finite_is_refused(shape: str, bad: float) -> None:
+    W = weight(shape)
+    W[1, 2] = bad
+    with pytest.raises(ValueError, match="weight has entries that are not finite"):
+        decompose(W, Side(), Side())
+
+
+@pytest.mark.parametrize("gram", [torch.tensor([1.0, 0.0] * 20), full_gram(40, 39)], ids=["diagonal", "full"])
+def test_singular_output_side_is_refused_and_shrinking_mends_it(gram: torch.Tensor) -> None:
+    W = weight("tall")
+    with pytest.raises(ValueError, match="shrink it first"):
+        decompose(W, Side(gram), Side())
+    decompose(W, Side(gram).shrunk(1e-6), Side())
+
+
+@pytest.mark.parametrize("left", [Side(diagonal_gram(24)), Side()], ids=["left", "right"])
+def test_metric_of_another_size_is_refused(left: Side) -> None:
+    with pytest.raises(ValueError, match="does not fit a weight 40x24"):
+        decompose(weight("tall"), left, Side(torch.ones(1)))

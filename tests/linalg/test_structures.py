@@ -1,0 +1,190 @@
+"""Laws of the structures: what they cost, that they lose nothing, and that they stay small."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from linalg_cases import METRICS, SHAPES, STRUCTURES, ranks, rng, weight
+
+from eckart.linalg import decompose, factorize, largest_paying_rank, parameters, reconstruct
+from eckart.linalg.structures import GROWTH, _coefficients, _row_order, _swap
+from eckart.types import Factors, Structure
+
+CEILING = GROWTH * (1 + 1e-6)
+
+
+def normal(*shape: int) -> torch.Tensor:
+    return torch.from_numpy(rng("normal", shape).normal(size=shape))
+
+
+def assert_sound(factors: Factors, U: torch.Tensor, V: torch.Tensor) -> None:
+    """A pivoted weight that loses nothing, with small coefficients and an order that is a permutation."""
+    (out_features, rank), in_features = U.shape, V.shape[1]
+    assert factors.U.shape == (out_features - rank, rank)
+    assert factors.V.shape == (rank, in_features)
+    assert factors.order is not None
+    assert factors.order.dtype == torch.int32
+    assert factors.order.sort().values.tolist() == list(range(out_features))
+    assert factors.U.abs().max() <= CEILING
+    W_hat = U @ V
+    assert (reconstruct(factors) - W_hat).norm() <= 1e-9 * W_hat.norm()
+    # The first `rank` of the order are rows of `Ŵ` as they are.
+    rows = torch.cat([factors.V, factors.V.new_full((out_features - rank, in_features), torch.nan)])
+    kept = rows[factors.order.long()]
+    is_kept = ~kept.isnan().any(dim=1)
+    assert is_kept.sum() == rank
+    assert (kept[is_kept] - W_hat[is_kept]).abs().max() <= 1e-12 * W_hat.abs().max()
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("metric", METRICS)
+def test_structures_lose_nothing_and_cost_what_they_say(
+    metric: str, shape: str, structure: Structure
+) -> None:
+    W = weight(shape)
+    found = decompose(W, *METRICS[metric](*W.shape))
+    for rank in ranks(shape, structure):
+        U, V = found.factors(W, rank)
+        factors = factorize(structure, U, V)
+        assert factors.U.numel() + factors.V.numel() == parameters(structure, *W.shape, rank)
+        if structure == "pivoted":
+            assert_sound(factors, U, V)
+        else:
+            assert torch.equal(reconstruct(factors), U @ V)
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_largest_paying_rank_is_the_largest_by_trial(structure: Structure) -> None:
+    for out_features in range(1, 25):
+        for in_features in range(1, 25):
+            dense = parameters("dense", out_features, in_features, 0)
+            paying = [
+                rank
+                for rank in range(1, min(out_features, in_features) + 1)
+                if parameters(structure, out_features, in_features, rank) < dense
+            ]
+            assert largest_paying_rank(structure, out_features, in_features) == max(paying, default=0)
+
+
+def test_dense_costs_the_whole_weight_and_never_pays() -> None:
+    assert parameters("dense", 7, 5, 3) == 35
+    assert largest_paying_rank("dense", 7, 5) == 0
+    with pytest.raises(ValueError, match="dense has no factors"):
+        factorize("dense", normal(4, 2), normal(2, 3))
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("bad", ["U", "V"])
+def test_factors_that_are_not_finite_are_refused(structure: Structure, bad: str) -> None:
+    pair = {"U": normal(6, 2), "V": normal(2, 5)}
+    pair[bad][1, 1] = torch.nan
+    with pytest.raises(ValueError, match="not finite"):
+        factorize(structure, **pair)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_swaps_keep_the_coefficients_that_a_recomputation_gives(seed: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    basis = torch.linalg.qr(torch.randn(80, 20, generator=draw, dtype=torch.float64)).Q
+    pivots = torch.randperm(80, generator=draw)
+    coefficients = _coefficients(basis, pivots, 20)
+    assert coefficients.abs().max() > GROWTH
+    before = torch.linalg.det(basis[pivots[:20]]).abs()
+    swaps = _swap(coefficients, pivots)
+    assert swaps > 1
+    assert torch.allclose(coefficients, _coefficients(basis, pivots, 20), rtol=0, atol=1e-9)
+    assert torch.linalg.det(basis[pivots[:20]]).abs() > GROWTH**swaps * before
+    assert coefficients.abs().max() <= GROWTH
+    assert _swap(coefficients, pivots) == 0
+
+
+def growing(out_features: int, rank: int) -> torch.Tensor:
+    """Wilkinson's example: partial pivoting takes rows as they come, and coefficients double each step."""
+    ones = torch.ones(out_features, rank, dtype=torch.float64)
+    return torch.eye(out_features, rank, dtype=torch.float64) - 0.999 * ones.tril(-1)
+
+
+HARD: dict[str, torch.Tensor] = {
+    "a rank of 1": normal(12, 1),
+    "one row less than all": normal(12, 11),
+    "growth of partial pivoting, 12": growing(40, 12),
+    "growth of partial pivoting, 60": growing(150, 60),
+    "nearly equal rows": normal(20, 8)[torch.arange(40) // 2] + 1e-13 * normal(40, 8),
+    "repeated rows": normal(9, 8)[torch.arange(40) % 9],
+    "zero rows": torch.cat([torch.zeros(15, 8, dtype=torch.float64), normal(15, 8)]),
+    "only as many rows as the rank": torch.cat([normal(8, 8), torch.zeros(15, 8, dtype=torch.float64)]),
+    "dependent columns": normal(30, 3) @ normal(3, 8),
+    "equal columns": normal(30, 1).expand(30, 8),
+    "a zero column": normal(30, 8) * torch.tensor([1.0] * 7 + [0.0]),
+    "nothing": torch.zeros(30, 8, dtype=torch.float64),
+    "columns of every size": normal(30, 8) * torch.logspace(0, -150, 8, dtype=torch.float64),
+    "rows of every size": normal(30, 8) * torch.logspace(0, -12, 30, dtype=torch.float64)[:, None],
+    "smooth columns": torch.linspace(-1, 1, 60, dtype=torch.float64)[:, None] ** torch.arange(12),
+}
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_pivoted_is_lossless_and_bounded_at_its_worst(name: str) -> None:
+    U = HARD[name]
+    V = normal(U.shape[1], 17)
+    assert_sound(factorize("pivoted", U, V), U, V)
+
+
+def test_partial_pivoting_alone_would_have_grown() -> None:
+    # Else the case above shows nothing.
+    basis = torch.linalg.qr(HARD["growth of partial pivoting, 60"]).Q
+    assert _coefficients(basis, _row_order(basis), 60).abs().max() > 1e6
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 10**9),
+    out_features=st.integers(2, 40),
+    share=st.floats(0, 1),
+    own=st.integers(0, 40),
+    copies=st.integers(1, 5),
+    decades=st.sampled_from([0, 3, 12]),
+)
+def test_pivoted_is_lossless_and_bounded_for_any_factors(
+    seed: int, out_features: int, share: float, own: int, copies: int, decades: int
+) -> None:
+    rank = 1 + int(share * (out_features - 2))
+    draw = torch.Generator().manual_seed(seed)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=draw, dtype=torch.float64)
+
+    U = random(out_features, own) @ random(own, rank) if own < rank else random(out_features, rank)
+    U = U[torch.arange(out_features) // copies]
+    U = U * torch.logspace(0, -decades, out_features, dtype=torch.float64)[:, None]
+    V = random(rank, 11)
+    assert_sound(factorize("pivoted", U, V), U, V)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**9), size=st.integers(1, 25), own=st.integers(0, 25), rank=st.integers(1, 24))
+def test_rank_beyond_the_weights_own_gives_the_weight(seed: int, size: int, own: int, rank: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    W = torch.randn(size + 1, own, generator=draw) @ torch.randn(own, size, generator=draw)
+    rank = min(rank, size)
+    for structure in STRUCTURES:
+        found = decompose(W, *METRICS["full"](*W.shape))
+        U, V = found.factors(W, rank)
+        W_hat = reconstruct(factorize(structure, U, V))
+        assert torch.isfinite(W_hat).all()
+        if rank >= own:
+            # The weight's own rank is exact in float32 only up to its rounding.
+            assert (W_hat - W).norm() <= 1e-5 * W.norm()
+
+
+def test_order_puts_each_output_back() -> None:
+    U, V, x = normal(9, 4), normal(4, 6), normal(6)
+    factors = factorize("pivoted", U, V)
+    assert factors.order is not None
+    kept = factors.V @ x
+    outputs = torch.cat([kept, factors.U @ kept])
+    for index, place in enumerate(factors.order.tolist()):
+        assert outputs[place] == pytest.approx(float(U[index] @ V @ x), rel=1e-9)
