@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
 from eckart.evaluation.generation import generate
 from eckart.evaluation.perplexity import perplexity
 from eckart.evaluation.score import Score
-from eckart.pocket import samples
+from eckart.pocket import Sample, samples
 from eckart.pocket.grading import grade_code, grade_math
 from eckart.types import Text, Track, silent
 
-NEW_TOKENS = 200
-"""Longer than any completion of the generator."""
+SPARE_TOKENS = 16
+"""Beyond the longest reference: room for another wording, not for a broken model to ramble."""
 
 
 def pocket_math(model: Any, tokenizer: Any, limit: int = 200, track: Track = silent) -> Score:
     """Exact match of the number behind `####` on held-out word problems, greedy."""
     problems = list(islice(samples("math", "test"), limit))
-    written = generate(model, tokenizer, [problem.prompt for problem in problems], NEW_TOKENS, track)
+    written = _answers(model, tokenizer, problems, track)
     right = sum(grade_math(text, problem) for text, problem in zip(written, problems, strict=True))
     return Score("pocket-math", "exact_match", right / len(problems), {"samples": len(problems)})
 
@@ -31,7 +32,7 @@ def pocket_code(model: Any, tokenizer: Any, limit: int = 200, track: Track = sil
     own with limits on time and memory.
     """
     functions = list(islice(samples("code", "test"), limit))
-    written = generate(model, tokenizer, [function.prompt for function in functions], NEW_TOKENS, track)
+    written = _answers(model, tokenizer, functions, track)
     right = sum(grade_code(written, functions))
     return Score("pocket-code", "pass@1", right / len(functions), {"samples": len(functions)})
 
@@ -40,3 +41,9 @@ def pocket_stories(model: Any, tokenizer: Any, limit: int = 200, track: Track = 
     """Perplexity of held-out stories."""
     told = [Text(story.prompt, story.completion) for story in islice(samples("stories", "test"), limit)]
     return perplexity(model, tokenizer, told, track=track, task="pocket-stories")
+
+
+def _answers(model: Any, tokenizer: Any, asked: Sequence[Sample], track: Track) -> list[str]:
+    references = tokenizer([sample.completion for sample in asked])["input_ids"]
+    room = max(len(ids) for ids in references) + SPARE_TOKENS
+    return generate(model, tokenizer, [sample.prompt for sample in asked], room, track)
