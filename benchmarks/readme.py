@@ -22,7 +22,8 @@ def main() -> None:
     )
     rows = json.loads(run.stdout)["rows"]
     lines = [
-        "| method | keep | parameters | MB | word problems, exact match | functions, pass@1 | stories, perplexity |",
+        "| method | keep | parameters | MB | word problems, exact match | functions, pass@1 "
+        "| stories, perplexity |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
