@@ -17,16 +17,13 @@ Gram = Literal["identity", "mean-absolute", "second-moment"]
 
 @dataclass(frozen=True)
 class Metric:
-    """How error is weighed: the Grams of the input side `R` and the output side `L`, and their unit.
+    """How error is weighed: the Gram of the input side, `R Rᵀ`; the output side is the identity so far.
 
-    `in_loss_units` says whether errors of different targets may be added up: only where the output side
-    carries the loss. Elsewhere an allocator is given each target's error relative to its own energy.
+    Such errors are not in one unit, so an allocator is given each target's relative to its own energy.
     """
 
     right: Gram
-    left: Gram = "identity"
-    in_loss_units: bool = False
-    meaning: str = ""
+    meaning: str
 
 
 METRICS: dict[str, Metric] = {
@@ -82,7 +79,7 @@ METHODS: dict[str, Method] = {
             allocation="uniform",
             recovery="none",
             paper="ASVD, Yuan et al. 2023, arXiv 2312.05821",
-            departure="uniform ranks, where the paper searches them by sensitivity; a failed solve is an error",
+            departure="uniform ranks where the paper searches by sensitivity; a failed solve is an error",
         ),
         Method(
             "svd-llm",
@@ -123,7 +120,7 @@ def find_metric(name: str) -> Metric:
 def moments_of(metric: str) -> frozenset[str]:
     """Which sums over calibration tokens a metric is made from; empty where it needs no data."""
     value = find_metric(metric)
-    return MOMENTS[value.right] | MOMENTS[value.left]
+    return MOMENTS[value.right]
 
 
 def unknown(kind: str, name: str, known: object) -> str:

@@ -6,7 +6,7 @@ One word for one thing: see the glossary in CONTRIBUTING.md.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -218,7 +218,6 @@ class Result:
     out: str | None
     seconds: float
     peak_memory_bytes: int
-    notes: list[str] = field(default_factory=list)
 
 
 def silent(items: Iterable[Any], description: str, total: int) -> Iterable[Any]:

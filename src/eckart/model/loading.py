@@ -18,14 +18,15 @@ from eckart.types import EckartError, UsageError
 
 portable.register()
 
+LONGEST_REASON = 200
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model")
 
 
-def find_model(name: str | Path) -> Path:
+def find_model(name: str | Path, weights: bool = True) -> Path:
     """The local folder of a model: the folder itself, `pocket`, or the hub's snapshot (fetched if need be).
 
-    Only configs, tokenizers and safetensors are fetched.
+    Only configs, tokenizers and, unless `weights` is false, safetensors are fetched.
 
     Raises:
         UsageError: there is no such model.
@@ -38,19 +39,26 @@ def find_model(name: str | Path) -> Path:
     if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UsageError(f"no such model: {name} is not a folder")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.constants import is_offline_mode
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
-    wanted = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "LICENSE*"]
+    wanted = ["*.json", "*.txt", "*.model", "*.jinja", "LICENSE*"]
+    if weights:
+        wanted.append("model*.safetensors")
     try:
         return Path(snapshot_download(name, allow_patterns=wanted))
     except HFValidationError:
         raise UsageError(f"no such model: {name} is neither a folder nor a hub id") from None
+    except GatedRepoError:
+        raise UsageError(
+            f"{name} is behind a gate: ask for access on its page at the hub, then `hf auth login`"
+        ) from None
     except RepositoryNotFoundError:
         raise UsageError(f"no such model: {name} is not a folder, and the hub has no such model") from None
-    except (LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except OSError as error:
+        why = "HF_HUB_OFFLINE is set" if is_offline_mode() else _said(error)
         raise UsageError(
-            f"no such model: {name} is not a folder, and the hub cannot be reached ({reason[:120]})"
+            f"no such model: {name} is not a folder, and the hub cannot be reached ({why})"
         ) from None
 
 
@@ -60,14 +68,15 @@ def load_config(folder: Path) -> Any:
     Raises:
         EckartError: no config, or one that this transformers does not know.
     """
+    from huggingface_hub.errors import StrictDataclassError
+
     path = folder / "config.json"
     if not path.is_file():
         raise EckartError(f"{folder} is not a model folder: it has no config.json")
     try:
-        return AutoConfig.from_pretrained(folder)
-    except (ValueError, KeyError, OSError, TypeError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise EckartError(f"{path} cannot be used: {first}") from error
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (ValueError, KeyError, OSError, TypeError, StrictDataclassError) as error:
+        raise EckartError(f"{path} cannot be used: {_said(error)}") from error
 
 
 def raw_config(folder: Path) -> dict[str, Any]:
@@ -85,8 +94,9 @@ def model_class(config: Any) -> Any:
     names = config.architectures or []
     if not names:
         return AutoModel
-    if hasattr(transformers, names[0]):
-        return getattr(transformers, names[0])
+    kind = getattr(transformers, names[0], None)
+    if isinstance(kind, type) and issubclass(kind, PreTrainedModel):
+        return kind
     raise EckartError(
         f"the architecture {names[0]} is not in transformers {transformers.__version__}; "
         "Eckart runs no code that comes with a model"
@@ -133,11 +143,21 @@ def load_model(folder: Path, device: str = "cpu", dtype: str = "auto") -> Any:
     try:
         with quiet():
             model, info = kind.from_pretrained(
-                folder, config=config, dtype=wanted, use_safetensors=True, output_loading_info=True
+                folder,
+                config=config,
+                dtype=wanted,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
             )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise EckartError(f"{folder} cannot be loaded: {first}") from error
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as error:
+        raise EckartError(f"{folder} cannot be loaded: {_said(error)}") from error
+    for name, stored, expected in sorted(info["mismatched_keys"]):
+        raise EckartError(
+            f"{folder} does not fit its config: {name} is stored as {tuple(stored)}, "
+            f"and the config makes it {tuple(expected)}"
+        )
     missing = sorted(info["missing_keys"])
     if missing:
         raise EckartError(
@@ -210,9 +230,15 @@ def load_tokenizer(folder: Path) -> Any:
         EckartError: there is none.
     """
     try:
-        return AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # the tokenizers library raises that class itself
         raise EckartError(f"{folder} has no tokenizer that loads, and text needs one") from error
+
+
+def _said(error: Exception) -> str:
+    """What a library's error says, in one line that is not too long."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= LONGEST_REASON else words[:LONGEST_REASON].rsplit(" ", 1)[0] + " …"
 
 
 def _quantization(config: Any) -> dict[str, Any] | None:

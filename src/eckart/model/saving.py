@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import transformers
+from transformers import GenerationConfig
 from transformers.models.auto import modeling_auto
 
 from eckart.model import portable
@@ -57,7 +60,7 @@ def save_model(model: Any, folder: Path, source: str, summary: str, max_shard_si
     autos = auto_classes(model)
     model.config.auto_map = {auto: f"{MODELING_FILE}.{kind}" for auto, kind in autos.items()}
     try:
-        with quiet():
+        with quiet(), _lenient_generation_config(model, folder):
             model.save_pretrained(folder, max_shard_size=max_shard_size)
     finally:
         del model.config.auto_map
@@ -65,6 +68,26 @@ def save_model(model: Any, folder: Path, source: str, summary: str, max_shard_si
     auto = auto_of(autos, stock_class(model).__name__)
     card = CARD.format(source=source, summary=summary, auto=auto, file=MODELING_FILE)
     (folder / "README.md").write_text(card)
+
+
+@contextmanager
+def _lenient_generation_config(model: Any, folder: Path) -> Iterator[None]:
+    """Save a model's generation config as it is, also where transformers would refuse the whole model for it.
+
+    Many published models carry one that contradicts itself (a temperature without sampling).
+    """
+    generation = getattr(model, "generation_config", None)
+    if generation is None:
+        yield
+        return
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = generation
+    path = folder / "generation_config.json"
+    if path.is_file():
+        generation.to_json_file(path)
 
 
 def modeling_source(classes: set[str]) -> str:

@@ -79,7 +79,6 @@ def make_recipe(
 def curves(targets: Sequence[Target], recipe: Recipe, spectra: Sequence[Spectrum] | None) -> list[Curve]:
     """What each target costs, and with spectra what it loses, at each rank that pays."""
     found = []
-    relative = not recipes.find_metric(recipe.metric).in_loss_units
     for index, target in enumerate(targets):
         shape = (target.out_features, target.in_features)
         ranks = range(largest_paying_rank(recipe.structure, *shape) + 1)
@@ -87,7 +86,8 @@ def curves(targets: Sequence[Target], recipe: Recipe, spectra: Sequence[Spectrum
         errors = None
         if spectra is not None:
             tail = spectra[index].tail
-            errors = tail[: len(costs)] / (tail[0] if relative else 1.0)
+            # Energies of different targets are in different units; their shares compare.
+            errors = tail[: len(costs)] / (tail[0] or 1.0)
         found.append(Curve(costs, parameters("dense", *shape, 0), errors))
     return found
 

@@ -151,7 +151,7 @@ def _compress_in_place(
     chosen, notes = found.targets, list(found.notes)
     choices.require_possible(chosen, recipe, before - _size(chosen))
     observed = _observe(model, tokenizer, recipe, texts, chosen, track)
-    sides = _Sides(recipe, observed)
+    metrics = _Metrics(recipe, observed)
     if observed is not None:
         seen = {target.name for target in chosen if observed.spaces[target.name] in observed.moments}
         notes += [
@@ -166,14 +166,14 @@ def _compress_in_place(
     if recipe.keep is not None and recipe.allocation in allocate.NEEDS_ERRORS:
         for target in track(chosen, "decomposing", len(chosen)):
             largest = linalg.largest_paying_rank(recipe.structure, target.out_features, target.in_features)
-            solved[target.name] = _decompose(model, target, sides).truncated(largest)
+            solved[target.name] = _decompose(model, target, metrics).truncated(largest)
         spectra = [solved[target.name].spectrum for target in chosen]
     ranks = choices.choose_ranks(chosen, recipe, fixed, spectra)
     notes += choices.dense_notes(chosen, recipe, ranks)
     records = []
     for target, rank in track(list(zip(chosen, ranks, strict=True)), "factorizing", len(chosen)):
         decomposition = solved.pop(target.name, None)
-        records.append(_replace(model, target, rank, recipe, sides, decomposition))
+        records.append(_replace(model, target, rank, recipe, metrics, decomposition))
     replacing.describe(model)
     after = replacing.count_parameters(model)
     return Manifest(
@@ -201,15 +201,18 @@ def _size(chosen: list[Target]) -> int:
     return sum(target.out_features * target.in_features for target in chosen)
 
 
-class _Sides:
-    """The metric of each target. Targets that read one input space share one side, and its work."""
+class _Metrics:
+    """The metric `(left, right)` of each target. Targets that read one input space share a side."""
 
     def __init__(self, recipe: Recipe, observed: calibrate.Observed | None) -> None:
         self.metric = recipes.find_metric(recipe.metric)
         self.observed = observed
         self.last: tuple[str, linalg.Side] | None = None
 
-    def right(self, name: str) -> linalg.Side:
+    def of(self, name: str) -> tuple[linalg.Side, linalg.Side]:
+        return linalg.Side(), self._right(name)
+
+    def _right(self, name: str) -> linalg.Side:
         if self.observed is None:
             return linalg.Side()
         space = self.observed.spaces[name]
@@ -221,9 +224,6 @@ class _Sides:
             }[self.metric.right]
             self.last = space, build(self.observed.moments[space])
         return self.last[1]
-
-    def left(self, name: str) -> linalg.Side:
-        return linalg.Side()
 
 
 def _observe(
@@ -243,10 +243,10 @@ def _observe(
         return calibrate.watch(model, names, single, kinds, track)
 
 
-def _decompose(model: Any, target: Target, sides: _Sides) -> linalg.Decomposition:
+def _decompose(model: Any, target: Target, metrics: _Metrics) -> linalg.Decomposition:
     weight = targets.weight_of(model.get_submodule(target.name))
     try:
-        return linalg.decompose(weight, sides.left(target.name), sides.right(target.name))
+        return linalg.decompose(weight, *metrics.of(target.name))
     except (ValueError, RuntimeError) as error:
         raise EckartError(f"{target.name} could not be decomposed: {error}") from error
 
@@ -256,7 +256,7 @@ def _replace(
     target: Target,
     rank: int | None,
     recipe: Recipe,
-    sides: _Sides,
+    metrics: _Metrics,
     decomposition: linalg.Decomposition | None,
 ) -> TargetRecord:
     shape = {"name": target.name, "out_features": target.out_features, "in_features": target.in_features}
@@ -271,12 +271,11 @@ def _replace(
             predicted_error=0.0,
             measured_error=0.0,
         )
-    decomposition = decomposition or _decompose(model, target, sides)
+    decomposition = decomposition or _decompose(model, target, metrics)
     weight = targets.weight_of(model.get_submodule(target.name)).clone()
     factors = linalg.factorize(recipe.structure, *decomposition.factors(weight, rank))
     saved = replacing.replace(model, target.name, factors)
     approximation = linalg.reconstruct(saved)
-    left, right = sides.left(target.name), sides.right(target.name)
     return TargetRecord(
         **shape,  # type: ignore[arg-type]
         structure=recipe.structure,
@@ -284,7 +283,7 @@ def _replace(
         parameters_before=dense,
         parameters_after=saved.U.numel() + saved.V.numel(),
         predicted_error=decomposition.predicted_error(rank),
-        measured_error=linalg.relative_error(weight, approximation, left, right),
+        measured_error=linalg.relative_error(weight, approximation, *metrics.of(target.name)),
     )
 
 

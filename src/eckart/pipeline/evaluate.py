@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from eckart import checkpoint, recipes
 from eckart import evaluation as tasks
-from eckart import recipes
 from eckart.data import read_pairs, read_texts
 from eckart.evaluation import Score
 from eckart.model import loading
@@ -36,7 +36,8 @@ def evaluate(
     """Measure a model on a task.
 
     Args:
-        model: a folder, a hub id, `pocket`, or a loaded transformers model with its `tokenizer`.
+        model: a folder, a hub id, `pocket`, or a loaded transformers model with its `tokenizer`. It is
+            measured in evaluation mode, and left in the mode it came in.
         task: `perplexity` (of `data`), `stsb` (`data` a sentence-pair file), `pocket` (its three skills)
             or one of them: `pocket-math`, `pocket-code`, `pocket-stories`.
         limit: texts, pairs or samples to use at most; default all of a file, 200 of a pocket skill.
@@ -50,22 +51,44 @@ def evaluate(
         raise UsageError(recipes.unknown("task", task, TASKS))
     if limit is not None and limit < 1:
         raise UsageError(f"--limit {limit}: it is 1 or more")
+    if max_length < 1:
+        raise UsageError(f"--max-length {max_length}: it is 1 or more")
     if task in ("perplexity", "stsb") and data is None:
         raise UsageError(f"task {task} needs data: give --data FILE")
-    material: list[Any] = []
+    if task not in ("perplexity", "stsb") and data is not None:
+        raise UsageError(f"task {task} brings its own data: leave --data {data} out")
     if isinstance(model, (str, Path)):
         folder = loading.find_model(model)
-        material = _read(task, data, loading.generates(loading.load_config(folder)))
+        config = loading.load_config(folder)
+        checkpoint.open_checkpoint(folder)
+        material = _read(task, data, loading.generates(config))
         tokenizer = loading.load_tokenizer(folder)
         model = loading.load_model(folder, device, dtype)
     else:
-        material = _read(task, data, loading.generates(model.config))
+        material = _read(task, data, bool(model.can_generate()))
     if tokenizer is None:
         raise UsageError("a loaded model needs its tokenizer too: pass tokenizer=")
+    training = model.training
+    model.eval()
+    try:
+        return _measure(model, tokenizer, task, material[:limit], limit, max_length, track)
+    finally:
+        model.train(training)
+
+
+def _measure(
+    model: Any,
+    tokenizer: Any,
+    task: str,
+    material: list[Any],
+    limit: int | None,
+    max_length: int,
+    track: Track,
+) -> Score:
     if task == "perplexity":
-        return tasks.perplexity(model, tokenizer, material[:limit], max_length, track)
+        return tasks.perplexity(model, tokenizer, material, max_length, track)
     if task == "stsb":
-        return tasks.stsb(model, tokenizer, material[:limit], max_length, track)
+        return tasks.stsb(model, tokenizer, material, max_length, track)
     loading.require_generation(model)
     if task in POCKET:
         return POCKET[task](model, tokenizer, limit or 200, track)

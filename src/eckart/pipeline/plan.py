@@ -82,7 +82,7 @@ def plan(
         layers=layers,
         data="(none needed to plan)",
     ).model_copy(update={"data": None})
-    folder = loading.find_model(model)
+    folder = loading.find_model(model, weights=False)
     config = loading.load_config(folder)
     loading.refuse_compressed(config)
     empty = loading.build_empty(config)
