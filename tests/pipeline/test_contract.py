@@ -1,0 +1,158 @@
+"""What every row of the catalogue promises, in every structure and with every allocation."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from architectures import LLAMA, outputs, some_inputs
+from safetensors.torch import load_file
+from torch import nn
+
+import eckart
+from eckart import allocate, recipes
+
+ROWS = [
+    pytest.param(*row, id="-".join(row))
+    for row in product(recipes.METHODS, ("lowrank", "pivoted"), allocate.ALLOCATORS)
+]
+KEEP = 0.7
+
+
+@pytest.fixture(scope="module")
+def decaying(tmp_path_factory, tokenizer):
+    """A Llama whose weights have decaying spectra and whose embedding has a few strong directions.
+
+    So it is with trained ones: here the allocations and the metrics differ.
+    """
+    model = LLAMA.build()
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for index, module in enumerate(
+            m for m in model.modules() if isinstance(m, (nn.Linear, nn.Embedding))
+        ):
+            left, values, right = torch.linalg.svd(module.weight, full_matrices=False)
+            shape = torch.arange(1, len(values) + 1) ** -(0.3 + 0.1 * (index % 7))
+            module.weight.copy_((left * shape * values[0]) @ right)
+    folder = tmp_path_factory.mktemp("decaying") / "dense"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(decaying, data, tmp_path_factory):
+    cache: dict[tuple[str, ...], tuple[Any, Path]] = {}
+
+    def make(*row: str) -> tuple[Any, Path]:
+        if row not in cache:
+            out = tmp_path_factory.mktemp("-".join(row)) / "out"
+            cache[row] = compress(decaying, out, data, *row), out
+        return cache[row]
+
+    return make
+
+
+def compress(folder: Path, out: Path, data: str, method: str, structure: str, allocation: str) -> Any:
+    return eckart.compress(
+        str(folder), out, keep=KEEP, method=method, structure=structure, allocation=allocation, data=data
+    )
+
+
+@pytest.mark.parametrize(("method", "structure", "allocation"), ROWS)
+class TestEveryRow:
+    def test_saves_reloads_and_answers_the_same(self, made, method, structure, allocation):
+        result, out = made(method, structure, allocation)
+        inputs = some_inputs(LLAMA)
+        assert torch.equal(outputs(LLAMA.load(out), inputs), outputs(result.model, inputs))
+
+    def test_meets_the_budget_and_never_exceeds_it(self, made, decaying, method, structure, allocation):
+        _, out = made(method, structure, allocation)
+        before, after = (
+            sum(
+                tensor.numel()
+                for name, tensor in load_file(folder / "model.safetensors").items()
+                if not name.endswith(".order")
+            )
+            for folder in (decaying, out)
+        )
+        assert KEEP - 0.005 <= after / before <= KEEP
+
+    def test_of_targets_counts_the_budget_over_the_targets_alone(
+        self, decaying, data, method, structure, allocation
+    ):
+        count = eckart.compress(
+            str(decaying),
+            keep=KEEP,
+            of="targets",
+            method=method,
+            structure=structure,
+            allocation=allocation,
+            data=data,
+        ).manifest.parameters
+        assert KEEP - 0.005 <= count.targets_after / count.targets_before <= KEEP
+        assert count.before - count.after == count.targets_before - count.targets_after
+
+    def test_again_gives_the_same_bytes(self, made, decaying, data, tmp_path, method, structure, allocation):
+        _, out = made(method, structure, allocation)
+        again = tmp_path / "out"
+        compress(decaying, again, data, method, structure, allocation)
+        for name in ("model.safetensors", "config.json", "eckart.json", "modeling_eckart.py", "README.md"):
+            assert (again / name).read_bytes() == (out / name).read_bytes(), name
+
+    def test_predicted_error_is_the_measured_one(self, made, method, structure, allocation):
+        records = made(method, structure, allocation)[0].manifest.targets
+        assert any(record.rank for record in records)
+        for record in records:
+            assert record.measured_error == pytest.approx(record.predicted_error, abs=1e-6), record.name
+            assert (record.measured_error > 1e-4) == (record.rank is not None), record.name
+
+    def test_manifest_says_which_row_it_was(self, made, method, structure, allocation):
+        recipe = made(method, structure, allocation)[0].manifest.recipe
+        assert (recipe.method, recipe.structure, recipe.allocation) == (method, structure, allocation)
+        assert recipe.metric == recipes.METHODS[method].metric
+
+
+@pytest.mark.parametrize("method", recipes.METHODS)
+def test_pivoted_holds_more_rank_and_less_error_than_lowrank_at_the_same_size(made, method):
+    low, pivoted = (
+        made(method, structure, "uniform")[0].manifest.targets for structure in ("lowrank", "pivoted")
+    )
+    for one, other in zip(low, pivoted, strict=True):
+        assert other.rank is None or one.rank is None or other.rank > one.rank
+    assert sum(r.measured_error for r in pivoted) < sum(r.measured_error for r in low)
+
+
+@pytest.mark.parametrize("structure", ["lowrank", "pivoted"])
+@pytest.mark.parametrize("method", recipes.METHODS)
+def test_waterfilling_leaves_no_more_error_than_uniform(made, method, structure):
+    uniform, filled = (
+        sum(record.predicted_error**2 for record in made(method, structure, allocation)[0].manifest.targets)
+        for allocation in ("uniform", "waterfill")
+    )
+    assert filled < uniform
+
+
+@pytest.mark.parametrize("method", [name for name, row in recipes.METHODS.items() if row.needs_data])
+def test_a_row_that_needs_data_says_so_and_depends_on_it(made, decaying, data, tmp_path, method):
+    with pytest.raises(eckart.UsageError, match=r"needs data.*--data FILE"):
+        eckart.compress(str(decaying), keep=KEEP, method=method)
+    half = tmp_path / "half.jsonl"
+    half.write_text("\n".join(Path(data).read_text().splitlines()[:4]))
+    one = made(method, "lowrank", "uniform")[0].manifest
+    other = eckart.compress(str(decaying), keep=KEEP, method=method, data=str(half)).manifest
+    assert one.data_sha256 != other.data_sha256
+    assert one.calibration_tokens > other.calibration_tokens > 0
+    assert [r.rank for r in one.targets] == [r.rank for r in other.targets]
+    assert [r.predicted_error for r in one.targets] != [r.predicted_error for r in other.targets]
+
+
+@pytest.mark.parametrize("method", [name for name, row in recipes.METHODS.items() if not row.needs_data])
+def test_a_row_without_data_ignores_it(made, decaying, method):
+    one = made(method, "lowrank", "uniform")[0].manifest
+    other = eckart.compress(str(decaying), keep=KEEP, method=method).manifest
+    assert one.targets == other.targets
+    assert one.calibration_tokens is None
