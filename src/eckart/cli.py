@@ -7,6 +7,7 @@ standard error.
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
@@ -16,7 +17,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -46,7 +47,32 @@ SKILLS = {
     "pocket-stories": "stories\nperplexity",
 }
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="A folder, a hub id, or pocket.")]
+INTERRUPTS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+NO_MEMORY = ("out of memory", "can't allocate memory")
+"""What torch says when it has none left, on a GPU and on the CPU."""
+PATIENCE_SECONDS = 2
+"""For cleaning up after an interruption, in which another one is not heard."""
+
+
+class Interrupted(BaseException):
+    """Somebody wants this process to stop.
+
+    Not `KeyboardInterrupt`: where one passes through code that was compiled from a string, as dataclasses
+    make some, Python ends with a signal of its own whatever exit code is asked for later.
+    """
+
+
+def _filled(parameter: typer.CallbackParam, value: str | None) -> str | None:
+    """An empty value is a mistake, as of a shell variable that is not set: it never means the default."""
+    if value is not None and not value.strip():
+        _say(f"eckart: {parameter.metavar or parameter.opts[0]} is empty")
+        raise typer.Exit(2)
+    return value
+
+
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A folder, a hub id, or pocket.", callback=_filled)
+]
 Keep = Annotated[float | None, typer.Option("--keep", help="Parameters after / parameters before.")]
 Rank = Annotated[int | None, typer.Option("--rank", help="The same rank for every target, by hand.")]
 Ratio = Annotated[float | None, typer.Option("--ratio", help="Rank by hand, as a share of the smaller side.")]
@@ -63,11 +89,19 @@ Allocate = Annotated[
 ]
 Targets = Annotated[
     str | None,
-    typer.Option("--targets", help="Module-name endings or globs, by comma; default all in the blocks."),
+    typer.Option(
+        "--targets",
+        help="Module-name endings or globs, by comma; default all in the blocks.",
+        callback=_filled,
+    ),
 ]
-Layers = Annotated[str | None, typer.Option("--layers", help="Which blocks: top:4, bottom:2, 3-7, 0,5.")]
+Layers = Annotated[
+    str | None,
+    typer.Option("--layers", help="Which blocks: top:4, bottom:2, 3-7, 0,5.", callback=_filled),
+]
 Data = Annotated[
-    str | None, typer.Option("--data", help=".jsonl, .txt, .csv or .tsv; pocket for the built-in.")
+    str | None,
+    typer.Option("--data", help=".jsonl, .txt, .csv or .tsv; pocket for the built-in.", callback=_filled),
 ]
 MaxLength = Annotated[int, typer.Option("--max-length", help="Tokens in a window at most.")]
 Device = Annotated[str, typer.Option("--device", help="Where to run: cpu, cuda, cuda:1.")]
@@ -78,7 +112,14 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 def main() -> None:
     """The console entry point."""
-    app()
+    for number in INTERRUPTS:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it, and a shell's background jobs
+            signal.signal(number, _interrupt)
+    try:
+        app()
+    except Interrupted as error:
+        _say(f"eckart: {_explained(error)[0]}")
+        sys.exit(1)
 
 
 @app.callback()
@@ -86,7 +127,6 @@ def _prepare() -> None:
     # What transformers and torch have to say is for programmers; what a user must know, Eckart says.
     warnings.filterwarnings("ignore")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    signal.signal(signal.SIGTERM, _interrupt)
 
 
 @app.command()
@@ -185,7 +225,9 @@ def plan(
 @app.command()
 def compress(
     model: Model,
-    out: Annotated[str, typer.Option("--out", "-o", help="Folder to save in; it must not exist.")],
+    out: Annotated[
+        str, typer.Option("--out", "-o", help="Folder to save in; it must not exist.", callback=_filled)
+    ],
     keep: Keep = None,
     rank: Rank = None,
     ratio: Ratio = None,
@@ -285,7 +327,7 @@ def evaluate(
 
 @app.command()
 def verify(
-    out: Annotated[str, typer.Argument(metavar="OUT", help="A folder that Eckart saved.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="A folder that Eckart saved.", callback=_filled)],
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -381,7 +423,7 @@ def _number(value: Any) -> str:
 
 def _print_json(wanted: bool, answer: dict[str, Any]) -> None:
     if wanted:
-        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.write(json.dumps(answer, allow_nan=False) + "\n")
 
 
 def _split(names: str | None) -> list[str] | None:
@@ -403,15 +445,22 @@ def _track(items: Iterable[Any], description: str, total: int) -> Iterator[Any]:
     started = said = time.monotonic()
     for done, item in enumerate(items):
         now = time.monotonic()
-        if now - said >= LOG_SECONDS:
+        if done and now - said >= LOG_SECONDS:
             left = (now - started) / done * (total - done)
             _say(f"{description}: {done} of {total}, about {left:.0f} s left")
             said = now
         yield item
 
 
-def _interrupt(signal_number: int, frame: object) -> NoReturn:
-    raise KeyboardInterrupt
+_interrupted_at = -math.inf
+
+
+def _interrupt(signal_number: int, frame: object) -> None:
+    """Stop, and leave the cleaning up in peace: people press Ctrl-C twice, and wrappers send it on."""
+    global _interrupted_at
+    last, _interrupted_at = _interrupted_at, time.monotonic()
+    if _interrupted_at - last > PATIENCE_SECONDS:
+        raise Interrupted
 
 
 @contextmanager
@@ -432,9 +481,9 @@ def _errors(debug: bool) -> Iterator[None]:
 def _explained(error: BaseException) -> tuple[str, int]:
     if isinstance(error, EckartError):
         return str(error), error.exit_code
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted; nothing was left behind", 1
-    if isinstance(error, MemoryError):
+    if isinstance(error, (Interrupted, KeyboardInterrupt)):
+        return "interrupted; nothing unfinished was left behind", 1
+    if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
         return "out of memory; try a smaller --samples or --max-length, or --dtype bfloat16", 1
     if isinstance(error, OSError):
         return f"{error.filename or 'the system'}: {error.strerror or error}", 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from eckart.evaluation.score import Score
-from eckart.model.text import batches, is_causal, windows
+from eckart.model.text import batches, windows
 from eckart.types import EckartError, Text, Track, UsageError, silent
+
+LARGEST_LOSS = math.log(sys.float_info.max)
 
 
 @torch.no_grad()
@@ -29,9 +32,9 @@ def perplexity(
 
     Raises:
         UsageError: a model that predicts no tokens.
-        EckartError: a loss that is not finite.
+        EckartError: a loss that is not finite, or whose exponential is not.
     """
-    if not is_causal(model) and not model.config.is_encoder_decoder:
+    if not model.can_generate():
         raise UsageError(f"{type(model).__name__} predicts no next token, so it has no perplexity")
     total, tokens = 0.0, 0
     cut = windows(model, tokenizer, texts, max_length)
@@ -44,8 +47,11 @@ def perplexity(
     if not tokens:
         raise UsageError("no token in the data has one before it: there is nothing to predict")
     loss = total / tokens
-    value = math.exp(loss) if loss < 700 else math.inf
-    return Score(task, "perplexity", value, {"loss": loss, "tokens": tokens, "windows": len(cut)})
+    if loss > LARGEST_LOSS:
+        raise EckartError(
+            f"the loss is {loss:,.0f} nats a token, where guessing has about 10: the model is broken"
+        )
+    return Score(task, "perplexity", math.exp(loss), {"loss": loss, "tokens": tokens, "windows": len(cut)})
 
 
 def _loss(model: Any, batch: dict[str, Tensor]) -> tuple[float, int]:

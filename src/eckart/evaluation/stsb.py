@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from eckart.evaluation.score import Score
+from eckart.model.text import encode, is_encoder_decoder, usable_length
 from eckart.types import EckartError, Track, UsageError, silent
 
 BATCH = 64
@@ -29,17 +31,20 @@ def stsb(
         max_length: tokens of a sentence at most.
 
     Raises:
-        UsageError: a model without hidden states to pool.
+        UsageError: a model without hidden states to pool, or pairs that have no order.
         EckartError: an embedding that is not finite.
     """
+    if len({score for score, _, _ in pairs}) < 2:
+        raise UsageError("the pairs need two scores that differ at least: there is no order to compare")
     sentences = list(dict.fromkeys(sentence for _, *both in pairs for sentence in both))
     embeddings = embed(model, tokenizer, sentences, max_length, track)
     row = {sentence: index for index, sentence in enumerate(sentences)}
     first = embeddings[[row[one] for _, one, _ in pairs]]
     second = embeddings[[row[other] for _, _, other in pairs]]
     cosines = torch.nn.functional.cosine_similarity(first, second)
-    value = spearmanr(cosines.numpy(), [score for score, _, _ in pairs]).statistic
-    return Score("stsb", "spearman", float(value), {"pairs": len(pairs)})
+    value = float(spearmanr(cosines.numpy(), [score for score, _, _ in pairs]).statistic)
+    # A model that finds all pairs equally similar has ordered none of them.
+    return Score("stsb", "spearman", value if isfinite(value) else 0.0, {"pairs": len(pairs)})
 
 
 @torch.no_grad()
@@ -47,17 +52,14 @@ def embed(
     model: Any, tokenizer: Any, sentences: Sequence[str], max_length: int = 256, track: Track = silent
 ) -> Tensor:
     """Mean of the last hidden states over real tokens, `(sentences, width)`, float32 on the CPU."""
+    if is_encoder_decoder(model):
+        raise UsageError(f"{type(model).__name__} reads and writes: stsb is for encoders")
+    max_length = usable_length(model, tokenizer, max_length)
     order = sorted(range(len(sentences)), key=lambda index: -len(sentences[index]))
     pieces = [order[at : at + BATCH] for at in range(0, len(order), BATCH)]
     embeddings = None
     for piece in track(pieces, "embedding", len(pieces)):
-        batch = tokenizer(
-            [sentences[index] for index in piece],
-            padding=True,
-            truncation=True,
-            max_length=max_length,
-            return_tensors="pt",
-        ).to(model.device)
+        batch = encode(model, tokenizer, [sentences[index] for index in piece], max_length)
         answer = model(**batch)
         if not hasattr(answer, "last_hidden_state"):
             raise UsageError(f"{type(model).__name__} gives no hidden states to pool: stsb is for encoders")

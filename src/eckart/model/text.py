@@ -43,7 +43,8 @@ def windows(
 
     Each text is a window, with the tokenizer's own special tokens, cut at `max_length`. A decoder that is
     given one long text (a whole book, WikiText) reads all of it, window after window. An encoder-decoder
-    reads the prompt and writes the completion; plain text it reads and writes.
+    reads the prompt and writes the completion; plain text it reads and writes. One with nothing to write
+    is left out.
 
     Args:
         limit: stop at this many windows; default all.
@@ -67,7 +68,7 @@ def windows(
         else:
             ids = tokenizer(text.text, truncation=True, max_length=max_length)["input_ids"]
             found.append(Window(ids))
-    found = [window for window in found if window.ids][:limit]
+    found = [window for window in found if window.ids and window.labels != []][:limit]
     if not found:
         raise EckartError("the data gives no tokens: every text in it is empty")
     return found
@@ -79,8 +80,7 @@ def batches(model: Any, tokenizer: Any, cut: Sequence[Window], batch_tokens: int
     An encoder's and a decoder's ids in one batch never have the same length, so that a mask is known by
     its shape alone.
     """
-    pad = tokenizer.pad_token_id
-    pad = (tokenizer.eos_token_id or 0) if pad is None else pad
+    pad = padding_id(tokenizer)
     order = sorted(range(len(cut)), key=lambda index: -len(cut[index].ids))
     groups: list[list[Window]] = []
     for index in order:
@@ -89,6 +89,28 @@ def batches(model: Any, tokenizer: Any, cut: Sequence[Window], batch_tokens: int
             groups.append([])
         groups[-1].append(cut[index])
     return [_collate(model, group, pad) for group in groups]
+
+
+def encode(
+    model: Any, tokenizer: Any, pieces: Sequence[str], max_length: int | None = None, left: bool = False
+) -> Batch:
+    """One batch of pieces of text as the tokenizer makes them, padded on the right, or on the left.
+
+    A tokenizer needs no padding token for that.
+
+    Args:
+        max_length: cut there; default no cut.
+    """
+    cut = {} if max_length is None else {"truncation": True, "max_length": max_length}
+    rows = tokenizer(list(pieces), **cut)["input_ids"]
+    ids, mask = _padded(rows, padding_id(tokenizer), left=left)
+    return {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
+
+
+def padding_id(tokenizer: Any) -> int:
+    """What to fill rows up with. It is masked, so any id does where the tokenizer has none for it."""
+    pad = tokenizer.pad_token_id
+    return int((tokenizer.eos_token_id or 0) if pad is None else pad)
 
 
 def is_causal(model: Any) -> bool:
@@ -115,7 +137,7 @@ def _collate(model: Any, group: list[Window], pad: int) -> Batch:
     ids, mask = _padded([window.ids for window in group], pad)
     batch = {"input_ids": ids, "attention_mask": mask}
     if group[0].labels is not None:
-        labels, label_mask = _padded([window.labels or [pad] for window in group], pad, ids.shape[1])
+        labels, label_mask = _padded([window.labels or [] for window in group], pad, ids.shape[1])
         start = model.config.decoder_start_token_id
         begin = torch.full_like(labels[:, :1], pad if start is None else start)
         batch["decoder_input_ids"] = torch.cat([begin, labels[:, :-1]], dim=1)
@@ -125,13 +147,16 @@ def _collate(model: Any, group: list[Window], pad: int) -> Batch:
     return batch
 
 
-def _padded(rows: list[list[int]], pad: int, unlike: int | None = None) -> tuple[Tensor, Tensor]:
+def _padded(
+    rows: list[list[int]], pad: int, unlike: int | None = None, left: bool = False
+) -> tuple[Tensor, Tensor]:
     longest = max(len(row) for row in rows)
     if longest == unlike:
         longest += 1
     ids = torch.full((len(rows), longest), pad)
     mask = torch.zeros((len(rows), longest), dtype=torch.long)
     for index, row in enumerate(rows):
-        ids[index, : len(row)] = torch.tensor(row)
-        mask[index, : len(row)] = 1
+        place = slice(longest - len(row), longest) if left else slice(len(row))
+        ids[index, place] = torch.tensor(row, dtype=torch.long)
+        mask[index, place] = 1
     return ids, mask

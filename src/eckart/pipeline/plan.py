@@ -9,7 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from eckart import allocate, checkpoint, linalg
+from eckart import allocate, checkpoint, linalg, recipes
 from eckart.model import loading, replacing
 from eckart.model import targets as targets_
 from eckart.pipeline import choices
@@ -112,7 +112,7 @@ def plan(
         bytes=Bytes(before=before * item, after=after * item + orders),
         targets=planned,
         seconds=time.perf_counter() - started,
-        memory_estimate=_memory(before * item, chosen),
+        memory_estimate=_memory(before * item, chosen, recipe),
         notes=notes,
     )
 
@@ -165,9 +165,12 @@ def _planned(target: Target, recipe: Recipe, rank: int | None) -> PlannedTarget:
     )
 
 
-def _memory(weights: int, chosen: Sequence[Target]) -> int:
-    """A guide to the peak of `compress`: the weights, a float64 Gram for each input, one solve's scratch."""
-    grams = sum({(t.name.rpartition(".")[0], t.in_features): 8 * t.in_features**2 for t in chosen}.values())
+def _memory(weights: int, chosen: Sequence[Target], recipe: Recipe) -> int:
+    """A guide to the peak of `compress`: the weights, a float64 Gram for each input that the metric takes
+    one of, one solve's scratch.
+    """
+    inputs = {(t.name.rpartition(".")[0], t.in_features): 8 * t.in_features**2 for t in chosen}
+    grams = sum(inputs.values()) if "second" in recipes.moments_of(recipe.metric) else 0
     largest = max(
         t.out_features * t.in_features + 3 * min(t.out_features, t.in_features) ** 2 for t in chosen
     )
