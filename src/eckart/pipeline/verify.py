@@ -68,10 +68,13 @@ def _manifest(folder: Path) -> Manifest:
     if not path.is_file():
         raise UsageError(f"{folder} has no {MANIFEST}: it is not a folder that Eckart wrote")
     try:
-        return Manifest.model_validate_json(path.read_text())
+        manifest = Manifest.model_validate_json(path.read_text())
     except (ValidationError, UnicodeDecodeError) as error:
         first = str(error).splitlines()[0]
         raise EckartError(f"{path} is damaged: {first}") from error
+    if manifest.probe is None or not manifest.probe.outputs:
+        raise EckartError(f"{path} is damaged: it holds no outputs to compare with")
+    return manifest
 
 
 def _files(folder: Path, manifest: Manifest) -> Check:
@@ -85,7 +88,10 @@ def _files(folder: Path, manifest: Manifest) -> Check:
 
 
 def _shapes(folder: Path, manifest: Manifest) -> Check:
-    model = loading.build_empty(loading.load_config(folder))
+    try:
+        model = loading.build_empty(loading.load_config(folder))
+    except ValueError as error:
+        return Check("shapes", False, str(error))
     count = replacing.count_parameters(model)
     stored = checkpoint.open_checkpoint(folder)
     if manifest.parameters.after not in (count, stored.parameters):
@@ -94,7 +100,15 @@ def _shapes(folder: Path, manifest: Manifest) -> Check:
             False,
             f"{count:,} parameters by its config, {manifest.parameters.after:,} by its manifest",
         )
+    modules = dict(model.named_modules())
     for record in manifest.targets:
+        rank = getattr(modules.get(record.name), "rank", None)
+        if rank != record.rank:
+            return Check(
+                "shapes",
+                False,
+                f"{record.name} has rank {rank} by the config, {record.rank} by the manifest",
+            )
         if record.rank is None:
             continue
         shape = stored.tensors.get(f"{record.name}.V.weight")
