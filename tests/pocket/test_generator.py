@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import islice
 
 import pytest
@@ -56,15 +57,17 @@ def test_every_worked_step_of_math_is_true() -> None:
         for line in sample.completion.splitlines():
             if " = " not in line:
                 continue
-            left, right = line.rsplit(" = ", 1)
-            first, operation, second = left.split()[-3:]
-            result = {
-                "+": int(first) + int(second),
-                "-": int(first) - int(second),
-                "*": int(first) * int(second),
-                "/": int(first) // int(second),
-            }[operation]
-            assert result == int(right.split()[0].rstrip(".")), line
+            # "37 + 48 (7 + 8 = 15, 3 + 4 + 1 = 8) = 85": the columns in brackets, then the whole.
+            columns = re.findall(r"\(([^)]*)\)", line)
+            whole = re.sub(r" \([^)]*\)", "", line)
+            equations = [part for found in columns for part in found.split(", ")]
+            equations += re.findall(r"\d+ [-+*/] \d+ = \d+", whole)
+            assert len(equations) % 3 == 1, line
+            for equation in equations:
+                left, right = equation.split(" = ")
+                # Digits and signs of arithmetic only, as the patterns above ensure.
+                assert re.fullmatch(r"[\d +*/-]+", left), line
+                assert eval(left) == int(right), line
 
 
 def test_every_code_sample_passes_its_own_tests() -> None:

@@ -46,6 +46,36 @@ def test_digits_are_single_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
     assert [tokenizer.decode([i]) for i in ids] == list("1234")
 
 
+def _pad_start(ids: torch.Tensor) -> torch.Tensor:
+    """Where the padding of a window begins."""
+    padding = ids == 0
+    before = torch.cat([torch.zeros_like(padding[:, :1]), padding[:, :-1]], dim=1)
+    return padding & ~before
+
+
+def test_documents_of_a_window_do_not_see_each_other(tokenizer: PreTrainedTokenizerFast) -> None:
+    windows = chunk(tokenizer, "train", 60, 256, seed=2)
+    mask = windows.mask()[0, 0]
+    second = int((windows.ids[0] == tokenizer.bos_token_id).nonzero()[1])
+    assert mask[second - 1, 0]
+    assert not mask[second, :second].any()
+    assert mask[second, second]
+    assert not mask[0, 1]
+
+
+def test_quoted_text_has_the_same_tokens_everywhere(tokenizer: PreTrainedTokenizerFast) -> None:
+    # The model copies letters from a docstring into code: both must be the same tokens.
+    def inner(text: str) -> list[str]:
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        pieces = [tokenizer.decode([i]) for i in ids]
+        opening = next(at for at, piece in enumerate(pieces) if piece.endswith("'"))
+        closing = next(at for at, piece in enumerate(pieces) if at > opening and "'" in piece)
+        return pieces[opening + 1 : closing]
+
+    for quoted in ("s", "t", "d", "m", "ckns"):
+        assert inner(f"replace '{quoted}' by") == inner(f"text.replace('{quoted}', 'x')")
+
+
 def test_windows_hold_whole_documents_and_are_reproducible(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
@@ -57,5 +87,6 @@ def test_windows_hold_whole_documents_and_are_reproducible(
     assert (ids[:, 0] == tokenizer.bos_token_id).all()
     begins = (ids == tokenizer.bos_token_id).sum(1)
     assert torch.equal(begins, (ids == tokenizer.eos_token_id).sum(1))
+    assert torch.equal(first.position == 0, (ids == tokenizer.bos_token_id) | _pad_start(ids))
     assert (first.weight[ids == tokenizer.pad_token_id] == 0).all()
     assert (ids != tokenizer.pad_token_id).float().mean() > 0.9

@@ -24,8 +24,8 @@ from eckart.pocket.generator import samples
 from eckart.pocket.grading import grade_code, grade_math
 from eckart.pocket.sample import SKILLS, Sample
 
-# The longest math or code completion is near 110 tokens.
-MAX_NEW_TOKENS = 160
+# Longer than any math or code completion but a few of the longest chains of calculations.
+MAX_NEW_TOKENS = 240
 BATCH = 100
 
 

@@ -14,6 +14,8 @@ from eckart.pocket.sample import SKILLS
 VOCAB_SIZE = 1024
 MAX_LENGTH = 512
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
+# A newline; a digit; a word or a run of signs with the space before it; the spaces left over.
+_PIECES = r"\n|\d| ?\p{L}+| ?[^\s\p{L}\d]+|[^\S\n]+(?=[^\S\n])|[^\S\n]+"
 
 
 def _training_text(per_skill: int, seed: int) -> Iterator[str]:
@@ -27,14 +29,14 @@ def build_tokenizer(per_skill: int = 6000, seed: int = 0) -> PreTrainedTokenizer
 
     A newline is always a token of its own, so a text cut behind a newline has the same tokens as
     its two halves: prompts and completions can be tokenized apart. Digits are single tokens,
-    which spares the model learning a table of numbers.
+    which spares the model learning a table of numbers. Letters and signs never share a token, so a
+    quoted letter or word has the same tokens in a docstring and in the code that repeats it.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex("\n"), "isolated"),
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+            pre_tokenizers.Split(Regex(_PIECES), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()

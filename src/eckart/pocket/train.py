@@ -76,10 +76,16 @@ def rate(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / WARMUP_STEPS, max(0.0, (steps - step) / decay))
 
 
-def token_losses(model: nn.Module, ids: Tensor) -> Tensor:
+def token_losses(model: nn.Module, batch: Windows) -> Tensor:
     """Loss of every token but the first of each window, in nats: (windows, length - 1)."""
+    ids = batch.ids
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        logits = model(input_ids=ids, use_cache=False).logits
+        logits = model(
+            input_ids=ids,
+            attention_mask=batch.mask(),
+            position_ids=batch.position,
+            use_cache=False,
+        ).logits
     return nn.functional.cross_entropy(
         logits[:, :-1].float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
     ).view(ids.shape[0], -1)
@@ -96,7 +102,8 @@ def by_skill(losses: Tensor, skill: Tensor) -> dict[str, float]:
 def held_out(model: nn.Module, windows: Windows) -> dict[str, float]:
     """Completion loss by skill on packed windows of the test split."""
     model.eval()
-    losses = torch.cat([token_losses(model, ids) for ids in torch.split(windows.ids, 32)])
+    parts = [slice(start, start + 32) for start in range(0, len(windows), 32)]
+    losses = torch.cat([token_losses(model, windows[part]) for part in parts])
     model.train()
     return by_skill(losses, windows.skill)
 
@@ -171,10 +178,10 @@ class _Run:
         self.saved.with_suffix(".new").replace(self.saved)
         save_model(self.model, self.tokenizer, self.out / "model")
 
-    def step(self, forward: nn.Module, ids: Tensor, weight: Tensor, share: float) -> Tensor:
+    def step(self, forward: nn.Module, batch: Windows, share: float) -> Tensor:
         """One step of every optimizer at a share of its peak rate; the loss of every token."""
-        losses = token_losses(forward, ids)
-        weight = weight[:, 1:]
+        losses = token_losses(forward, batch)
+        weight = batch.weight[:, 1:]
         torch.autograd.backward((losses * weight).sum() / weight.sum())
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for each in self.optimizers:
@@ -200,13 +207,13 @@ def train(args: argparse.Namespace) -> None:
     while run.chunk < chunks:
         seed = args.seed * 10**6 + run.chunk + 1
         data = chunk(run.tokenizer, "train", DOCUMENTS_PER_CHUNK, WINDOW, seed)
-        if len(data.ids) < per_chunk:
-            raise RuntimeError(f"a chunk has only {len(data.ids)} windows; generate more documents")
+        if len(data) < per_chunk:
+            raise RuntimeError(f"a chunk has only {len(data)} windows; generate more documents")
         losses: list[Tensor] = []
         for within in range(STEPS_PER_CHUNK):
             here = slice(within * BATCH, (within + 1) * BATCH)
             share = rate(run.chunk * STEPS_PER_CHUNK + within, steps)
-            losses.append(run.step(forward, data.ids[here], data.weight[here], share))
+            losses.append(run.step(forward, data[here], share))
         run.chunk += 1
         _log(run.log, step=run.chunk * STEPS_PER_CHUNK, tokens=run.chunk * per_chunk * WINDOW,
              rate=round(share, 3), seconds=round(run.seconds, 1),
@@ -221,7 +228,7 @@ def main() -> None:
     """Parse the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--tokens", type=float, default=34e6)
+    parser.add_argument("--tokens", type=float, default=22e6)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
     parser.add_argument("--compile", action="store_true")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from eckart.pocket.skills.problem import GOODS, PEOPLE, Problem, key_of, two_people
+from eckart.pocket.skills.problem import GOODS, PEOPLE, Problem, key_of, minus, plus, two_people
 
 
 def shop(rng: random.Random) -> Problem:
@@ -27,7 +27,7 @@ def shop(rng: random.Random) -> Problem:
         numbers += ["and", count2, price2]
         text += f" and {count2} {many2} for {price2} dollars each"
         steps.append(f"The {many2} cost {count2} * {price2} = {cost2} dollars.")
-        steps.append(f"In total: {cost} + {cost2} = {cost + cost2}.")
+        steps.append(f"In total: {plus(cost, cost2)}.")
         cost += cost2
     if rng.random() < 0.5:
         paid = cost + rng.randint(1, 50)
@@ -38,7 +38,7 @@ def shop(rng: random.Random) -> Problem:
                 f". {they.capitalize()} had {paid} dollars. How many dollars are left?",
             ]
         )
-        steps.append(f"Left over: {paid} - {cost} = {paid - cost}.")
+        steps.append(f"Left over: {minus(paid, cost)}.")
         return Problem(key_of("change", *numbers), text, tuple(steps), paid - cost)
     text += rng.choice([f". How much does {they} pay?", ". How many dollars is that in total?"])
     return Problem(key_of("shop", *numbers), text, tuple(steps), cost)
@@ -47,7 +47,7 @@ def shop(rng: random.Random) -> Problem:
 def rate(rng: random.Random) -> Problem:
     """Something happens at a steady rate; perhaps a bonus, a loss or a goal follows."""
     name, they, their = rng.choice(PEOPLE)
-    rate, time = rng.randint(2, 12), rng.randint(2, 12)
+    rate, time = rng.randint(2, 10), rng.randint(2, 10)
     done = rate * time
     scene, unit, verb, noun = rng.choice(
         [
@@ -66,18 +66,18 @@ def rate(rng: random.Random) -> Problem:
         goal = done + rng.randint(2, 60)
         text = f"{scene}. {their.capitalize()} goal is {goal} {unit}. "
         text += f"How many {unit} are still missing?"
-        steps.append(f"Still missing: {goal} - {done} = {goal - done}.")
+        steps.append(f"Still missing: {minus(goal, done)}.")
         return Problem(key_of("goal", rate, time, goal), text, tuple(steps), goal - done)
     if shape == "less":
         gone = rng.randint(1, done - 1)
         text = f"{scene}. Then {they} gives away {gone} {unit}. How many {unit} are left?"
-        steps.append(f"Left over: {done} - {gone} = {done - gone}.")
+        steps.append(f"Left over: {minus(done, gone)}.")
         return Problem(key_of("rate-less", rate, time, gone), text, tuple(steps), done - gone)
     if shape == "more":
         extra = rng.randint(2, 50)
         text = f"{scene}. Before that, {they} already had {extra} {unit}. "
         text += f"How many {unit} is that in total?"
-        steps.append(f"In total: {done} + {extra} = {done + extra}.")
+        steps.append(f"In total: {plus(done, extra)}.")
         return Problem(key_of("rate-more", rate, time, extra), text, tuple(steps), done + extra)
     text = f"{scene}. How many {unit} does {they} {verb} in all?"
     return Problem(key_of("rate", rate, time), text, tuple(steps), done)
@@ -88,21 +88,21 @@ def ages(rng: random.Random) -> Problem:
     (name, _, _), (other, _, _) = two_people(rng)
     age, gap, years = rng.randint(4, 40), rng.randint(2, 20), rng.randint(2, 20)
     if rng.random() < 0.5:
-        second, step = age + gap, f"{other} is {age} + {gap} = {age + gap}."
+        second, step = age + gap, f"{other} is {plus(age, gap)}."
         text = f"{name} is {age} years old. {other} is {gap} years older than {name}."
         kind = "older"
     else:
         age += gap
-        second, step = age - gap, f"{other} is {age} - {gap} = {age - gap}."
+        second, step = age - gap, f"{other} is {minus(age, gap)}."
         text = f"{name} is {age} years old. {other} is {gap} years younger than {name}."
         kind = "younger"
     if rng.random() < 0.3:
         total = age + second
         text += " What is the sum of their ages?"
-        steps = (step, f"Together: {age} + {second} = {total}.")
+        steps = (step, f"Together: {plus(age, second)}.")
         return Problem(key_of(kind, age, gap, "sum"), text, steps, total)
     text += f" How old will {other} be in {years} years?"
-    steps = (step, f"In {years} years: {second} + {years} = {second + years}.")
+    steps = (step, f"In {years} years: {plus(second, years)}.")
     return Problem(key_of(kind, age, gap, years), text, steps, second + years)
 
 
@@ -110,7 +110,7 @@ def weeks(rng: random.Random) -> Problem:
     """Saving a fixed amount until a price is reached."""
     name, they, _ = rng.choice(PEOPLE)
     one, _ = rng.choice(GOODS)
-    weekly, weeks, saved = rng.randint(2, 12), rng.randint(2, 12), rng.randint(3, 50)
+    weekly, weeks, saved = rng.randint(2, 10), rng.randint(2, 10), rng.randint(3, 50)
     missing = weekly * weeks
     price = missing + saved
     unit, units = rng.choice([("week", "weeks"), ("day", "days"), ("month", "months")])
@@ -124,7 +124,7 @@ def weeks(rng: random.Random) -> Problem:
     )
     text += f" After how many {units} can {they} buy it?"
     steps = (
-        f"Still missing: {price} - {saved} = {missing}.",
+        f"Still missing: {minus(price, saved)}.",
         f"Time needed: {missing} / {weekly} = {weeks} {units}.",
     )
     return Problem(key_of("weeks", price, saved, weekly), text, steps, weeks)
