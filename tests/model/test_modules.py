@@ -58,6 +58,13 @@ def test_from_linear_keeps_dtype_and_leaves_the_layer_alone():
     assert low(torch.randn(20, dtype=torch.bfloat16)).dtype == torch.bfloat16
 
 
+def test_from_linear_fixes_signs_and_splits_singular_values_in_half():
+    low = LowRankLinear.from_linear(linear(12, 20), 5)
+    U, V = low.U.weight.detach(), low.V.weight.detach()
+    assert (U.gather(0, U.abs().argmax(0, keepdim=True)) > 0).all()
+    torch.testing.assert_close(U.norm(dim=0), V.norm(dim=1))
+
+
 @pytest.mark.parametrize("rank", [0, -1, 13])
 def test_from_linear_refuses_a_rank_out_of_range(rank):
     with pytest.raises(ValueError, match="between 1 and 12"):

@@ -163,6 +163,13 @@ def test_it_generates_what_it_generated_before_saving(stored, data, tmp_path, st
     assert torch.equal(*written)
 
 
+def test_saved_again_without_its_code_it_is_refused_rather_than_random(made, tmp_path):
+    # Plain save_pretrained writes no code; the config still names it, so that nobody gets random weights.
+    LLAMA.load(made(LLAMA, "lowrank")).save_pretrained(tmp_path / "again")
+    with pytest.raises(OSError, match=r"modeling_eckart\.py"):
+        LLAMA.load(tmp_path / "again", trust_remote_code=True)
+
+
 # Training
 
 

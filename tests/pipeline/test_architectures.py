@@ -74,6 +74,14 @@ def files_in(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def _floats(tensors: dict[str, torch.Tensor]) -> int:
+    return sum(tensor.numel() for tensor in tensors.values() if tensor.is_floating_point())
+
+
+def _bytes(tensors: dict[str, torch.Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
 @pytest.mark.parametrize(("architecture", "structure", "method"), COMBINATIONS)
 class TestRoundTrip:
     def test_plain_reload_gives_the_same_outputs_bit_for_bit(self, made, architecture, structure, method):
@@ -185,9 +193,10 @@ def test_config_keeps_what_the_dense_one_said(made, stored, architecture):
     assert set(after) - set(before) == {"auto_map", "quantization_config"}
 
 
-def _floats(tensors: dict[str, torch.Tensor]) -> int:
-    return sum(tensor.numel() for tensor in tensors.values() if tensor.is_floating_point())
-
-
-def _bytes(tensors: dict[str, torch.Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=str)
+def test_the_card_says_how_to_load_it(made, architecture):
+    card = (made(architecture, "lowrank", "svd-llm").folder / "README.md").read_text()
+    assert f"from transformers import {architecture.auto}\n" in card
+    assert f'{architecture.auto}.from_pretrained("this folder", trust_remote_code=True)' in card
+    count = made(architecture, "lowrank", "svd-llm").manifest.parameters
+    assert f"{count.after:,} of {count.before:,} parameters" in card

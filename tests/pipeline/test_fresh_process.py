@@ -1,4 +1,7 @@
-"""A process that never imported Eckart loads what Eckart saved, with `trust_remote_code=True`."""
+"""A process that never imported Eckart loads what Eckart saved, with `trust_remote_code=True`.
+
+One process does it all, for it takes seconds to start.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,24 @@ from architectures import BERT, LLAMA, T5, outputs, some_inputs
 from safetensors.torch import load_file, save_file
 
 import eckart
+from eckart.model import probe
 
 SCRIPT = """
-import json, sys
+import contextlib, io, json, sys
 from pathlib import Path
 import torch, transformers
 from safetensors.torch import load_file, save_file
-jobs, root = json.load(sys.stdin), Path(sys.argv[1])
+from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_QUANTIZER_MAPPING
+jobs, probes, standalone = json.load(sys.stdin)
+root = Path(sys.argv[1])
+def forget():
+    # Each job starts as the first one does: nothing registered, no travelling file imported.
+    for mapping in (AUTO_QUANTIZER_MAPPING, AUTO_QUANTIZATION_CONFIG_MAPPING):
+        mapping.pop("eckart", None)
+    for name in [name for name in sys.modules if name.startswith("transformers_modules")]:
+        del sys.modules[name]
 for job in jobs:
+    forget()
     model = getattr(transformers, job["auto"]).from_pretrained(job["folder"], trust_remote_code=True).eval()
     part = model.get_submodule(job["part"])
     with torch.no_grad():
@@ -30,6 +43,12 @@ for job in jobs:
     save_file({"answer": answer}, root / f"{job['name']}.safetensors")
     if job["save"]:
         model.save_pretrained(job["save"])
+for name, request in probes.items():
+    forget()
+    sys.stdin = io.StringIO(json.dumps(request))
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        exec(standalone, {})
+    (root / f"{name}-probe.json").write_text(said.getvalue().splitlines()[-1])
 assert not any(name.partition(".")[0] == "eckart" for name in sys.modules)
 """
 
@@ -75,9 +94,18 @@ def fresh(tmp_path_factory, stored, data):
         a_job("t5", T5, "AutoModelForSeq2SeqLM", t5),
         a_job("t5-encoder", T5, "AutoModelForTextEncoding", t5, inputs="encoder"),
     ]
+    manifests = {name: json.loads((out / "eckart.json").read_text()) for name, out in folders.items()}
+    probes = {
+        architecture.name: {
+            "folder": str(folders[architecture.name]),
+            "auto": architecture.auto,
+            "ids": manifests[architecture.name]["probe"]["input_ids"],
+        }
+        for architecture in (LLAMA, BERT, T5)
+    }
     run = subprocess.run(
         [sys.executable, "-P", "-c", SCRIPT, str(root)],
-        input=json.dumps(jobs),
+        input=json.dumps([jobs, probes, probe.STANDALONE]),
         env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(root / "modules")},
         capture_output=True,
         text=True,
@@ -85,6 +113,8 @@ def fresh(tmp_path_factory, stored, data):
     )
     assert run.returncode == 0, run.stderr[-3000:]
     answers = {job["name"]: load_file(root / f"{job['name']}.safetensors")["answer"] for job in jobs}
+    for name in probes:
+        answers[f"{name}-probe"] = json.loads((root / f"{name}-probe.json").read_text())
     return {**folders, "again": again, "headed": headed}, answers
 
 
@@ -114,6 +144,14 @@ def test_without_eckart_the_outputs_are_the_same_bit_for_bit(fresh, job, archite
     if job == "t5-encoder":
         del inputs["decoder_input_ids"]
     assert torch.equal(answers[job], here(kind, folders[architecture.name], inputs, part))
+
+
+@pytest.mark.parametrize("architecture", [LLAMA, BERT, T5], ids=str)
+def test_without_eckart_the_probe_answers_as_the_manifest_says(fresh, architecture):
+    folders, answers = fresh
+    manifest = json.loads((folders[architecture.name] / "eckart.json").read_text())
+    assert answers[f"{architecture}-probe"] == manifest["probe"]["outputs"]
+    assert len(set(manifest["probe"]["outputs"])) > 20
 
 
 @pytest.mark.parametrize(

@@ -190,6 +190,17 @@ def test_what_is_no_transformers_model_is_refused(wrap, message):
         eckart.compress(wrap(LLAMA.build()), keep=0.8)
 
 
+def test_a_model_with_adapters_is_refused():
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(target_modules=["q_proj"])
+    with pytest.raises(UsageError, match=r"PeftModel\w* is not a transformers model.*merge_and_unload"):
+        eckart.compress(peft.get_peft_model(LLAMA.build(), config), keep=0.8)
+    model = LLAMA.build()
+    model.add_adapter(config)
+    with pytest.raises(UsageError, match="has adapters: merge them"):
+        eckart.compress(model, keep=0.8)
+
+
 def test_weights_that_are_not_in_memory_are_refused():
     with torch.device("meta"):
         model = LLAMA.make()

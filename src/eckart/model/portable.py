@@ -102,10 +102,12 @@ class LowRankLinear(FactoredLinear):
             dtype=weight.dtype,
         )
         left, values, right = torch.linalg.svd(weight.double(), full_matrices=False)
+        # A singular vector is known up to its sign: the largest entry of each left one is positive.
+        signs = left.gather(0, left.abs().argmax(0, keepdim=True)).sign()[0, :rank]
         root = values[:rank].sqrt()
         with torch.no_grad():
-            layer.U.weight.copy_(left[:, :rank] * root)
-            layer.V.weight.copy_(root[:, None] * right[:rank])
+            layer.U.weight.copy_(left[:, :rank] * (signs * root))
+            layer.V.weight.copy_((signs * root)[:, None] * right[:rank])
             if linear.bias is not None:
                 layer.U.bias.copy_(linear.bias)
         return layer
