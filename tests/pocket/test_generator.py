@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from itertools import islice
+from itertools import islice, pairwise
 
 import pytest
 
@@ -62,7 +62,7 @@ def test_every_worked_step_of_math_is_true() -> None:
             whole = re.sub(r" \([^)]*\)", "", line)
             equations = [part for found in columns for part in found.split(", ")]
             equations += re.findall(r"\d+ [-+*/] \d+ = \d+", whole)
-            assert len(equations) % 3 == 1, line
+            assert len(equations) in (1, 3), line
             for equation in equations:
                 left, right = equation.split(" = ")
                 # Digits and signs of arithmetic only, as the patterns above ensure.
@@ -73,7 +73,23 @@ def test_every_worked_step_of_math_is_true() -> None:
 def test_every_code_sample_passes_its_own_tests() -> None:
     drawn = list(islice(samples("code", "test", seed=8), 300))
     assert all(grade_code([s.completion for s in drawn], drawn))
-    assert all(len(s.tests) >= 2 for s in drawn)
+    assert all(len(s.tests) >= 5 for s in drawn)
+    one_value = [s for s in drawn if len({test.split(" == ")[-1] for test in s.tests}) == 1]
+    assert len(one_value) < 0.05 * len(drawn)
+
+
+def test_tests_tell_functions_apart() -> None:
+    # The body of another function of the same parameters should hardly ever pass.
+    drawn = list(islice(samples("code", "test", seed=8), 400))
+    pairs = [
+        (other.completion, sample)
+        for sample, other in pairwise(drawn)
+        if sample.completion != other.completion
+        and sample.prompt.split("(")[1].split("\n")[0] == other.prompt.split("(")[1].split("\n")[0]
+    ]
+    assert len(pairs) > 20
+    passed = grade_code([completion for completion, _ in pairs], [sample for _, sample in pairs])
+    assert sum(passed) <= 0.05 * len(pairs)
 
 
 def test_stories_bring_their_hero_and_object_back() -> None:

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from eckart.pocket import MODEL_DIR, samples
 from eckart.pocket.grading import grade_code, grade_math
 from eckart.pocket.score import complete, completion_loss
+from eckart.pocket.tokenizer import build_tokenizer
 
 pytestmark = pytest.mark.skipif(
     not (MODEL_DIR / "model.safetensors").exists(), reason="no trained weights yet"
@@ -48,6 +49,18 @@ def test_loaded_tokenizer_adds_bos_only(tokenizer) -> None:  # type: ignore[no-u
     ids = tokenizer("Tom has 3 apples.\n")["input_ids"]
     assert ids[0] == tokenizer.bos_token_id
     assert ids[-1] != tokenizer.eos_token_id
+
+
+def test_shipped_tokenizer_is_the_one_the_generator_gives(tokenizer) -> None:  # type: ignore[no-untyped-def]
+    # Fails when the generator drifts from the text the weights were trained on.
+    assert build_tokenizer().get_vocab() == tokenizer.get_vocab()
+
+
+def test_committed_scores_reach_the_bars() -> None:
+    scores = json.loads((MODEL_DIR.parent / "scores.json").read_text())
+    assert scores["samples"] >= 200
+    assert scores["math_exact_match"] >= 0.95
+    assert scores["code_pass_at_1"] >= 0.90
 
 
 def test_solves_most_held_out_problems(model, tokenizer) -> None:  # type: ignore[no-untyped-def]

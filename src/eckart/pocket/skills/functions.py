@@ -34,6 +34,21 @@ def _reference(spec: Spec, source: str) -> Any:
     return scope[spec.name]
 
 
+def _enough(
+    spec: Spec, function: Any, pairs: list[tuple[str, str]]
+) -> list[tuple[str, str]]:
+    """Add calls until there are enough, with more than one value among them where possible."""
+    # A generator of its own, so that what the tests need does not change the stream of texts.
+    rng = random.Random(f"tests|{spec.key}")
+    calls = dict(pairs)
+    for _ in range(40):
+        if len(calls) >= TESTS_PER_FUNCTION and len(set(calls.values())) > 1:
+            break
+        args = spec.inputs(rng)
+        calls.setdefault(_call(spec.name, args), repr(function(*args)))
+    return list(calls.items())
+
+
 def render(spec: Spec, rng: random.Random) -> Sample:
     """Write a specification as a sample; expected values come from running the reference."""
     head = f"def {spec.name}({', '.join(spec.params)}):\n"
@@ -52,7 +67,8 @@ def render(spec: Spec, rng: random.Random) -> Sample:
         doc += '    """\n'
     else:
         doc = doc.rstrip("\n") + '"""\n'
-    tests = tuple(f"assert {call} == {value}" for call, value in pairs[:TESTS_PER_FUNCTION])
+    pairs = _enough(spec, function, pairs[:TESTS_PER_FUNCTION])
+    tests = tuple(f"assert {call} == {value}" for call, value in pairs)
     return Sample("code", spec.key, head + doc, body, tests=tests)
 
 
