@@ -7,9 +7,9 @@ stable, linear decay to zero, and a checkpoint every few minutes makes a killed 
 The shipped weights are from seed 0 with `--compile`; the run was begun with 22 million tokens in mind
 and resumed, at step 2850, towards 17.2 million. `training.log` is its log, resumptions included.
 
-Muon is the default because it won a trial on an earlier state of the data: after 350 steps (1.4 million tokens) its loss was 0.54
-on math, 0.26 on code and 0.59 on stories, where AdamW, whose steps take a seventh less time, had
-0.68, 0.32 and 0.59, and 0.52, 0.28 and 0.59 after 400.
+Muon is the default because it won a trial on an earlier state of the data: after 350 steps (1.4
+million tokens) its loss was 0.54 on math, 0.26 on code and 0.59 on stories, where AdamW, whose steps
+take a seventh less time, had 0.68, 0.32 and 0.59, and 0.52, 0.28 and 0.59 after 400.
 """
 
 from __future__ import annotations
