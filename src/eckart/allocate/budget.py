@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
 
 import numpy as np
 
@@ -48,22 +49,23 @@ def spend(
     """
     ranks = list(ranks)
     left = budget - cost(curves, ranks)
-    while True:
-        best: tuple[float, int, int | None, int] | None = None
-        for index, (curve, rank) in enumerate(zip(curves, ranks, strict=True)):
-            if rank is None:
-                continue
-            following = rank + 1 if rank + 1 < len(curve.costs) else None
-            price = (curve.dense if following is None else int(curve.costs[following])) - int(
-                curve.costs[rank]
-            )
-            if price > left:
-                continue
-            wanted = worth(curve, rank, following)
-            if best is None or wanted > best[0]:
-                best = (wanted, index, following, price)
-        if best is None:
-            return ranks
-        _, index, following, price = best
-        ranks[index] = following
-        left -= price
+    steps: list[tuple[float, int, int | None, int]] = []
+
+    def offer(index: int) -> None:
+        curve, rank = curves[index], ranks[index]
+        if rank is None:
+            return
+        following = rank + 1 if rank + 1 < len(curve.costs) else None
+        price = cost([curve], [following]) - int(curve.costs[rank])
+        heappush(steps, (-worth(curve, rank, following), index, following, price))
+
+    for index in range(len(curves)):
+        offer(index)
+    while steps:
+        _, index, following, price = heappop(steps)
+        # What is left only shrinks, so a step that is too dear now stays so.
+        if price <= left:
+            ranks[index] = following
+            left -= price
+            offer(index)
+    return ranks

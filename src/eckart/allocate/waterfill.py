@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
+from math import inf
 
 import numpy as np
 
-from eckart.allocate.budget import Ranks, cost, least, spend
+from eckart.allocate.budget import Ranks, cost, spend
 from eckart.allocate.uniform import uniform
 from eckart.types import Curve
 
@@ -30,6 +30,7 @@ def waterfill(curves: Sequence[Curve], budget: int, floor: float = FLOOR) -> Ran
     Raises:
         ValueError: `budget` is below what rank 1 everywhere costs, or a curve has no errors.
     """
+    _check(curves)
     ranks = _floors(curves, budget, floor)
     left = budget - cost(curves, ranks)
     segments = sorted(
@@ -55,18 +56,22 @@ def waterfill(curves: Sequence[Curve], budget: int, floor: float = FLOOR) -> Ran
     return spend(curves, ranks, budget, saving)
 
 
-def _floors(curves: Sequence[Curve], budget: int, floor: float) -> Ranks:
-    even = uniform([replace(curve, errors=None) for curve in curves], budget)
-    floors: Ranks = []
-    for curve, rank in zip(curves, even, strict=True):
-        if curve.errors is None:
+def _check(curves: Sequence[Curve]) -> None:
+    for index, curve in enumerate(curves):
+        if curve.errors is None or len(curve.errors) != len(curve.costs):
             raise ValueError("water-filling needs the error at every rank")
+        if not np.isfinite(curve.errors).all():
+            raise ValueError(f"curve {index} has errors that are not finite")
+
+
+def _floors(curves: Sequence[Curve], budget: int, floor: float) -> Ranks:
+    floors: Ranks = []
+    for curve, rank in zip(curves, uniform(curves, budget), strict=True):
         if len(curve.costs) <= 1:
             floors.append(None)
             continue
         full = len(curve.costs) - 1 if rank is None else rank
         floors.append(max(1, int(floor * full)))
-    assert cost(curves, floors) <= max(budget, least(curves))
     return floors
 
 
@@ -75,22 +80,21 @@ def _hull(curve: Curve, start: int | None, index: int) -> list[tuple[float, int,
     if start is None:
         return []
     assert curve.errors is not None
-    prices = np.append(curve.costs[start:], curve.dense).astype(float)
-    errors = np.append(curve.errors[start : len(curve.costs)], 0.0)
-    corners = [0]
+    prices = [*curve.costs[start:].tolist(), curve.dense]
+    errors = [*curve.errors[start:].tolist(), 0.0]
+    corners, slopes = [0], [inf]
     for point in range(1, len(prices)):
-        while len(corners) > 1 and _slope(prices, errors, corners[-2], corners[-1]) <= _slope(
-            prices, errors, corners[-1], point
-        ):
+        # A corner is none when the line past it, from the corner before, saves as much.
+        while (slope := _slope(prices, errors, corners[-1], point)) >= slopes[-1]:
             corners.pop()
+            slopes.pop()
         corners.append(point)
-    segments: list[tuple[float, int, int | None, int]] = []
-    for before, after in pairwise(corners):
-        rank = None if after == len(prices) - 1 else start + after
-        price = int(prices[after] - prices[before])
-        segments.append((_slope(prices, errors, before, after), index, rank, price))
-    return segments
+        slopes.append(slope)
+    return [
+        (slope, index, start + after if after < len(prices) - 1 else None, prices[after] - prices[before])
+        for slope, (before, after) in zip(slopes[1:], pairwise(corners), strict=True)
+    ]
 
 
-def _slope(prices: np.ndarray, errors: np.ndarray, before: int, after: int) -> float:
-    return float((errors[before] - errors[after]) / (prices[after] - prices[before]))
+def _slope(prices: list[int], errors: list[float], before: int, after: int) -> float:
+    return (errors[before] - errors[after]) / (prices[after] - prices[before])
