@@ -11,8 +11,8 @@ from pathlib import Path
 from eckart.types import EckartError
 
 ITEM_BYTES = {
-    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
-    "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I16": 2, "U16": 2, "F16": 2,
+    "BF16": 2, "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
 }  # fmt: skip
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -66,6 +66,8 @@ class Checkpoint:
             left = stored.nbytes
             while left:
                 piece = file.read(min(left, 1 << 20))
+                if not piece:
+                    raise EckartError(_broken(self.folder / stored.file, f"it ends within {name}"))
                 digest.update(piece)
                 left -= len(piece)
         return digest.digest()
@@ -83,16 +85,21 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         EckartError: no safetensors weights, or a file that is missing, truncated, corrupt or outside
             the folder.
     """
+    # Where both are there, transformers loads the single file.
+    if (folder / SINGLE).is_file():
+        return Checkpoint(folder, _read_header(folder / SINGLE))
     index = folder / INDEX
-    if index.is_file():
-        names = sorted(set(_shard_names(index)))
-    elif (folder / SINGLE).is_file():
-        names = [SINGLE]
-    else:
+    if not index.is_file():
         raise EckartError(_no_weights(folder))
+    shards = _read_index(index)
     tensors: dict[str, Stored] = {}
-    for name in names:
+    for name in sorted(set(shards.values())):
         tensors |= _read_header(folder / name)
+    for tensor, name in shards.items():
+        if tensor not in tensors or tensors[tensor].file != name:
+            raise EckartError(
+                f"{folder} is incomplete: {INDEX} says {tensor} is in {name}, and it is not there"
+            )
     return Checkpoint(folder, tensors)
 
 
@@ -102,15 +109,19 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _shard_names(index: Path) -> list[str]:
+def _read_index(index: Path) -> dict[str, str]:
+    """The file of each tensor."""
     try:
-        names = list(json.loads(index.read_text())["weight_map"].values())
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        shards = json.loads(index.read_bytes())["weight_map"]
+        names = set(shards.values())
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise EckartError(f"{index} is not a safetensors index ({error}); fetch it again") from None
+    if not names:
+        raise EckartError(f"{index} names no file; fetch it again")
     for name in names:
-        if not isinstance(name, str) or Path(name).name != name:
+        if not isinstance(name, str) or not name or Path(name).name != name or name == "..":
             raise EckartError(f"{index} names a file outside its folder: {name!r}; it is refused")
-    return names
+    return dict(shards)
 
 
 def _no_weights(folder: Path) -> str:
@@ -137,22 +148,22 @@ def _read_header(path: Path) -> dict[str, Stored]:
     try:
         header = json.loads(raw)
         header.pop("__metadata__", None)
-        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        unknown = {entry["dtype"] for entry in header.values()} - set(ITEM_BYTES)
+        if unknown:
+            raise EckartError(f"{path} has tensors of dtype {unknown.pop()}, which Eckart does not read")
         tensors = {
             name: Stored(
                 entry["dtype"], tuple(entry["shape"]), path.name, 8 + length + entry["data_offsets"][0]
             )
             for name, entry in header.items()
         }
-        mismatched = [
-            name
-            for name, entry in header.items()
-            if entry["data_offsets"][1] - entry["data_offsets"][0] != tensors[name].nbytes
-        ]
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        end = 0
+        for (start, stop), name in sorted((entry["data_offsets"], name) for name, entry in header.items()):
+            if start != end or stop - start != tensors[name].nbytes:
+                raise EckartError(_broken(path, f"the place of {name} disagrees with its shape"))
+            end = stop
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise EckartError(_broken(path, "its header is not one")) from None
-    if mismatched:
-        raise EckartError(_broken(path, f"the size of {mismatched[0]} disagrees with its shape"))
     if 8 + length + end != size:
         raise EckartError(_broken(path, f"it has {size:,} bytes where its header says {8 + length + end:,}"))
     return tensors

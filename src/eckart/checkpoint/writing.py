@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -14,13 +14,19 @@ from safetensors import SafetensorError
 from eckart.types import EckartError, UsageError
 
 COMPANION_SUFFIXES = (".json", ".txt", ".model", ".jinja", ".tiktoken", ".vocab", ".spm")
+LICENCE_NAMES = ("LICENSE", "LICENCE", "NOTICE")
+LICENCE_SUFFIXES = ("", ".md", ".rst", ".pdf")
 NOT_COMPANIONS = (".index.json", "adapter_config.json")
 LARGEST_COMPANION = 100_000_000
 
 
 def refuse_existing(out: Path) -> None:
     """Raises UsageError where something is already at `out`, or it could not be put there."""
-    if out.exists() or out.is_symlink():
+    try:
+        taken = out.exists() or out.is_symlink()
+    except OSError as error:
+        raise UsageError(f"{out} cannot be made: {error.strerror or error}") from None
+    if taken:
         raise UsageError(f"{out} exists already; give another output folder, or remove that one first")
     parent = _nearest_existing(out)
     if not parent.is_dir():
@@ -48,14 +54,12 @@ def appearing(out: Path) -> Iterator[Path]:
         EckartError: it cannot be written, on a full disk say.
     """
     refuse_existing(out)
-    made = [folder for folder in [out.parent, *out.parent.parents] if not folder.exists()]
+    made = [folder for folder in out.parents if not folder.exists()]
+    mask = _umask()
+    temporary: Path | None = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    except OSError as error:
-        raise EckartError(f"{out} cannot be written: {error.strerror or error}") from error
-    mask = _umask()
-    try:
+        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name[:32]}-", dir=out.parent))
         yield temporary
         for path in temporary.rglob("*"):
             if path.is_file():
@@ -68,11 +72,12 @@ def appearing(out: Path) -> Iterator[Path]:
         why = getattr(error, "strerror", None) or error
         raise EckartError(f"{out} could not be written ({why}); nothing was left behind") from error
     finally:
-        if temporary.exists():
+        # After the rename the one is gone and the others are not empty: then nothing happens here.
+        if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
-            for folder in made:
-                if folder.exists() and not any(folder.iterdir()):
-                    folder.rmdir()
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def copy_companions(source: Path, destination: Path) -> None:
@@ -83,7 +88,7 @@ def copy_companions(source: Path, destination: Path) -> None:
     for path in sorted(source.rglob("*")):
         relative = path.relative_to(source)
         hidden = any(part.startswith(".") for part in relative.parts)
-        licence = path.name.upper().startswith(("LICENSE", "LICENCE", "NOTICE"))
+        licence = path.name.upper().startswith(LICENCE_NAMES) and path.suffix.lower() in LICENCE_SUFFIXES
         wanted = licence or path.name.endswith(COMPANION_SUFFIXES)
         if hidden or not wanted or not path.is_file() or path.name.endswith(NOT_COMPANIONS):
             continue
