@@ -6,6 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# On a busy machine an example may take long, and a run must be one that can be repeated.
+settings.register_profile("eckart", deadline=None, derandomize=True)
+settings.load_profile("eckart")
 
 
 @pytest.fixture(scope="session")
