@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterator
+from io import StringIO
 from itertools import islice
+from math import isfinite, nan
 from pathlib import Path
 
 from eckart.pocket import SKILLS, samples
@@ -28,7 +30,7 @@ def read_texts(source: str, *, lines: bool = False, split: str = "train") -> lis
         split: which of the pocket's texts; files have no splits.
 
     Raises:
-        UsageError: no such file, an unknown kind, a broken row (its number is named), or no texts.
+        UsageError: no such file, an unknown kind, a broken line (its number is named), or no texts.
     """
     if source.partition("-")[0] == "pocket" and not Path(source).exists():
         return _pocket(source, split)
@@ -41,12 +43,10 @@ def read_texts(source: str, *, lines: bool = False, split: str = "train") -> lis
         ".csv": lambda path: _table(path, ","),
         ".tsv": lambda path: _table(path, "\t"),
     }
-    if path.suffix not in readers:
+    kind = path.suffix.lower()
+    if kind not in readers:
         raise UsageError(f"{source}: data comes as {', '.join(readers)}, not as {path.suffix or 'this'}")
-    try:
-        texts = [text for text in readers[path.suffix](path) if text.text.strip()]
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{source} is not UTF-8 text: byte {error.start} is {error.reason}") from None
+    texts = [text for text in readers[kind](path) if text.text.strip()]
     if not texts:
         raise UsageError(f"{source} is empty: it has no text")
     return texts
@@ -62,15 +62,18 @@ def read_pairs(source: str) -> list[tuple[float, str, str]]:
     if not path.is_file():
         raise UsageError(f"no such data file: {source}")
     pairs = []
-    with path.open(encoding="utf-8", newline="") as file:
-        for number, row in enumerate(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE), 1):
-            try:
-                pairs.append((float(row[4]), row[5], row[6]))
-            except (ValueError, IndexError):
-                raise UsageError(
-                    f"{source}, line {number}: expected genre, file, year, id, score and two sentences, "
-                    "separated by tabs"
-                ) from None
+    for number, line in _lines(path):
+        row = line.split("\t")
+        try:
+            pair = float(row[4]), row[5], row[6]
+        except (ValueError, IndexError):
+            pair = nan, "", ""
+        if not isfinite(pair[0]):
+            raise UsageError(
+                f"{source}, line {number}: expected genre, file, year, id, score and two sentences, "
+                "separated by tabs"
+            )
+        pairs.append(pair)
     if not pairs:
         raise UsageError(f"{source} is empty: it has no sentence pairs")
     return pairs
@@ -88,44 +91,68 @@ def _pocket(source: str, split: str) -> list[Text]:
     return [Text(sample.prompt, sample.completion) for row in rows for sample in row]
 
 
+def _content(path: Path) -> str:
+    """The file's text, its lines ended by newlines alone, with no byte order mark."""
+    raw = path.read_bytes()
+    try:
+        content = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        number = raw.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"{path}, line {number}: not UTF-8 text ({error.reason})") from None
+    return content.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines that are not blank, with their numbers."""
+    for number, line in enumerate(_content(path).split("\n"), 1):
+        if line.strip():
+            yield number, line
+
+
 def _jsonl(path: Path) -> Iterator[Text]:
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            where = f"{path}, line {number}"
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UsageError(f"{where}: broken JSON ({error.msg})") from None
-            if not isinstance(row, dict):
-                raise UsageError(f"{where}: expected an object with a field text, or prompt and completion")
-            yield _text(row, where)
+    for number, line in _lines(path):
+        where = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"{where}: broken JSON ({getattr(error, 'msg', error)})") from None
+        if not isinstance(row, dict):
+            raise UsageError(f"{where}: expected an object with a field text, or prompt and completion")
+        yield _text(row, where)
 
 
 def _txt(path: Path, lines: bool) -> Iterator[Text]:
-    content = path.read_text(encoding="utf-8")
-    if SEPARATOR in content:
-        pieces = content.split(SEPARATOR)
-    else:
-        pieces = content.splitlines() if lines else [content]
+    content = _content(path)
+    separator = SEPARATOR if SEPARATOR in content else "\n" if lines else None
+    pieces = content.split(separator) if separator else [content]
     return (Text("", piece.strip()) for piece in pieces)
 
 
 def _table(path: Path, delimiter: str) -> Iterator[Text]:
-    with path.open(encoding="utf-8", newline="") as file:
-        first = file.readline()
-        file.seek(0)
-        if first.count("\t") >= 6 and "text" not in first.rstrip("\n").split("\t"):
-            yield from (Text("", pair[1]) for pair in read_pairs(str(path)))
-            return
-        for number, row in enumerate(csv.DictReader(file, delimiter=delimiter), 2):
-            yield _text(row, f"{path}, line {number}")
+    content = _content(path)
+    columns = content.partition("\n")[0].split("\t")
+    if len(columns) >= 7 and not {"text", "prompt"} & set(columns):
+        yield from (Text("", pair[1]) for pair in read_pairs(str(path)))
+        return
+    table = csv.DictReader(StringIO(content), delimiter=delimiter, strict=True)
+    try:
+        for row in table:
+            yield _text(row, f"{path}, line {table.line_num}")
+    except csv.Error as error:
+        where = f"{path}, line {table.reader.line_num}"
+        raise UsageError(f"{where}: broken table ({error}); .jsonl takes any text") from None
 
 
 def _text(row: dict[str, str], where: str) -> Text:
     if isinstance(row.get("text"), str):
-        return Text("", row["text"])
-    if isinstance(row.get("prompt"), str) and isinstance(row.get("completion"), str):
-        return Text(row["prompt"], row["completion"])
-    raise UsageError(f"{where}: no field text, nor prompt and completion")
+        text = Text("", row["text"])
+    elif isinstance(row.get("prompt"), str) and isinstance(row.get("completion"), str):
+        text = Text(row["prompt"], row["completion"])
+    else:
+        raise UsageError(f"{where}: no field text, nor prompt and completion")
+    # JSON can spell half of a surrogate pair, which no tokenizer takes.
+    try:
+        text.text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{where}: a character that is none ({error.reason})") from None
+    return text

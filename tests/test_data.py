@@ -1,0 +1,233 @@
+"""Every format of data, and what is said of each that is broken."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from eckart.data import POCKET_TEXTS, SEPARATOR, read_pairs, read_texts
+from eckart.pocket import SKILLS, samples, split_of
+from eckart.types import Text, UsageError
+
+STSB = (
+    "main-captions\tMSRvid\t2012test\t0001\t5.000\tA plane is taking off.\tAn air plane is taking off.\n"
+    'main-news\theadlines\t2013\t0002\t2.5\tHe said "no\tShe said yes"\textra\tcolumns\n'
+)
+
+
+def put(folder: Path, name: str, content: str | bytes) -> str:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return str(path)
+
+
+def refused(source: str, **options: bool) -> str:
+    with pytest.raises(UsageError) as caught:
+        read_texts(source, **options)
+    return str(caught.value)
+
+
+def words(texts: list[Text]) -> list[str]:
+    return [text.text for text in texts]
+
+
+def test_jsonl_rows_are_texts_or_prompts_with_completions(tmp_path: Path) -> None:
+    rows = [
+        {"text": "one\ntwo", "id": 3},
+        {"prompt": "ask ", "completion": "answer"},
+        {"text": None, "prompt": "", "completion": "alone"},
+        {"text": "both", "prompt": "not", "completion": "this"},
+    ]
+    source = put(tmp_path, "a.jsonl", "\n\n".join(json.dumps(row) for row in rows) + "\n")
+    assert read_texts(source) == [
+        Text("", "one\ntwo"),
+        Text("ask ", "answer"),
+        Text("", "alone"),
+        Text("", "both"),
+    ]
+
+
+def test_jsonl_lines_end_at_newlines_alone(tmp_path: Path) -> None:
+    # A line separator is part of a JSON string, whatever str.splitlines thinks.
+    source = put(tmp_path, "a.jsonl", '{"text": "one\u2028two\x85"}\n')
+    assert words(read_texts(source)) == ["one\u2028two\x85"]
+
+
+def test_txt_is_one_text(tmp_path: Path) -> None:
+    assert words(read_texts(put(tmp_path, "a.txt", "\none\n\ntwo \n"))) == ["one\n\ntwo"]
+
+
+@pytest.mark.parametrize("lines", [False, True])
+def test_separators_part_a_txt_and_go_before_lines(tmp_path: Path, lines: bool) -> None:
+    source = put(tmp_path, "a.txt", f"one\ntwo\n{SEPARATOR}\nthree{SEPARATOR}{SEPARATOR}\n")
+    assert words(read_texts(source, lines=lines)) == ["one\ntwo", "three"]
+
+
+def test_lines_are_texts_where_they_are_asked_for(tmp_path: Path) -> None:
+    source = put(tmp_path, "a.txt", "one\r\n\n  two\u2028still two\nthree")
+    assert words(read_texts(source, lines=True)) == ["one", "two\u2028still two", "three"]
+
+
+@pytest.mark.parametrize(("kind", "mark"), [("csv", ","), ("tsv", "\t")])
+def test_tables_give_their_named_columns(tmp_path: Path, kind: str, mark: str) -> None:
+    source = put(tmp_path, f"a.{kind}", f'id{mark}text\n1{mark}"a{mark} b\nc"\n\n2{mark}d\n')
+    assert words(read_texts(source)) == [f"a{mark} b\nc", "d"]
+    source = put(tmp_path, f"b.{kind}", f"completion{mark}prompt\nB{mark}A\n")
+    assert read_texts(source) == [Text("A", "B")]
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv"])
+def test_sentence_pairs_give_their_first_sentences(tmp_path: Path, kind: str) -> None:
+    # STS-B ships its tab-separated tables as .csv.
+    source = put(tmp_path, f"sts.{kind}", STSB)
+    assert read_texts(source) == [Text("", "A plane is taking off."), Text("", 'He said "no')]
+    assert read_pairs(source) == [
+        (5.0, "A plane is taking off.", "An air plane is taking off."),
+        (2.5, 'He said "no', 'She said yes"'),
+    ]
+
+
+@pytest.mark.parametrize("header", ["a b c d e f text", "prompt a b c d e completion"])
+def test_wide_table_with_a_header_is_no_sentence_pairs(tmp_path: Path, header: str) -> None:
+    rows = header.replace(" ", "\t") + "\n" + "\t".join("ABCDEFG") + "\n"
+    assert words(read_texts(put(tmp_path, "a.tsv", rows))) == ["G" if "text" in header else "AG"]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.txt", "a.JSONL", "a.Csv", "a.TXT"])
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_byte_order_marks_line_ends_and_case_of_the_ending_change_nothing(
+    tmp_path: Path, name: str, ending: str, mark: str
+) -> None:
+    content = {"jsonl": '{"text": "ein Öl"}\n', "csv": "text\nein Öl\n", "txt": "ein Öl\n"}[name[2:].lower()]
+    source = put(tmp_path, name, mark + content.replace("\n", ending))
+    assert read_texts(source) == [Text("", "ein Öl")]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{broken", "broken JSON (Expecting property name enclosed in double quotes)"),
+        ("[" * 100_000, "broken JSON (maximum recursion depth exceeded"),
+        ('{"n": ' + "9" * 5000 + "}", "broken JSON (Exceeds the limit"),
+        ("[1]", "expected an object"),
+        ('"text"', "expected an object"),
+        ("{}", "no field text, nor prompt and completion"),
+        ('{"text": 3}', "no field text, nor prompt and completion"),
+        ('{"prompt": "a"}', "no field text, nor prompt and completion"),
+        ('{"prompt": "a", "completion": null}', "no field text, nor prompt and completion"),
+        (r'{"text": "\ud83d"}', "a character that is none (surrogates not allowed)"),
+    ],
+)
+def test_broken_row_of_jsonl_is_named_by_its_line(tmp_path: Path, line: str, message: str) -> None:
+    source = put(tmp_path, "a.jsonl", f'{{"text": "fine"}}\n\n{line}\n{{"text": "fine"}}\n')
+    assert refused(source).startswith(f"{source}, line 3: {message}")
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "message"),
+    [
+        ("id,words\n1,a\n", 2, "no field text, nor prompt and completion"),
+        ('id,text\n1,"a\nb"\n\n2\n', 5, "no field text, nor prompt and completion"),
+        ("text\na\n" + "x" * 200_000 + "\n", 3, "broken table (field larger than field limit"),
+        ('text\n"a" b\n', 2, "broken table"),
+        ('text\nfine\n"never closed\nmore\n', 4, "broken table (unexpected end of data)"),
+    ],
+    ids=["column", "short row", "long field", "quote within", "open quote"],
+)
+def test_broken_row_of_a_table_is_named_by_its_line(
+    tmp_path: Path, content: str, line: int, message: str
+) -> None:
+    source = put(tmp_path, "a.csv", content)
+    assert refused(source).startswith(f"{source}, line {line}: {message}")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "a\tb\tc\td\thigh\tone\ttwo",
+        "a\tb\tc\td\tnan\tone\ttwo",
+        "a\tb\tc\td\t3.0\tone",
+        "one line of text",
+    ],
+)
+def test_broken_sentence_pair_is_named_by_its_line(tmp_path: Path, row: str) -> None:
+    source = put(tmp_path, "sts.csv", STSB + "\n" + row + "\n")
+    for read in (read_texts, read_pairs):
+        with pytest.raises(UsageError) as caught:
+            read(source)
+        assert str(caught.value).startswith(f"{source}, line 4: expected genre, file, year, id, score")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "a.csv", "a.tsv"])
+def test_bytes_that_are_no_utf8_are_named_by_their_line(tmp_path: Path, name: str) -> None:
+    # Far into the file: a decoder that reads in pieces counts from the start of its piece.
+    source = put(tmp_path, name, b'{"text": "fine"}\n' * 5000 + b"\xe9\n")
+    assert refused(source) == f"{source}, line 5001: not UTF-8 text (invalid continuation byte)"
+    with pytest.raises(UsageError, match="line 5001: not UTF-8 text"):
+        read_pairs(source)
+
+
+@pytest.mark.parametrize("content", ["", "\n\n"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "a.csv", "a.tsv"])
+def test_file_without_text_is_refused(tmp_path: Path, name: str, content: str) -> None:
+    source = put(tmp_path, name, content)
+    assert refused(source) == f"{source} is empty: it has no text"
+    with pytest.raises(UsageError, match="no sentence pairs"):
+        read_pairs(source)
+
+
+def test_texts_of_white_space_do_not_count(tmp_path: Path) -> None:
+    source = put(tmp_path, "a.jsonl", '{"text": " \\n"}\n{"text": "one"}\n{"prompt": "", "completion": ""}\n')
+    assert words(read_texts(source)) == ["one"]
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.json", "a"])
+def test_other_kinds_are_refused_with_those_there_are(tmp_path: Path, name: str) -> None:
+    source = put(tmp_path, name, "x")
+    assert refused(source) == (
+        f"{source}: data comes as .jsonl, .txt, .csv, .tsv, not as {Path(name).suffix or 'this'}"
+    )
+
+
+def test_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    for source in (str(tmp_path / "no.jsonl"), str(tmp_path), "pocketbook.txt"):
+        assert refused(source) == f"no such data file: {source}"
+        with pytest.raises(UsageError, match="no such data file"):
+            read_pairs(source)
+
+
+def test_pocket_takes_turns_through_its_skills() -> None:
+    texts = read_texts("pocket")
+    assert len(texts) == POCKET_TEXTS // len(SKILLS) * len(SKILLS)
+    streams = [samples(skill, "train") for skill in SKILLS]
+    for text in texts[:12]:
+        sample = next(streams[0])
+        assert text == Text(sample.prompt, sample.completion)
+        streams.append(streams.pop(0))
+
+
+@pytest.mark.parametrize("skill", SKILLS)
+def test_pocket_skill_is_one_stream_of_one_split(skill: str) -> None:
+    for split in ("train", "test"):
+        texts = read_texts(f"pocket-{skill}", split=split)
+        assert len(texts) == POCKET_TEXTS
+        stream = samples(skill, split)
+        for text in texts[:20]:
+            sample = next(stream)
+            assert text == Text(sample.prompt, sample.completion)
+            assert split_of(skill, sample.key) == split
+
+
+def test_unknown_pocket_is_refused_with_those_there_are() -> None:
+    assert refused("pocket-poems") == (
+        "pocket-poems: the pocket's data are pocket, " + ", ".join(f"pocket-{skill}" for skill in SKILLS)
+    )
+
+
+def test_file_of_that_name_goes_before_the_pocket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path, "pocket-notes.txt", "mine")
+    assert words(read_texts("pocket-notes.txt")) == ["mine"]
