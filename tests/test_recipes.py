@@ -1,0 +1,79 @@
+"""The catalogue: every row is made of values that exist."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+
+from eckart.allocate import ALLOCATORS, NEEDS_ERRORS
+from eckart.recipes import METHODS, METRICS, MOMENTS, Gram, Method, find_method, find_metric, moments_of
+from eckart.types import Structure, UsageError
+
+RECOVERIES = {"none"}
+rows = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+
+
+@rows
+def test_every_value_of_a_row_exists(method: Method) -> None:
+    assert method.metric in METRICS
+    assert method.structure in get_args(Structure)
+    assert method.allocation in ALLOCATORS
+    assert method.recovery in RECOVERIES
+
+
+@rows
+def test_row_is_filed_under_its_name_and_says_its_paper_and_departure(method: Method) -> None:
+    assert METHODS[method.name] is method is find_method(method.name)
+    assert len(method.paper) > 10
+    assert method.departure
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_every_metric_is_made_of_grams_that_exist_and_says_what_it_means(metric: str) -> None:
+    value = METRICS[metric]
+    assert value.right in get_args(Gram)
+    assert value.meaning
+    assert find_metric(metric) is value
+
+
+def test_every_gram_says_its_moments_and_identity_alone_needs_none() -> None:
+    assert set(MOMENTS) == set(get_args(Gram))
+    assert [gram for gram, moments in MOMENTS.items() if not moments] == ["identity"]
+
+
+@rows
+def test_row_needs_data_where_its_metric_does(method: Method) -> None:
+    gram = METRICS[method.metric].right
+    assert method.needs_data is (gram != "identity")
+    assert moments_of(method.metric) == MOMENTS[gram]
+
+
+def test_allocators_that_need_errors_are_allocators() -> None:
+    assert set(ALLOCATORS) >= NEEDS_ERRORS
+
+
+def test_rows_are_the_papers_choices() -> None:
+    chosen = {name: (m.metric, m.structure, m.allocation) for name, m in METHODS.items()}
+    assert chosen["svd"] == ("identity", "lowrank", "uniform")
+    assert chosen["asvd"] == ("input-scale", "lowrank", "uniform")
+    assert chosen["svd-llm"] == ("input", "lowrank", "uniform")
+
+
+@pytest.mark.parametrize(
+    ("find", "name", "kind", "known"),
+    [(find_method, "svd-lm", "method", METHODS), (find_metric, "inputs", "metric", METRICS)],
+)
+def test_unknown_name_is_refused_with_the_nearest_and_all(find, name: str, kind: str, known: dict) -> None:
+    with pytest.raises(UsageError) as caught:
+        find(name)
+    message = str(caught.value)
+    assert message.startswith(
+        f"unknown {kind} {name!r}; did you mean {'svd-llm' if kind == 'method' else 'input'}?"
+    )
+    assert all(other in message for other in known)
+
+
+def test_name_like_no_other_is_refused_with_all() -> None:
+    with pytest.raises(UsageError, match=r"^unknown method 'zzzz'; there are: svd, "):
+        find_method("zzzz")
