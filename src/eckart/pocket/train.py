@@ -5,7 +5,7 @@ stable, linear decay to zero, and a checkpoint every few minutes makes a killed 
 `--resume`, also towards a different `--tokens`, as long as the decay has not begun.
 
 The shipped weights are from seed 0 with `--compile`; the run was begun with 22 million tokens in mind
-and resumed, at step 2850, towards 17.2 million. `training.log` is its log, resumptions included.
+and resumed, at step 2850, towards 23.5 million. `training.log` is its log, resumptions included.
 
 Muon is the default because it won a trial on an earlier state of the data: after 350 steps (1.4
 million tokens) its loss was 0.54 on math, 0.26 on code and 0.59 on stories, where AdamW, whose steps
@@ -234,7 +234,7 @@ def main() -> None:
     """Parse the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--tokens", type=float, default=17.2e6)
+    parser.add_argument("--tokens", type=float, default=23.5e6)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
     parser.add_argument("--compile", action="store_true")
