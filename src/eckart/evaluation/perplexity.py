@@ -15,6 +15,9 @@ from eckart.model.text import batches, windows
 from eckart.types import EckartError, Text, Track, UsageError, silent
 
 LARGEST_LOSS = math.log(sys.float_info.max)
+BATCH_TOKENS = 8192
+BATCH_LOGITS = 2**28
+"""At most, however large the vocabulary: 1 GiB in float32, and a few times that while they are worked on."""
 
 
 @torch.no_grad()
@@ -38,7 +41,8 @@ def perplexity(
         raise UsageError(f"{type(model).__name__} predicts no next token, so it has no perplexity")
     total, tokens = 0.0, 0
     cut = windows(model, tokenizer, texts, max_length)
-    groups = batches(model, tokenizer, cut)
+    vocabulary = model.config.get_text_config().vocab_size
+    groups = batches(model, tokenizer, cut, min(BATCH_TOKENS, BATCH_LOGITS // vocabulary))
     for batch in track(groups, "perplexity", len(groups)):
         loss, count = _loss(model, {key: value.to(model.device) for key, value in batch.items()})
         total, tokens = total + loss, tokens + count

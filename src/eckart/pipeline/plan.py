@@ -124,7 +124,8 @@ def _own_heads(folder: Path, empty: Any, notes: list[str]) -> int:
     its own.
     """
     tied = dict(empty.all_tied_weights_keys)
-    if not checkpoint.has_weights(folder):
+    # A hub model is planned from its config and index: no shard is fetched.
+    if not any(folder.glob("model*.safetensors")):
         raw = loading.raw_config(folder)
         head = empty.get_output_embeddings()
         if raw.get("tie_word_embeddings") is False and any(name.startswith("lm_head") for name in tied):
