@@ -112,6 +112,9 @@ HARD: dict[str, torch.Tensor] = {
     "one row less than all": normal(12, 11),
     "growth of partial pivoting, 12": growing(40, 12),
     "growth of partial pivoting, 60": growing(150, 60),
+    "growth whose coefficients have no digits left": torch.cat(
+        [growing(60, 60), -torch.rand(60, 60).double()]
+    ),
     "nearly equal rows": normal(20, 8)[torch.arange(40) // 2] + 1e-13 * normal(40, 8),
     "repeated rows": normal(9, 8)[torch.arange(40) % 9],
     "zero rows": torch.cat([torch.zeros(15, 8, dtype=torch.float64), normal(15, 8)]),

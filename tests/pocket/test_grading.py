@@ -103,7 +103,5 @@ def test_code_outside_the_whitelist_is_not_run(body: str) -> None:
 def test_one_function_cannot_change_the_next() -> None:
     # Redefining a builtin inside one job must not reach another.
     spoiler = "    sum = 3\n    return n + 2\n"
-    user = Sample(
-        "code", "k", "def total(a):\n", "    return sum(a)\n", tests=("assert total([1, 2]) == 3",)
-    )
+    user = Sample("code", "k", "def total(a):\n", "    return sum(a)\n", tests=("assert total([1, 2]) == 3",))
     assert grade_code([spoiler, user.completion], [ADD, user]) == [True, True]

@@ -96,7 +96,6 @@ def _swap(coefficients: Tensor, pivots: Tensor) -> int:
         if not pivot.abs() > GROWTH:
             return swaps
         others = coefficients[row].clone()
-        others[column] = 0
         replaced = coefficients[:, column] / pivot
         coefficients -= torch.outer(replaced, others)
         coefficients[:, column] = replaced

@@ -75,9 +75,7 @@ def _documents(
     return documents
 
 
-def chunk(
-    tokenizer: PreTrainedTokenizerFast, split: str, count: int, length: int, seed: int
-) -> Windows:
+def chunk(tokenizer: PreTrainedTokenizerFast, split: str, count: int, length: int, seed: int) -> Windows:
     """Pack about `count` fresh documents; a pure function of its arguments, so runs can resume.
 
     Each window starts at the start of a document and holds whole documents only; the gap at its

@@ -52,7 +52,7 @@ def build_tokenizer(per_skill: int = 6000, seed: int = 0) -> PreTrainedTokenizer
         pair=f"{BOS} $A $B",
         special_tokens=[(BOS, tokenizer.token_to_id(BOS))],
     )
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=BOS,
         eos_token=EOS,

@@ -96,9 +96,7 @@ def token_losses(model: nn.Module, batch: Windows) -> Tensor:
 
 def by_skill(losses: Tensor, skill: Tensor) -> dict[str, float]:
     """Mean loss over the completion tokens of each skill, in nats a token."""
-    return {
-        name: round(losses[skill[:, 1:] == i].mean().item(), 4) for i, name in enumerate(SKILLS)
-    }
+    return {name: round(losses[skill[:, 1:] == i].mean().item(), 4) for i, name in enumerate(SKILLS)}
 
 
 @torch.no_grad()

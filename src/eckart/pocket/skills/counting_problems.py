@@ -187,8 +187,7 @@ def share(rng: random.Random) -> Problem:
             else f"and share {rest} equally among {friends} friends.",
             f"to split {rest} equally between {friends} children."
             if shape == "plain"
-            else f"and {'split' if shape == 'pool' else 'splits'} {rest} equally between "
-            f"{friends} children.",
+            else f"and {'split' if shape == 'pool' else 'splits'} {rest} equally between {friends} children.",
         ]
     )
     text += rng.choice([f" How many {many} does each get?", f" How many {many} are in one share?"])
@@ -233,9 +232,7 @@ def compare(rng: random.Random) -> Problem:
     if rng.random() < 0.5:
         text += f"How many {many} does {other} have?"
         return Problem(key_of(relation, base, gap, "one"), text, (step,), second)
-    text += rng.choice(
-        [f"How many {many} do they have together?", f"How many {many} do both have in total?"]
-    )
+    text += rng.choice([f"How many {many} do they have together?", f"How many {many} do both have in total?"])
     total = base + second
     steps = (step, f"Together: {plus(base, second)}.")
     return Problem(key_of(relation, base, gap, "both"), text, steps, total)

@@ -34,9 +34,7 @@ def _reference(spec: Spec, source: str) -> Any:
     return scope[spec.name]
 
 
-def _enough(
-    spec: Spec, function: Any, pairs: list[tuple[str, str]]
-) -> list[tuple[str, str]]:
+def _enough(spec: Spec, function: Any, pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """Add calls until there are enough, with more than one value among them where possible."""
     # A generator of its own, so that what the tests need does not change the stream of texts.
     rng = random.Random(f"tests|{spec.key}")

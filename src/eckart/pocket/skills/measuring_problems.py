@@ -116,8 +116,7 @@ def weeks(rng: random.Random) -> Problem:
     unit, units = rng.choice([("week", "weeks"), ("day", "days"), ("month", "months")])
     text = rng.choice(
         [
-            f"A {one} costs {price} dollars. {name} has {saved} dollars and saves {weekly} dollars "
-            f"a {unit}.",
+            f"A {one} costs {price} dollars. {name} has {saved} dollars and saves {weekly} dollars a {unit}.",
             f"{name} wants a {one} for {price} dollars. {they.capitalize()} already has {saved} "
             f"dollars and saves {weekly} more each {unit}.",
         ]

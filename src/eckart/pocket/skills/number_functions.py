@@ -135,9 +135,11 @@ def branch(rng: random.Random) -> Spec:
     if_true, if_false = _number_map(rng), _number_map(rng)
     condition = test.words.format("").replace("that are", "").strip()
     condition = " ".join(condition.split()).replace("multiples of", "a multiple of")
-    condition = condition.replace("from", "between").replace(" to ", " and ", 1) if (
-        test.code.startswith("in")
-    ) else condition
+    condition = (
+        condition.replace("from", "between").replace(" to ", " and ", 1)
+        if (test.code.startswith("in"))
+        else condition
+    )
     doc = f"If n is {condition}, return n {if_true.words}; otherwise return n {if_false.words}."
     body = (f"if {test.expr}:", f"    return {if_true.expr}", f"return {if_false.expr}")
     near = test.constants

@@ -35,8 +35,7 @@ _GIRLS = _split(
     " ",
 )
 _BOYS = _split(
-    "Pip Moss Bram Otto Rufus Jasper Felix Oskar Milo Barnaby Emil Toby Gus Linus Pepper Basil "
-    "Archie Button",
+    "Pip Moss Bram Otto Rufus Jasper Felix Oskar Milo Barnaby Emil Toby Gus Linus Pepper Basil Archie Button",
     " ",
 )
 HEROES = [

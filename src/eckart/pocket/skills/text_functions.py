@@ -70,9 +70,7 @@ def words(rng: random.Random) -> Spec:
     loop = ["for w in words:", f"    if {keep.expr}:"]
     listing = f"[{change.expr} for w in words if {keep.expr}]"
     if goal == "list":
-        doc = rng.choice(
-            [f"Return a list of the {keep.words}{each}.", f"List the {keep.words}{each}."]
-        )
+        doc = rng.choice([f"Return a list of the {keep.words}{each}.", f"List the {keep.words}{each}."])
         body = [f"return {listing}"]
     elif goal == "join":
         sep = rng.choice(["-", "+", "/", ",", ":", ""])

@@ -21,6 +21,4 @@ def draw(rng: random.Random) -> Sample:
     """Draw one word problem; its completion is the worked steps and a last line `#### n`."""
     problem = rng.choice(_KINDS)(rng)
     completion = "\n".join([*problem.steps, f"#### {problem.answer}"]) + "\n"
-    return Sample(
-        "math", problem.key, problem.question + "\n", completion, answer=str(problem.answer)
-    )
+    return Sample("math", problem.key, problem.question + "\n", completion, answer=str(problem.answer))
