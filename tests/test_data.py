@@ -56,7 +56,8 @@ def test_jsonl_lines_end_at_newlines_alone(tmp_path: Path) -> None:
 
 
 def test_txt_is_one_text(tmp_path: Path) -> None:
-    assert words(read_texts(put(tmp_path, "a.txt", "\none\n\ntwo \n"))) == ["one\n\ntwo"]
+    for content in ("\none\n\ntwo \n", "one\r\n\r\ntwo\r\n", "one\r\rtwo"):
+        assert words(read_texts(put(tmp_path, "a.txt", content))) == ["one\n\ntwo"]
 
 
 @pytest.mark.parametrize("lines", [False, True])

@@ -142,7 +142,7 @@ def _read_header(path: Path) -> dict[str, Stored]:
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > min(size - 8, LARGEST_HEADER):
+        if length > min(size - 8, LARGEST_HEADER):
             raise EckartError(_broken(path, "its header is cut short or is not one"))
         raw = file.read(length)
     try:
