@@ -148,7 +148,7 @@ def test_a_wrong_way_of_calling_is_exit_code_2(process: Eckart) -> None:
 def test_long_work_is_logged_where_there_is_no_terminal(
     eckart: Eckart, stored: Any, data: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eckart.cli.LOG_SECONDS", 0)
+    monkeypatch.setattr("eckart.cli.saying.LOG_SECONDS", 0)
     answer = eckart("compress", stored(LLAMA), "-o", "out", "--keep", "0.8", "--data", data, "--json")
     assert answer.json["out"] == "out"
     assert "factorizing: 1 of 14, about 0 s left" in answer.err

@@ -1,0 +1,310 @@
+"""Words in, words out. Every command's logic is elsewhere.
+
+With `--json` standard output holds one JSON object and nothing else; all that is meant for people goes to
+standard error.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import warnings
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from eckart import recipes
+from eckart.cli.ending import INTERRUPTS, Interrupted, errors, explained, interrupt
+from eckart.cli.options import (
+    Allocate,
+    Data,
+    Debug,
+    Device,
+    Dtype,
+    Json,
+    Keep,
+    Layers,
+    MaxLength,
+    Method,
+    MetricName,
+    Model,
+    Of,
+    Rank,
+    Ratio,
+    StructureName,
+    Targets,
+    filled,
+    split,
+)
+from eckart.cli.saying import console, number, print_json, say, show_notes, show_plan, shrunk, track
+
+app = typer.Typer(
+    name="eckart",
+    help="Make pretrained transformers smaller with low-rank structure, and see what that cost.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+SKILLS = {
+    "pocket-math": "math\nexact match",
+    "pocket-code": "code\npass@1",
+    "pocket-stories": "stories\nperplexity",
+}
+
+
+def main() -> None:
+    """The console entry point."""
+    for which in INTERRUPTS:
+        if signal.getsignal(which) != signal.SIG_IGN:  # as nohup has it, and a shell's background jobs
+            signal.signal(which, interrupt)
+    try:
+        app()
+    except Interrupted as error:
+        say(f"eckart: {explained(error)[0]}")
+        sys.exit(1)
+
+
+@app.callback()
+def _prepare() -> None:
+    # What transformers and torch have to say is for programmers; what a user must know, Eckart says.
+    warnings.filterwarnings("ignore")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+
+@app.command()
+def demo(
+    limit: Annotated[int, typer.Option("--limit", help="Held-out samples of each skill.")] = 200,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """The main job on the built-in model: no download, a few minutes."""
+    with errors(debug):
+        from eckart import pipeline
+
+        say(
+            "The pocket model solves word problems, writes small functions and tells stories. Here it is,\n"
+            "dense and compressed to 80% and 60% of its parameters; each model is saved, loaded and measured."
+        )
+        started = time.perf_counter()
+        rows = pipeline.demo(limit, track)
+        table = Table("method", "keep", "parameters", "MB", *SKILLS.values())
+        for row in rows:
+            skills = [f"{row.skills[skill]:.3f}" for skill in SKILLS]
+            table.add_row(
+                row.method, f"{row.keep:g}", f"{row.parameters:,}", f"{row.bytes / 1e6:.2f}", *skills
+            )
+        console.print(table)
+        seconds = time.perf_counter() - started
+        say(
+            f"{limit} held-out samples a skill, greedy; calibrated on the train split; {seconds:.0f} s.\n"
+            "Next, on your own model:\n"
+            "  eckart plan MODEL --keep 0.8\n"
+            "  eckart compress MODEL -o OUT --keep 0.8 --data FILE\n"
+            "  eckart verify OUT"
+        )
+        print_json(as_json, {"rows": [asdict(row) for row in rows], "seconds": seconds})
+
+
+@app.command()
+def plan(
+    model: Model,
+    keep: Keep = None,
+    rank: Rank = None,
+    ratio: Ratio = None,
+    of: Of = "model",
+    method: Method = None,
+    structure: StructureName = None,
+    allocate: Allocate = None,
+    targets: Targets = None,
+    layers: Layers = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Sizes and break-even ranks before anything is run; needs only a config."""
+    with errors(debug):
+        from eckart import pipeline
+
+        made = pipeline.plan(
+            model,
+            keep=keep,
+            rank=rank,
+            ratio=ratio,
+            of=of,
+            method=method,
+            structure=structure,
+            allocation=allocate,
+            targets=split(targets),
+            layers=layers,
+        )
+        show_plan(made)
+        targets_json = [
+            {
+                "name": row.target.name,
+                "shape": [row.target.out_features, row.target.in_features],
+                "rank": row.rank,
+                "parameters": {"before": row.parameters_before, "after": row.parameters_after},
+                "break_even": {"lowrank": row.lowrank_pays_to, "pivoted": row.pivoted_pays_to},
+            }
+            for row in made.targets
+        ]
+        print_json(
+            as_json,
+            {
+                "out": None,
+                "method": made.recipe.method,
+                "structure": made.recipe.structure,
+                "architecture": made.architecture,
+                "parameters": made.parameters.model_dump(),
+                "bytes": made.bytes.model_dump(),
+                "seconds": made.seconds,
+                "peak_memory_bytes": made.memory_estimate,
+                "targets": targets_json,
+                "notes": made.notes,
+            },
+        )
+
+
+@app.command()
+def compress(
+    model: Model,
+    out: Annotated[
+        str, typer.Option("--out", "-o", help="Folder to save in; it must not exist.", callback=filled)
+    ],
+    keep: Keep = None,
+    rank: Rank = None,
+    ratio: Ratio = None,
+    of: Of = "model",
+    method: Method = None,
+    metric: MetricName = None,
+    structure: StructureName = None,
+    allocate: Allocate = None,
+    targets: Targets = None,
+    layers: Layers = None,
+    data: Data = None,
+    samples: Annotated[int, typer.Option("--samples", help="Windows of the data to use at most.")] = 512,
+    max_length: MaxLength = 512,
+    device: Device = "cpu",
+    dtype: Dtype = "auto",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """The main job: a pretrained model in, a smaller plain Hugging Face folder out."""
+    with errors(debug):
+        from eckart import pipeline
+
+        made = pipeline.compress(
+            model,
+            out,
+            keep=keep,
+            rank=rank,
+            ratio=ratio,
+            of=of,
+            method=method,
+            metric=metric,
+            structure=structure,
+            allocation=allocate,
+            targets=split(targets),
+            layers=layers,
+            data=data,
+            samples=samples,
+            max_length=max_length,
+            device=device,
+            dtype=dtype,
+            track=track,
+        )
+        manifest = made.manifest
+        show_notes(manifest.notes)
+        say(
+            f"{out}: {manifest.recipe.method}, {manifest.recipe.structure}, {manifest.recipe.allocation}; "
+            f"{shrunk(manifest.parameters, manifest.bytes)}; {made.seconds:.1f} s, "
+            f"{made.peak_memory_bytes / 1e9:.2f} GB at the peak"
+        )
+        print_json(
+            as_json,
+            {
+                "out": out,
+                "method": manifest.recipe.method,
+                "parameters": manifest.parameters.model_dump(),
+                "bytes": manifest.bytes.model_dump(),
+                "seconds": made.seconds,
+                "peak_memory_bytes": made.peak_memory_bytes,
+                "notes": manifest.notes,
+            },
+        )
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    task: Annotated[
+        str,
+        typer.Option("--task", help="perplexity, stsb, pocket, pocket-math, pocket-code, pocket-stories."),
+    ],
+    data: Data = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", help="Texts, pairs or samples to use at most.")
+    ] = None,
+    max_length: MaxLength = 512,
+    device: Device = "cpu",
+    dtype: Dtype = "auto",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Measure a model, dense or compressed, on a task."""
+    with errors(debug):
+        from eckart import pipeline
+
+        score = pipeline.evaluate(
+            model, task, data, limit=limit, max_length=max_length, device=device, dtype=dtype, track=track
+        )
+        answer = score.as_json()
+        details = ", ".join(
+            f"{name} {number(value)}" for name, value in score.details.items() if name != "skills"
+        )
+        say(f"{task}: {score.metric} {score.value:.4f}" + (f" ({details})" if details else ""))
+        for name, skill in score.details.get("skills", {}).items():
+            say(f"  {name}: {skill['metric']} {skill['value']:.4f}")
+        print_json(as_json, answer)
+
+
+@app.command()
+def verify(
+    out: Annotated[str, typer.Argument(metavar="OUT", help="A folder that Eckart saved.", callback=filled)],
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Check a compressed folder: hashes, shapes, that it loads with and without Eckart, and its values."""
+    with errors(debug):
+        from eckart import pipeline
+
+        verdict = pipeline.verify(out, track)
+        for check in verdict.checks:
+            say(f"{'ok    ' if check.ok else 'FAILED'} {check.check}: {check.detail}")
+        print_json(
+            as_json,
+            {"out": verdict.out, "ok": verdict.ok, "checks": [asdict(check) for check in verdict.checks]},
+        )
+        if not verdict.ok:
+            raise typer.Exit(1)
+
+
+@app.command()
+def methods(as_json: Json = False, debug: Debug = False) -> None:
+    """The catalogue: each method's row, its paper, and where this implementation departs from it."""
+    with errors(debug):
+        table = Table("method", "metric", "structure", "allocation", "recovery", "data")
+        for row in recipes.METHODS.values():
+            data = "needed" if row.needs_data else "none"
+            table.add_row(row.name, row.metric, row.structure, row.allocation, row.recovery, data)
+        console.print(table)
+        for row in recipes.METHODS.values():
+            say(f"{row.name}: {row.paper}\n  departure: {row.departure}")
+        for name, metric in recipes.METRICS.items():
+            say(f"metric {name}: {metric.meaning}")
+        rows = [{**asdict(row), "needs_data": row.needs_data} for row in recipes.METHODS.values()]
+        print_json(as_json, {"methods": rows})

@@ -1,0 +1,62 @@
+"""The options that commands share: one name, one help text and one type for each."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from eckart.cli.saying import say
+
+
+def filled(parameter: typer.CallbackParam, value: str | None) -> str | None:
+    """An empty value is a mistake, as of a shell variable that is not set: it never means the default."""
+    if value is not None and not value.strip():
+        say(f"eckart: {parameter.metavar or parameter.opts[0]} is empty")
+        raise typer.Exit(2)
+    return value
+
+
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A folder, a hub id, or pocket.", callback=filled)
+]
+Keep = Annotated[float | None, typer.Option("--keep", help="Parameters after / parameters before.")]
+Rank = Annotated[int | None, typer.Option("--rank", help="The same rank for every target, by hand.")]
+Ratio = Annotated[float | None, typer.Option("--ratio", help="Rank by hand, as a share of the smaller side.")]
+Of = Annotated[str, typer.Option("--of", help="Count keep over the whole model, or over the targets.")]
+Method = Annotated[str | None, typer.Option("--method", help="A row of the catalogue: eckart methods.")]
+MetricName = Annotated[
+    str | None, typer.Option("--metric", help="Instead of the method's: how error is weighed.")
+]
+StructureName = Annotated[
+    str | None, typer.Option("--structure", help="Instead of the method's: lowrank or pivoted.")
+]
+Allocate = Annotated[
+    str | None, typer.Option("--allocate", help="Instead of the method's: uniform or waterfill.")
+]
+Targets = Annotated[
+    str | None,
+    typer.Option(
+        "--targets",
+        help="Module-name endings or globs, by comma; default all in the blocks.",
+        callback=filled,
+    ),
+]
+Layers = Annotated[
+    str | None,
+    typer.Option("--layers", help="Which blocks: top:4, bottom:2, 3-7, 0,5.", callback=filled),
+]
+Data = Annotated[
+    str | None,
+    typer.Option("--data", help=".jsonl, .txt, .csv or .tsv; pocket for the built-in.", callback=filled),
+]
+MaxLength = Annotated[int, typer.Option("--max-length", help="Tokens in a window at most.")]
+Device = Annotated[str, typer.Option("--device", help="Where to run: cpu, cuda, cuda:1.")]
+Dtype = Annotated[str, typer.Option("--dtype", help="Load weights in: auto, float32, bfloat16, float16.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def split(names: str | None) -> list[str] | None:
+    """The names in a list by commas."""
+    return None if names is None else [name.strip() for name in names.split(",") if name.strip()]

@@ -1,0 +1,111 @@
+"""What people see, on standard error: lines, tables, notes and progress; and the JSON that programs read."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from eckart.pipeline import Plan, PlannedTarget
+
+console = Console(stderr=True, highlight=False)
+
+LOG_SECONDS = 60
+
+
+def show_plan(made: Plan) -> None:
+    """The plan as a table, its notes, and what it comes to."""
+    groups: dict[tuple[str, int, int], list[PlannedTarget]] = {}
+    for row in made.targets:
+        kind = row.target.name.rsplit(".", 1)[-1]
+        groups.setdefault((kind, row.target.out_features, row.target.in_features), []).append(row)
+    table = Table(
+        "weight", "out x in", "count", "low-rank pays\nup to rank", "pivoted pays\nup to rank", "rank", "left"
+    )
+    for (kind, out_features, in_features), rows in groups.items():
+        left = sum(row.parameters_after for row in rows) / sum(row.parameters_before for row in rows)
+        table.add_row(
+            kind,
+            f"{out_features}x{in_features}",
+            str(len(rows)),
+            str(rows[0].lowrank_pays_to),
+            str(rows[0].pivoted_pays_to),
+            _range([row.rank for row in rows]),
+            f"{left:.1%}",
+        )
+    say(f"{made.architecture}, {made.recipe.structure}:")
+    console.print(table)
+    show_notes(made.notes)
+    say(shrunk(made.parameters, made.bytes))
+    say(f"compress would take roughly {made.memory_estimate / 1e9:.1f} GB of memory")
+
+
+def _range(ranks: list[int | None]) -> str:
+    """`128`, `127-128`, `dense`, or `127-128, 2 dense`."""
+    numbers = sorted({rank for rank in ranks if rank is not None})
+    dense = ranks.count(None)
+    if not numbers:
+        return "dense"
+    span = str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}-{numbers[-1]}"
+    return f"{span}, {dense} dense" if dense else span
+
+
+def say(text: str) -> None:
+    """A line for people, never wrapped."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
+def shrunk(count: Any, size: Any) -> str:
+    """Sizes before and after, in one line."""
+    share = count.targets_after / count.targets_before
+    return (
+        f"{count.before:,} -> {count.after:,} parameters ({count.keep:.1%} of the model; its targets "
+        f"{count.targets_before:,} -> {count.targets_after:,}, {share:.1%}), "
+        f"{size.before / 1e6:,.1f} -> {size.after / 1e6:,.1f} MB"
+    )
+
+
+def show_notes(notes: Iterable[str]) -> None:
+    """What a user should know about what was done, a line each."""
+    for note in notes:
+        say(f"note: {note}")
+
+
+def number(value: Any) -> str:
+    """A figure as people read it."""
+    return f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
+
+
+def print_json(wanted: bool, answer: dict[str, Any]) -> None:
+    """The one JSON object of a command, on standard output, where it was wanted."""
+    if wanted:
+        sys.stdout.write(json.dumps(answer, allow_nan=False) + "\n")
+
+
+def track(items: Iterable[Any], description: str, total: int) -> Iterator[Any]:
+    """A bar with the time left on a terminal, elsewhere a line a minute."""
+    if console.is_terminal:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=console, transient=True) as progress:
+            yield from progress.track(items, total, description=description)
+        return
+    started = said = time.monotonic()
+    for done, item in enumerate(items):
+        now = time.monotonic()
+        if done and now - said >= LOG_SECONDS:
+            left = (now - started) / done * (total - done)
+            say(f"{description}: {done} of {total}, about {left:.0f} s left")
+            said = now
+        yield item
