@@ -12,6 +12,9 @@ GROWTH = 2.0
 MAX_ROUNDS = 10
 """Of swapping and looking again. One is the rule; the bound is against rounding that never settles."""
 
+DEPENDENT = 1e-8
+"""A column is taken to depend on others where they leave less than this share of it."""
+
 
 def parameters(structure: Structure, out_features: int, in_features: int, rank: int) -> int:
     """Parameters of one weight at `rank`: `r(out + in)` low-rank, `r(out + in − r)` pivoted."""
@@ -66,9 +69,12 @@ def _pivoted(U: Tensor, V: Tensor) -> Factors:
     """
     out_features, rank = U.shape
     assert rank < out_features
-    # `U` may have dependent columns, where the weight's own rank is lower; its orthonormal basis has none.
-    basis = torch.linalg.qr(U).Q
-    pivots = _row_order(basis)
+    basis = U
+    pivots, independent = _row_order(basis)
+    if not independent:
+        # The weight's own rank is lower than `rank`. Any basis around the columns of `U` serves as well.
+        basis = torch.linalg.qr(U).Q
+        pivots, _ = _row_order(basis)
     coefficients = _coefficients(basis, pivots, rank)
     for _ in range(MAX_ROUNDS):
         if not _swap(coefficients, pivots):
@@ -105,13 +111,19 @@ def _swap(coefficients: Tensor, pivots: Tensor) -> int:
         swaps += 1
 
 
-def _row_order(tall: Tensor) -> Tensor:
-    """Rows of `tall (n, r)` in the order that LU with partial pivoting takes them."""
-    _, swaps = torch.linalg.lu_factor(tall)
+def _row_order(tall: Tensor) -> tuple[Tensor, bool]:
+    """Rows of `tall (n, r)` in the order that LU with partial pivoting takes them.
+
+    Returns:
+        The order, and whether each column is independent of those before it, clear of rounding.
+    """
+    LU, swaps, _ = torch.linalg.lu_factor_ex(tall)
     order = list(range(len(tall)))
     for row, other in enumerate((swaps - 1).tolist()):
         order[row], order[other] = order[other], order[row]
-    return torch.tensor(order, device=tall.device)
+    lengths = tall.norm(dim=0).clamp_min(torch.finfo(tall.dtype).tiny)
+    independent = LU.diagonal().abs() > DEPENDENT * lengths
+    return torch.tensor(order, device=tall.device), bool(independent.all())
 
 
 def _coefficients(tall: Tensor, pivots: Tensor, rank: int) -> Tensor:
