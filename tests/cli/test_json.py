@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -151,4 +152,4 @@ def test_long_work_is_logged_where_there_is_no_terminal(
     monkeypatch.setattr("eckart.cli.saying.LOG_SECONDS", 0)
     answer = eckart("compress", stored(LLAMA), "-o", "out", "--keep", "0.8", "--data", data, "--json")
     assert answer.json["out"] == "out"
-    assert "factorizing: 1 of 14, about 0 s left" in answer.err
+    assert re.search(r"factorizing: 1 of 14, about \d+ s left", answer.err)
