@@ -22,6 +22,13 @@ Track = Callable[[Iterable[Any], str, int], Iterable[Any]]
 """Passes `items` through while telling somebody: `track(items, description, total)`."""
 
 
+SAMPLES = 512
+"""Windows of the data to calibrate on at most, unless told otherwise."""
+
+MAX_LENGTH = 512
+"""Tokens in a window at most, unless told otherwise."""
+
+
 class EckartError(Exception):
     """Something a person can act on: names the thing, says why, and what to do."""
 
@@ -152,8 +159,8 @@ class Recipe(BaseModel):
     targets: list[str] | None = None
     layers: str | None = None
     data: str | None = None
-    samples: int = 512
-    max_length: int = 512
+    samples: int = SAMPLES
+    max_length: int = MAX_LENGTH
     seed: int = 0
 
 

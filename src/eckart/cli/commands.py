@@ -41,6 +41,7 @@ from eckart.cli.options import (
     split,
 )
 from eckart.cli.saying import console, number, print_json, say, show_notes, show_plan, shrunk, track
+from eckart.types import MAX_LENGTH, SAMPLES
 
 app = typer.Typer(
     name="eckart",
@@ -186,8 +187,8 @@ def compress(
     targets: Targets = None,
     layers: Layers = None,
     data: Data = None,
-    samples: Annotated[int, typer.Option("--samples", help="Windows of the data to use at most.")] = 512,
-    max_length: MaxLength = 512,
+    samples: Annotated[int, typer.Option("--samples", help="Windows of the data to use at most.")] = SAMPLES,
+    max_length: MaxLength = MAX_LENGTH,
     device: Device = "cpu",
     dtype: Dtype = "auto",
     as_json: Json = False,
@@ -249,7 +250,7 @@ def evaluate(
     limit: Annotated[
         int | None, typer.Option("--limit", help="Texts, pairs or samples to use at most.")
     ] = None,
-    max_length: MaxLength = 512,
+    max_length: MaxLength = MAX_LENGTH,
     device: Device = "cpu",
     dtype: Dtype = "auto",
     as_json: Json = False,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from eckart.evaluation.score import Score
 from eckart.model.text import batches, windows
-from eckart.types import EckartError, Text, Track, UsageError, silent
+from eckart.types import MAX_LENGTH, EckartError, Text, Track, UsageError, silent
 
 LARGEST_LOSS = math.log(sys.float_info.max)
 BATCH_TOKENS = 8192
@@ -25,7 +25,7 @@ def perplexity(
     model: Any,
     tokenizer: Any,
     texts: Sequence[Text],
-    max_length: int = 512,
+    max_length: int = MAX_LENGTH,
     track: Track = silent,
     task: str = "perplexity",
 ) -> Score:

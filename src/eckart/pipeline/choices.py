@@ -10,7 +10,7 @@ import numpy as np
 
 from eckart import allocate, recipes
 from eckart.linalg import largest_paying_rank, parameters
-from eckart.types import Curve, Recipe, Spectrum, Structure, Target, UsageError
+from eckart.types import MAX_LENGTH, SAMPLES, Curve, Recipe, Spectrum, Structure, Target, UsageError
 
 DIALS = ("keep", "rank", "ratio")
 
@@ -28,8 +28,8 @@ def make_recipe(
     targets: Sequence[str] | None = None,
     layers: str | None = None,
     data: str | None = None,
-    samples: int = 512,
-    max_length: int = 512,
+    samples: int = SAMPLES,
+    max_length: int = MAX_LENGTH,
     seed: int = 0,
 ) -> Recipe:
     """Fill the four axes from a method's row where they were not named, and check every value.

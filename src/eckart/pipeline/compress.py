@@ -15,6 +15,8 @@ from eckart.data import read_texts
 from eckart.model import loading, probe, replacing, saving, targets, text
 from eckart.pipeline import choices
 from eckart.types import (
+    MAX_LENGTH,
+    SAMPLES,
     Bytes,
     Count,
     EckartError,
@@ -47,8 +49,8 @@ def compress(
     targets: Sequence[str] | None = None,
     layers: str | None = None,
     data: str | None = None,
-    samples: int = 512,
-    max_length: int = 512,
+    samples: int = SAMPLES,
+    max_length: int = MAX_LENGTH,
     seed: int = 0,
     tokenizer: Any = None,
     device: str = "cpu",

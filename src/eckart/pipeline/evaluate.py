@@ -11,7 +11,7 @@ from eckart import evaluation as tasks
 from eckart.data import read_pairs, read_texts
 from eckart.evaluation import Score
 from eckart.model import loading
-from eckart.types import Track, UsageError, silent
+from eckart.types import MAX_LENGTH, Track, UsageError, silent
 
 POCKET: dict[str, Callable[..., Score]] = {
     "pocket-math": tasks.pocket_math,
@@ -27,7 +27,7 @@ def evaluate(
     data: str | None = None,
     *,
     limit: int | None = None,
-    max_length: int = 512,
+    max_length: int = MAX_LENGTH,
     tokenizer: Any = None,
     device: str = "cpu",
     dtype: str = "auto",
