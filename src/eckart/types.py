@@ -161,7 +161,6 @@ class Recipe(BaseModel):
     data: str | None = None
     samples: int = SAMPLES
     max_length: int = MAX_LENGTH
-    seed: int = 0
 
 
 class TargetRecord(BaseModel):

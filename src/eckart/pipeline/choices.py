@@ -30,7 +30,6 @@ def make_recipe(
     data: str | None = None,
     samples: int = SAMPLES,
     max_length: int = MAX_LENGTH,
-    seed: int = 0,
 ) -> Recipe:
     """Fill the four axes from a method's row where they were not named, and check every value.
 
@@ -72,7 +71,6 @@ def make_recipe(
         data=data,
         samples=samples,
         max_length=max_length,
-        seed=seed,
     )
 
 

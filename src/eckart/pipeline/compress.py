@@ -51,7 +51,6 @@ def compress(
     data: str | None = None,
     samples: int = SAMPLES,
     max_length: int = MAX_LENGTH,
-    seed: int = 0,
     tokenizer: Any = None,
     device: str = "cpu",
     dtype: str = "auto",
@@ -73,7 +72,6 @@ def compress(
         data: a `.jsonl`, `.txt` or `.csv` file to calibrate on, or `pocket`, `pocket-math`, ….
         samples: windows of the data to use at most.
         max_length: tokens in a window at most.
-        seed: for every random choice. The rows so far make none.
         tokenizer: for a loaded model with data; a folder brings its own.
         device: where to run, e.g. `cuda`.
         dtype: to load weights in; default as stored.
@@ -98,7 +96,6 @@ def compress(
         data=data,
         samples=samples,
         max_length=max_length,
-        seed=seed,
     )
     if out is not None:
         checkpoint.refuse_existing(Path(out))
