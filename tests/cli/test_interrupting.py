@@ -86,24 +86,25 @@ cli.main()
 """
 
 
-def run_methods(before: str, happens: str) -> subprocess.CompletedProcess[str]:
-    script = before + METHODS.format(happens=happens)
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+def run_methods(folder: Path, before: str, happens: str) -> subprocess.CompletedProcess[str]:
+    (folder / "methods.py").write_text(before + METHODS.format(happens=happens))
+    command = [sys.executable, "-m", "methods"]  # as `python -m eckart` is run
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
-def test_an_ignored_signal_stays_ignored() -> None:
+def test_an_ignored_signal_stays_ignored(tmp_path: Path) -> None:
     """As `nohup` asks for."""
     ignored = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)"
-    run = run_methods(ignored, "os.kill(os.getpid(), signal.SIGHUP)")
+    run = run_methods(tmp_path, ignored, "os.kill(os.getpid(), signal.SIGHUP)")
     assert run.returncode == 0
     assert '"methods"' in run.stdout
 
 
-def test_the_exit_code_is_1_also_where_python_would_end_by_a_signal() -> None:
+def test_the_exit_code_is_1_also_where_python_would_end_by_a_signal(tmp_path: Path) -> None:
     """A KeyboardInterrupt that passes through code compiled from a string makes it do so."""
     default = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     kill = "os.kill(os.getpid(), signal.SIGINT)"
-    run = run_methods(default, f"exec({kill!r} + '; [0 for _ in range(99)]')")
+    run = run_methods(tmp_path, default, f"exec({kill!r} + '; [0 for _ in range(99)]')")
     assert (run.returncode, run.stdout) == (1, "")
     assert run.stderr == "eckart: interrupted; nothing unfinished was left behind\n"
 
