@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from eckart.checkpoint import has_weights, open_checkpoint, sha256
+from eckart.checkpoint import open_checkpoint, sha256
 from eckart.types import EckartError
 
 SINGLE = "model.safetensors"
@@ -126,15 +126,6 @@ def test_file_cut_after_it_was_opened_is_an_error_and_not_an_endless_wait(single
 def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"abc")
     assert sha256(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-
-
-def test_has_weights_means_safetensors(single: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    bare = tmp_path_factory.mktemp("bare")
-    (bare / "pytorch_model.bin").touch()
-    assert has_weights(single)
-    assert not has_weights(bare)
-    (bare / INDEX).touch()
-    assert has_weights(bare)
 
 
 def test_file_cut_anywhere_is_refused(single: Path) -> None:

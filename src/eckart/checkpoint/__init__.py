@@ -3,7 +3,7 @@
 The only room that reads or writes safetensors files itself.
 """
 
-from eckart.checkpoint.reading import Checkpoint, Stored, has_weights, open_checkpoint, sha256
+from eckart.checkpoint.reading import Checkpoint, Stored, open_checkpoint, sha256
 from eckart.checkpoint.writing import appearing, copy_companions, refuse_existing, refuse_full
 
 __all__ = [
@@ -11,7 +11,6 @@ __all__ = [
     "Stored",
     "appearing",
     "copy_companions",
-    "has_weights",
     "open_checkpoint",
     "refuse_existing",
     "refuse_full",

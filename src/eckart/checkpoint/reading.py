@@ -73,11 +73,6 @@ class Checkpoint:
         return digest.digest()
 
 
-def has_weights(folder: Path) -> bool:
-    """Whether a folder has safetensors weights, whole or not."""
-    return any((folder / name).is_file() for name in (INDEX, SINGLE))
-
-
 def open_checkpoint(folder: Path) -> Checkpoint:
     """Read and check the headers of every weight file of a folder; no weight is read.
 
