@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import get_args
 
 import numpy as np
@@ -171,11 +170,6 @@ def dense_notes(targets: Sequence[Target], recipe: Recipe, ranks: Sequence[int |
             note += f"; --structure pivoted at this rank saves {saved:.1%}"
         notes.append(note)
     return notes
-
-
-def nearest(name: str, known: Sequence[str]) -> str | None:
-    """The known name that looks most like this one."""
-    return next(iter(get_close_matches(name, known, 1, 0.4)), None)
 
 
 def _check_dials(

@@ -102,11 +102,12 @@ def compress(
     folder = loading.find_model(model) if isinstance(model, (str, Path)) else None
     if folder is not None:
         source = folder.resolve().name if Path(model).exists() else str(model)
-        loading.refuse_compressed(loading.load_config(folder))
+        config = loading.load_config(folder)
+        loading.refuse_compressed(config)
         stored = checkpoint.open_checkpoint(folder)
         if out is not None:
             checkpoint.refuse_full(Path(out), int(stored.nbytes * (recipe.keep or 1)))
-        texts = _texts(recipe, loading.generates(loading.load_config(folder)))
+        texts = _texts(recipe, loading.generates(config))
         model = loading.load_model(folder, device, dtype)
         tokenizer = loading.load_tokenizer(folder) if texts or loading.has_tokenizer(folder) else None
     else:
