@@ -7,15 +7,28 @@ budget, and as much of it as whole ranks allow.
 from collections.abc import Callable, Sequence
 
 from eckart.allocate.budget import Ranks, cost, least
+from eckart.allocate.energy import energy, ranks_at
+from eckart.allocate.fit import fitted
 from eckart.allocate.uniform import uniform
 from eckart.allocate.waterfill import waterfill
 from eckart.types import Curve
 
 Allocator = Callable[[Sequence[Curve], int], Ranks]
 
-ALLOCATORS: dict[str, Allocator] = {"uniform": uniform, "waterfill": waterfill}
+ALLOCATORS: dict[str, Allocator] = {"uniform": uniform, "energy": energy, "waterfill": waterfill}
 
-NEEDS_ERRORS = frozenset({"waterfill"})
+NEEDS_ERRORS = frozenset({"energy", "waterfill"})
 """Allocators that read `Curve.errors`, so that every spectrum must be known before the first cut."""
 
-__all__ = ["ALLOCATORS", "NEEDS_ERRORS", "Allocator", "cost", "least", "uniform", "waterfill"]
+__all__ = [
+    "ALLOCATORS",
+    "NEEDS_ERRORS",
+    "Allocator",
+    "cost",
+    "energy",
+    "fitted",
+    "least",
+    "ranks_at",
+    "uniform",
+    "waterfill",
+]

@@ -20,6 +20,19 @@ def cost(curves: Sequence[Curve], ranks: Ranks) -> int:
     )
 
 
+def checked_errors(curves: Sequence[Curve]) -> None:
+    """Every curve has a finite error for each of its ranks.
+
+    Raises:
+        ValueError: one has not.
+    """
+    for index, curve in enumerate(curves):
+        if curve.errors is None or len(curve.errors) != len(curve.costs):
+            raise ValueError("this allocation needs the error at every rank")
+        if not np.isfinite(curve.errors).all():
+            raise ValueError(f"curve {index} has errors that are not finite")
+
+
 def least(curves: Sequence[Curve]) -> int:
     """Parameters with every target at rank 1, or dense where no rank saves anything."""
     return cost(curves, smallest(curves))

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from math import inf
 
-import numpy as np
-
-from eckart.allocate.budget import Ranks, cost, spend
+from eckart.allocate.budget import Ranks, checked_errors, cost, spend
 from eckart.allocate.uniform import uniform
 from eckart.types import Curve
 
@@ -30,7 +28,7 @@ def waterfill(curves: Sequence[Curve], budget: int, floor: float = FLOOR) -> Ran
     Raises:
         ValueError: `budget` is below what rank 1 everywhere costs, or a curve has no errors.
     """
-    _check(curves)
+    checked_errors(curves)
     ranks = _floors(curves, budget, floor)
     left = budget - cost(curves, ranks)
     segments = sorted(
@@ -54,14 +52,6 @@ def waterfill(curves: Sequence[Curve], budget: int, floor: float = FLOOR) -> Ran
         return float((curve.errors[rank] - after) / (price - curve.costs[rank]))
 
     return spend(curves, ranks, budget, saving)
-
-
-def _check(curves: Sequence[Curve]) -> None:
-    for index, curve in enumerate(curves):
-        if curve.errors is None or len(curve.errors) != len(curve.costs):
-            raise ValueError("water-filling needs the error at every rank")
-        if not np.isfinite(curve.errors).all():
-            raise ValueError(f"curve {index} has errors that are not finite")
 
 
 def _floors(curves: Sequence[Curve], budget: int, floor: float) -> Ranks:
