@@ -53,17 +53,22 @@ class Target:
 
 @dataclass
 class Moment:
-    """Sums over calibration tokens of what one input space showed.
+    """Sums over calibration tokens: of the inputs `x` of one space, or of the gradients `g` at one target.
 
     Attributes:
         tokens: how many tokens were added; padding never counts.
-        second: `Σ x xᵀ`, `(in, in)`, float64.
+        second: `Σ x xᵀ`, `(in, in)`, or `Σ g gᵀ`, `(out, out)`, float64.
         absolute: `Σ |x|`, `(in,)`, float64.
+        fisher: `Σ_windows Σ_in (∂loss/∂W_ij)²`, `(out,)`, float64: the row Fisher of FWSVD (Hsu et al.,
+            ICLR 2022), of a window's loss as one number, as in the paper.
+        windows: how many windows are in `fisher`.
     """
 
     tokens: int
     second: Tensor | None = None
     absolute: Tensor | None = None
+    fisher: Tensor | None = None
+    windows: int = 0
 
 
 @dataclass(frozen=True)

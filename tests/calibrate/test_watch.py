@@ -9,26 +9,15 @@ import pytest
 import torch
 from architectures import ARCHITECTURES, BERT, GPT2, LAYERS, LLAMA, T5
 from torch import nn
+from watching import ALL, alone, cut_for, relative, targets_of
 
 from eckart.calibrate import PaddingUnknownError, watch
-from eckart.data import read_texts
-from eckart.model.targets import block_of, find_targets
-from eckart.model.text import batches, windows
+from eckart.calibrate.losses import softened
+from eckart.model.targets import block_of
+from eckart.model.text import batches
 from eckart.types import EckartError
 
 BOTH = frozenset({"second", "absolute"})
-
-
-def targets_of(model: Any) -> list[str]:
-    return [target.name for target in find_targets(model).targets]
-
-
-def cut_for(model: Any, tokenizer: Any, data: str) -> Any:
-    return windows(model, tokenizer, read_texts(data), 64)
-
-
-def relative(one: torch.Tensor, other: torch.Tensor) -> float:
-    return float((one - other).norm() / other.norm())
 
 
 def assert_same(one: Any, other: Any, tolerance: float) -> None:
@@ -333,3 +322,58 @@ def test_a_half_precision_model_is_summed_in_float64(tokenizer, data):
     half = watch(model.to(torch.bfloat16), names, made, BOTH)
     assert all(moment.second.dtype == torch.float64 for moment in half.moments.values())
     assert_same(half, full, 3e-2)
+
+
+# Without the head
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=str)
+def test_moments_without_a_head_are_those_with_it(architecture, tokenizer, data):
+    model = architecture.build()
+    names, made = targets_of(model), batches(model, tokenizer, cut_for(model, tokenizer, data)[:4])
+    calls = []
+    head = model.get_output_embeddings()
+    if head is not None:
+        head.register_forward_hook(lambda *_: calls.append(1))
+    body = watch(model, names, made, BOTH)
+    assert len(calls) == (1 if model.base_model is not model else bool(head) * (1 + len(made)))
+    # With gradients the whole model runs.
+    whole = watch(model, names, made, ALL, loss=softened())
+    assert_same(body, whole, 1e-6)
+
+
+def test_a_head_that_is_a_target_is_run():
+    model = LLAMA.build()
+    batch = {"input_ids": torch.arange(4, 16).reshape(2, 6)}
+    seen = watch(model, [*targets_of(model), "lm_head"], [batch], BOTH)
+    assert seen.moments["lm_head"].tokens == 12
+
+
+class Wrapped(nn.Module):
+    """A model that hands its body something else than it was given, or more."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, more: bool) -> None:
+        super().__init__()
+        self.more, self.base_model = more, Toy()
+        if more:
+            plain = self.base_model.forward
+            self.base_model.forward = lambda input_ids, scale: plain(scale * input_ids)
+
+    def forward(self, input_ids):
+        return self.base_model(input_ids, 2) if self.more else self.base_model(2 * input_ids)
+
+
+@pytest.mark.parametrize("more", [False, True])
+def test_a_body_that_reads_something_else_alone_is_not_run_alone(more):
+    seen = watch(Wrapped(more), ["base_model.first"], [{"input_ids": torch.tensor([[1, 2]])}], BOTH)
+    x = torch.tensor([[2.0], [4.0]]).double() * torch.arange(1.0, 5.0)
+    assert torch.equal(seen.moments["base_model.first"].second, x.T @ x)
+
+
+def test_spaces_that_are_known_are_taken(tokenizer, data):
+    model = LLAMA.build()
+    names, single = targets_of(model), alone(model, tokenizer, cut_for(model, tokenizer, data)[:2])
+    apart = {name: name for name in names}
+    assert set(watch(model, names, single, BOTH, spaces=apart).moments) == set(names)

@@ -1,5 +1,22 @@
-"""Watch a model run on data and add up what its targets read. It does not know what the sums are for."""
+"""Watch a model run on data and add up what its targets read, and what a loss says back to them.
 
-from eckart.calibrate.watch import Observed, PaddingUnknownError, watch
+It does not know what the sums are for.
+"""
 
-__all__ = ["Observed", "PaddingUnknownError", "watch"]
+from eckart.calibrate.losses import loss_for, softened, true_labels
+from eckart.calibrate.observed import GRADIENT_KINDS, INPUT_KINDS, Observed, merge
+from eckart.calibrate.rows import PaddingUnknownError
+from eckart.calibrate.watch import Loss, watch
+
+__all__ = [
+    "GRADIENT_KINDS",
+    "INPUT_KINDS",
+    "Loss",
+    "Observed",
+    "PaddingUnknownError",
+    "loss_for",
+    "merge",
+    "softened",
+    "true_labels",
+    "watch",
+]

@@ -1,4 +1,4 @@
-"""Moments by forward hooks, one per input space.
+"""Moments by hooks: one per input space on the way forward, one per target on the way back.
 
 Several modules often read the same activation (query, key and value; gate and up; every cross-attention
 of a decoder). They form one input space, recognised by identity: in the first batch they are handed the
@@ -7,42 +7,20 @@ very same tensor. One hook per space then adds its moment once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from eckart.types import EckartError, Moment, Track, silent
+from eckart.calibrate.observed import GRADIENT_KINDS, INPUT_KINDS, Observed
+from eckart.calibrate.rows import Batch, masks_of, module_input
+from eckart.calibrate.sums import InputSum, OutputSum
+from eckart.types import EckartError, Track, silent
 
-Batch = dict[str, Tensor]
-
-
-class PaddingUnknownError(EckartError):
-    """An input's shape fits no mask of a padded batch: run without padding."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(
-            f"{name} reads its input in a shape that no mask explains, so padding would count: "
-            "leave it out with --targets"
-        )
-
-
-@dataclass
-class Observed:
-    """What was seen.
-
-    Attributes:
-        spaces: target name to the name of its input space (its first target's name).
-        moments: input space to its sums. A space that no token reached is absent.
-        tokens: real tokens in the batches.
-    """
-
-    spaces: dict[str, str]
-    moments: dict[str, Moment]
-    tokens: int
+Loss = Callable[[Any, Batch], Tensor]
+"""`loss(output, batch)`: one number, summed over the tokens or the windows of the batch, never averaged."""
 
 
 def watch(
@@ -51,132 +29,176 @@ def watch(
     batches: Sequence[Batch],
     kinds: frozenset[str],
     track: Track = silent,
+    *,
+    loss: Loss | None = None,
+    spaces: dict[str, str] | None = None,
 ) -> Observed:
-    """Run `model` on `batches` and sum what the named modules read, padding excluded.
+    """Run `model` on `batches` and sum what the named modules read, and what a loss says back to them.
 
-    It runs in evaluation mode, whatever mode it is in: dropout is no part of what the targets read.
+    Padding does not count. The model runs in evaluation mode, whatever mode it is in: dropout is no part of
+    what the targets read. Weights get no gradient: `requires_grad` is off during the run and afterwards as
+    it was. Where no gradient is asked for and the head is no target, the head does not run.
+
+    `gradient` is `Σ g gᵀ` over tokens, `g = ∂loss/∂y` of the loss summed over the batch. `fisher` squares a
+    weight's gradient window by window; where a module's input does not say where a window ends (an expert
+    that is handed some of the tokens), each token counts as a window.
 
     Args:
         names: modules whose first argument is `(…, in)`.
-        batches: keyword arguments of the model, with masks where something is padded.
-        kinds: which sums: `second`, `absolute`.
+        batches: keyword arguments of the model, with masks where something is padded. `labels` are for
+            the loss: the model does not see them.
+        kinds: which sums: `second` and `absolute` of the inputs, `gradient` and `fisher` of the outputs.
+        loss: what is differentiated; needed for `gradient` and `fisher`, as those in `losses.py`.
+        spaces: the input spaces, where another run over the same targets has found them.
 
     Raises:
         PaddingUnknownError: a padded batch reached a module in a shape that no mask explains.
-        EckartError: a module read something that is not finite.
+        EckartError: a module read something that is not finite, or got such a gradient, or so is the loss.
+        ValueError: a kind that does not exist, or gradients without a loss.
     """
-    with _evaluating(model):
-        return _watch(model, names, batches, kinds, track)
+    if unknown := kinds - INPUT_KINDS - GRADIENT_KINDS:
+        raise ValueError(f"no such sum: {', '.join(sorted(unknown))}")
+    backward = bool(kinds & GRADIENT_KINDS)
+    if backward and loss is None:
+        raise ValueError("gradients are those of a loss: give one")
+    if backward and any(parameter.is_inference() for parameter in model.parameters()):
+        raise EckartError(
+            "this model was loaded within torch.inference_mode(), and its tensors bear no gradient: "
+            "load it outside"
+        )
+    # A caller's inference mode would forbid what a backward pass needs, and to tell inputs apart.
+    with torch.inference_mode(False), torch.no_grad(), evaluating(model), _frozen(model, backward):
+        row = {key: value[:1] for key, value in batches[0].items()}
+        reads = _reads(model, model, names, row)
+        spaces = _spaces(reads) if spaces is None else spaces
+        runs = model if backward else _lightest(model, reads, row)
+        del reads
+        return _Watch(model, runs, names, kinds, spaces).over(batches, loss if backward else None, track)
 
 
-def _watch(
-    model: Any, names: Sequence[str], batches: Sequence[Batch], kinds: frozenset[str], track: Track
-) -> Observed:
-    spaces = _spaces(model, names, batches[0])
-    sums = {space: _Sum(space, kinds) for space in dict.fromkeys(spaces.values())}
-    hooks = [
-        model.get_submodule(space).register_forward_pre_hook(sum_, with_kwargs=True)
-        for space, sum_ in sums.items()
-    ]
-    tokens = 0
-    try:
-        for batch in track(batches, "calibrating", len(batches)):
-            masks = _masks(batch)
-            for sum_ in sums.values():
-                sum_.masks = masks
-            tokens += int(sum(int(mask.sum()) for mask in masks)) or batch["input_ids"].numel()
-            _run(model, batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    for sum_ in sums.values():
-        sum_.check()
-    moments = {space: sum_.moment for space, sum_ in sums.items() if sum_.moment.tokens}
-    return Observed(spaces, moments, tokens)
+class _Watch:
+    def __init__(
+        self, model: Any, runs: Any, names: Sequence[str], kinds: frozenset[str], spaces: dict[str, str]
+    ) -> None:
+        self.model, self.runs, self.kinds, self.spaces = model, runs, kinds, spaces
+        self.inputs: list[InputSum] = []
+        self.outputs: list[OutputSum] = []
+        if kinds & INPUT_KINDS:
+            self.inputs = [InputSum(space, kinds) for space in dict.fromkeys(spaces.values())]
+        if kinds & GRADIENT_KINDS:
+            self.outputs = [OutputSum(name, kinds) for name in names]
+
+    def over(self, batches: Sequence[Batch], loss: Loss | None, track: Track) -> Observed:
+        tokens = 0
+        with self._hooked():
+            for number, batch in enumerate(track(batches, "calibrating", len(batches)), 1):
+                masks = masks_of(batch)
+                tokens += sum(int(mask.sum()) for mask in masks)
+                for read in self.inputs:
+                    read.masks = masks
+                for written in self.outputs:
+                    written.masks = masks
+                if loss is None:
+                    _run(self.runs, batch)
+                else:
+                    self._differentiate(batch, loss, number)
+        self._check()
+        return Observed(
+            spaces=self.spaces,
+            moments={sum_.space: sum_.moment for sum_ in self.inputs if sum_.moment.tokens},
+            tokens=tokens,
+            gradients={sum_.name: sum_.moment for sum_ in self.outputs if sum_.moment.tokens},
+            kinds=self.kinds,
+        )
+
+    @contextmanager
+    def _hooked(self) -> Iterator[None]:
+        with ExitStack() as hooks:
+            for read in self.inputs:
+                module = self.model.get_submodule(read.space)
+                hooks.callback(module.register_forward_pre_hook(read, with_kwargs=True).remove)
+            for written in self.outputs:
+                module = self.model.get_submodule(written.name)
+                hooks.callback(module.register_forward_hook(written, with_kwargs=True).remove)
+            yield
+
+    def _differentiate(self, batch: Batch, loss: Loss, number: int) -> None:
+        with torch.enable_grad():
+            total = loss(_run(self.runs, batch), _on(batch, self.model.device))
+        if not torch.isfinite(total):
+            self._check()
+            raise EckartError(
+                f"while calibrating, the loss of batch {number} is not finite: "
+                "the model overflows on this data; try another dtype"
+            )
+        if total.requires_grad:
+            total.backward()
+        for sum_ in self.outputs:
+            sum_.finish_batch()
+
+    def _check(self) -> None:
+        for read in self.inputs:
+            read.check()
+        # A gradient goes from the end of the model to its beginning, and so does what overflows.
+        for written in reversed(self.outputs):
+            written.check()
 
 
-class _Sum:
-    """A forward pre-hook that adds its module's input to a moment."""
-
-    def __init__(self, space: str, kinds: frozenset[str]) -> None:
-        self.space = space
-        self.kinds = kinds
-        self.masks: list[Tensor] = []
-        self.moment = Moment(tokens=0)
-
-    def __call__(self, module: nn.Module, positional: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
-        x = _real_tokens(_input(positional, named).detach(), self.masks, self.space)
-        moment = self.moment
-        moment.tokens += len(x)
-        x = x.float()
-        # Float32 products of one batch, summed in float64 over batches.
-        if "second" in self.kinds:
-            second = (x.T @ x).double()
-            moment.second = second if moment.second is None else moment.second.add_(second)
-        if "absolute" in self.kinds:
-            absolute = x.abs().sum(0, dtype=torch.float64)
-            moment.absolute = absolute if moment.absolute is None else moment.absolute.add_(absolute)
-
-    def check(self) -> None:
-        for total in (self.moment.second, self.moment.absolute):
-            if total is not None and not torch.isfinite(total).all():
-                raise EckartError(
-                    f"while calibrating, {self.space} read values that are not finite: "
-                    "the model overflows on this data; try another dtype"
-                )
+Reads = dict[str, list[tuple[Tensor, int]]]
+"""What each module was handed, call by call, with the tensor's version: after a change in place, the same
+tensor is another input. The tensors are kept alive, so that an identity cannot be used twice."""
 
 
-def _input(positional: tuple[Tensor, ...], named: dict[str, Tensor]) -> Tensor:
-    return positional[0] if positional else next(iter(named.values()))
-
-
-def _real_tokens(x: Tensor, masks: list[Tensor], name: str) -> Tensor:
-    """The rows `(tokens, in)` of an input that are not padding."""
-    for mask in masks:
-        if x.shape[:-1] == mask.shape:
-            return x[mask.bool()] if not bool(mask.all()) else x.reshape(-1, x.shape[-1])
-        if x.ndim == 2 and len(x) == mask.numel():
-            return x[mask.bool().flatten()]
-    if all(bool(mask.all()) for mask in masks):
-        return x.reshape(-1, x.shape[-1])
-    raise PaddingUnknownError(name)
-
-
-def _spaces(model: Any, names: Sequence[str], batch: Batch) -> dict[str, str]:
-    """Group modules by the identity of the tensors that one batch hands them."""
-    seen: dict[str, list[tuple[Tensor, int]]] = {name: [] for name in names}
+def _reads(model: Any, runs: Any, names: Sequence[str], batch: Batch) -> Reads:
+    """What the named modules of `model` are handed when `runs`, it or a part of it, sees one batch."""
+    seen: Reads = {name: [] for name in names}
 
     def see(name: str) -> Any:
         def record(module: nn.Module, positional: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
-            x = _input(positional, named)
-            # The version counts changes in place: after one, the same tensor is another input.
+            x = module_input(positional, named)
             seen[name].append((x, x._version))
 
         return record
 
-    hooks = [
-        model.get_submodule(name).register_forward_pre_hook(see(name), with_kwargs=True) for name in names
-    ]
-    try:
-        _run(model, {key: value[:1] for key, value in batch.items()})
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks:
+        for name in names:
+            hook = model.get_submodule(name).register_forward_pre_hook(see(name), with_kwargs=True)
+            hooks.callback(hook.remove)
+        _run(runs, batch)
+    return seen
+
+
+def _spaces(reads: Reads) -> dict[str, str]:
+    """Group modules by the identity of the tensors that one batch hands them."""
     leaders: dict[tuple[Any, ...], str] = {}
     spaces: dict[str, str] = {}
-    for name in names:
-        # `seen` keeps the tensors alive, so that an identity cannot be used twice.
-        key = tuple((id(x), version) for x, version in seen[name]) or (name,)
+    for name, read in reads.items():
+        key = tuple((id(x), version) for x, version in read) or (name,)
         spaces[name] = leaders.setdefault(key, name)
     return spaces
 
 
-def _masks(batch: Batch) -> list[Tensor]:
-    return [batch[key] for key in ("attention_mask", "decoder_attention_mask") if key in batch]
+def _lightest(model: Any, reads: Reads, batch: Batch) -> Any:
+    """The model without its head, where that hands every target the very same numbers: logits are large."""
+    body = getattr(model, "base_model", model)
+    inside = set(body.modules())
+    if body is model or any(model.get_submodule(name) not in inside for name in reads):
+        return model
+    try:
+        again = _reads(model, body, list(reads), batch)
+    except Exception:  # a body may want other arguments than the whole, and fail in any way
+        return model
+    for name, read in reads.items():
+        pairs = zip(read, again[name], strict=False)
+        if len(read) != len(again[name]) or not all(
+            torch.equal(one, other) for (one, _), (other, _) in pairs
+        ):
+            return model
+    return body
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Every module in evaluation mode, and afterwards in its own again."""
     training = [module for module in model.modules() if module.training]
     model.eval()
@@ -187,6 +209,23 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-@torch.no_grad()
-def _run(model: Any, batch: Batch) -> None:
-    model(**{key: value.to(model.device) for key, value in batch.items() if key != "labels"})
+@contextmanager
+def _frozen(model: nn.Module, needed: bool) -> Iterator[None]:
+    """No parameter asks for a gradient, and afterwards those that did do so again."""
+    asking = [parameter for parameter in model.parameters() if needed and parameter.requires_grad]
+    for parameter in asking:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in asking:
+            parameter.requires_grad_(True)
+
+
+def _on(batch: Batch, device: torch.device) -> Batch:
+    moved = {key: value.to(device) for key, value in batch.items()}
+    return {key: value.clone() if value.is_inference() else value for key, value in moved.items()}
+
+
+def _run(model: Any, batch: Batch) -> Any:
+    return model(**{key: value for key, value in _on(batch, model.device).items() if key != "labels"})
