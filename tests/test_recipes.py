@@ -7,10 +7,10 @@ from typing import get_args
 import pytest
 
 from eckart.allocate import ALLOCATORS, NEEDS_ERRORS
-from eckart.recipes import METHODS, METRICS, MOMENTS, Gram, Method, find_method, find_metric, moments_of
+from eckart.pipeline.choices import ALLOCATIONS, RECOVERIES
+from eckart.recipes import METHODS, METRICS, MOMENTS, Gram, Method, find_method, find_metric
 from eckart.types import Structure, UsageError
 
-RECOVERIES = {"none"}
 rows = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 
 
@@ -18,7 +18,7 @@ rows = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_every_value_of_a_row_exists(method: Method) -> None:
     assert method.metric in METRICS
     assert method.structure in get_args(Structure)
-    assert method.allocation in ALLOCATORS
+    assert method.allocation in ALLOCATIONS
     assert method.recovery in RECOVERIES
 
 
@@ -32,21 +32,30 @@ def test_row_is_filed_under_its_name_and_says_its_paper_and_departure(method: Me
 @pytest.mark.parametrize("metric", METRICS)
 def test_every_metric_is_made_of_grams_that_exist_and_says_what_it_means(metric: str) -> None:
     value = METRICS[metric]
-    assert value.right in get_args(Gram)
+    assert {value.left, value.right} <= set(get_args(Gram))
     assert value.meaning
     assert find_metric(metric) is value
 
 
-def test_every_gram_says_its_moments_and_identity_alone_needs_none() -> None:
-    assert set(MOMENTS) == set(get_args(Gram))
-    assert [gram for gram, moments in MOMENTS.items() if not moments] == ["identity"]
+def test_every_gram_but_the_identity_is_made_from_a_sum() -> None:
+    assert {gram for _, gram in MOMENTS} | {"identity"} == set(get_args(Gram))
+    assert not METRICS["identity"].moments
+    assert METRICS["kfac"].moments == {"second", "gradient"}
+    assert METRICS["fisher-rows"].moments == {"fisher"}
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_only_errors_weighed_by_gradients_are_in_units_of_the_loss(metric: str) -> None:
+    value = METRICS[metric]
+    assert not value.in_loss_units or value.left == "second-moment"
+    # The output side has to be inverted, so a Gram there is never left as it is.
+    assert (value.left == "identity") == (value.shrink == 0)
 
 
 @rows
 def test_row_needs_data_where_its_metric_does(method: Method) -> None:
-    gram = METRICS[method.metric].right
-    assert method.needs_data is (gram != "identity")
-    assert moments_of(method.metric) == MOMENTS[gram]
+    grams = {METRICS[method.metric].left, METRICS[method.metric].right}
+    assert method.needs_data is (grams != {"identity"})
 
 
 def test_allocators_that_need_errors_are_allocators() -> None:
@@ -58,6 +67,9 @@ def test_rows_are_the_papers_choices() -> None:
     assert chosen["svd"] == ("identity", "lowrank", "uniform")
     assert chosen["asvd"] == ("input-scale", "lowrank", "uniform")
     assert chosen["svd-llm"] == ("input", "lowrank", "uniform")
+    assert chosen["fwsvd"] == ("fisher-rows", "lowrank", "uniform")
+    assert chosen["kfac"] == ("kfac", "lowrank", "uniform")
+    assert chosen["lems"] == ("kfac", "lowrank", "measured")
 
 
 @pytest.mark.parametrize(

@@ -12,18 +12,45 @@ from typing import Literal
 
 from eckart.types import Structure, UsageError
 
-Gram = Literal["identity", "mean-absolute", "second-moment"]
+Gram = Literal["identity", "mean-absolute", "second-moment", "fisher-rows"]
+
+MOMENTS: dict[tuple[str, Gram], str] = {
+    ("right", "mean-absolute"): "absolute",
+    ("right", "second-moment"): "second",
+    ("left", "second-moment"): "gradient",
+    ("left", "fisher-rows"): "fisher",
+}
+"""The sum over calibration tokens that a Gram on a side is made from. The identity needs none."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """How error is weighed: the Gram of the input side, `R Rᵀ`; the output side is the identity so far.
+    """How error is weighed: a Gram for the outputs, `L Lᵀ`, and one for the inputs, `R Rᵀ`.
 
-    Such errors are not in one unit, so an allocator is given each target's relative to its own energy.
+    Attributes:
+        left, right: which Gram; on the left one of gradients, on the right one of inputs.
+        shrink: how much of the identity is added to the left Gram, which has to be inverted, relative to
+            the mean of its diagonal.
+        labels: whose gradients: of the loss on the `data`'s own labels, or on labels `sampled` from what
+            the model says, which makes `E[g gᵀ]` a part of the true Fisher information.
+        temperature: that the logits are divided by before labels are sampled and the loss is taken.
+        in_loss_units: whether errors of different targets compare. If not, an allocator is given each
+            target's relative to its own energy.
     """
 
     right: Gram
     meaning: str
+    left: Gram = "identity"
+    shrink: float = 0.0
+    labels: Literal["data", "sampled"] = "data"
+    temperature: float = 1.0
+    in_loss_units: bool = False
+
+    @property
+    def moments(self) -> frozenset[str]:
+        """Which sums over calibration tokens it is made from; empty where it needs no data."""
+        sides = (("left", self.left), ("right", self.right))
+        return frozenset(MOMENTS[side] for side in sides if side[1] != "identity")
 
 
 METRICS: dict[str, Metric] = {
@@ -34,12 +61,28 @@ METRICS: dict[str, Metric] = {
     "input": Metric(
         "second-moment", meaning="error of the outputs over the calibration tokens, R Rᵀ = E[x xᵀ]"
     ),
-}
-
-MOMENTS: dict[Gram, frozenset[str]] = {
-    "identity": frozenset(),
-    "mean-absolute": frozenset({"absolute"}),
-    "second-moment": frozenset({"second"}),
+    "fisher-rows": Metric(
+        "identity",
+        left="fisher-rows",
+        shrink=1e-6,
+        meaning="rows weighed by the Fisher information of their entries, L = diag(√ Σ_in E[g_ij²])",
+    ),
+    "kfac": Metric(
+        "second-moment",
+        left="second-moment",
+        shrink=0.01,
+        in_loss_units=True,
+        meaning="loss to second order, Fisher information as a Kronecker product: R Rᵀ = E[x xᵀ], L Lᵀ = E[g gᵀ]",
+    ),
+    "softened": Metric(
+        "second-moment",
+        left="second-moment",
+        shrink=0.01,
+        labels="sampled",
+        temperature=2.0,
+        in_loss_units=True,
+        meaning="as kfac, for labels that the model itself gives at temperature 2: what it is sure of counts too",
+    ),
 }
 
 
@@ -57,7 +100,7 @@ class Method:
 
     @property
     def needs_data(self) -> bool:
-        return bool(moments_of(self.metric))
+        return bool(METRICS[self.metric].moments)
 
 
 METHODS: dict[str, Method] = {
@@ -82,6 +125,16 @@ METHODS: dict[str, Method] = {
             departure="uniform ranks where the paper searches by sensitivity; a failed solve is an error",
         ),
         Method(
+            "fwsvd",
+            metric="fisher-rows",
+            structure="lowrank",
+            allocation="uniform",
+            recovery="none",
+            paper="FWSVD, Hsu et al. 2022 (ICLR), arXiv 2207.00112",
+            departure="labels are right (peers shift them twice); rows are those of W (out, in) as stored; the "
+            "paper fine-tunes before and after",
+        ),
+        Method(
             "svd-llm",
             metric="input",
             structure="lowrank",
@@ -89,7 +142,44 @@ METHODS: dict[str, Method] = {
             recovery="none",
             paper="SVD-LLM, Wang et al. 2025 (ICLR), arXiv 2403.07378; DRONE, Chen et al. 2021 (NeurIPS)",
             departure="same optimum by an eigenproblem on the outputs: no Cholesky factor, no inverse, so a "
-            "singular moment is no problem; the paper's closed-form update of U is left out",
+            "singular moment is no problem; the paper's closed-form update of U is left out (aa-svd has one)",
+        ),
+        Method(
+            "aa-svd",
+            metric="input",
+            structure="lowrank",
+            allocation="uniform",
+            recovery="refit",
+            paper="AA-SVD, Sinha & Fleuret 2026, arXiv 2604.02119; MPIFA (PIFA, ICML 2025) refits likewise",
+            departure="reduced-rank regression of each target on what the compressed model before it gives, front to "
+            "back; block-wise training is left out",
+        ),
+        Method(
+            "kfac",
+            metric="kfac",
+            structure="lowrank",
+            allocation="uniform",
+            recovery="none",
+            paper="GFWSVD 2025, arXiv 2505.17974; KFAC-SVD (LEMS, ICML 2026)",
+            departure="labels are right (peers shift them twice); only the output side is shrunk, as only it is inverted",
+        ),
+        Method(
+            "lems",
+            metric="kfac",
+            structure="lowrank",
+            allocation="measured",
+            recovery="none",
+            paper="LEMS, ICML 2026",
+            departure="as kfac; the curves are a power of each target's own spectral tail, and there is no bias for depth",
+        ),
+        Method(
+            "auto",
+            metric="softened",
+            structure="pivoted",
+            allocation="auto",
+            recovery="refit",
+            paper="ours: docs/lab-notes.md",
+            departure="without data: identity, pivoted, uniform, none",
         ),
     )
 }
@@ -115,12 +205,6 @@ def find_metric(name: str) -> Metric:
     if name in METRICS:
         return METRICS[name]
     raise UsageError(unknown("metric", name, METRICS))
-
-
-def moments_of(metric: str) -> frozenset[str]:
-    """Which sums over calibration tokens a metric is made from; empty where it needs no data."""
-    value = find_metric(metric)
-    return MOMENTS[value.right]
 
 
 def unknown(kind: str, name: str, known: object) -> str:

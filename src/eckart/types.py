@@ -73,12 +73,15 @@ class Moment:
 
 @dataclass(frozen=True)
 class Spectrum:
-    """The weighted singular values of one target and what they leave behind.
+    """The weighted singular values of one target and what they leave behind, in the metric's own unit.
+
+    `k` of them were found: `min(out, in)`, or fewer where only some were asked for.
 
     Attributes:
-        values: singular values of `Lᵀ W R`, descending, `(min(out, in),)`.
-        tail: squared error at each rank, `tail[r] = Σ_{i > r} values[i]²`, `(min(out, in) + 1,)`;
-            `tail[0]` is the whole energy.
+        values: singular values of `Lᵀ W R`, descending, `(k,)`; where they were found approximately, the
+            norms of `Lᵀ W R` along the basis found, which are no larger.
+        tail: squared error at each rank from 0 to `k`, `(k + 1,)`. `tail[0]` is the whole energy, and
+            `tail[r] = tail[r + 1] + values[r]²`, so `tail[k]` is 0 only where all were found.
     """
 
     values: np.ndarray
@@ -158,6 +161,8 @@ class Recipe(BaseModel):
     allocation: str
     recovery: str = "none"
     keep: float | None = None
+    max_loss: float | None = None
+    energy: float | None = None
     of: Literal["model", "targets"] = "model"
     rank: int | None = None
     ratio: float | None = None
@@ -186,6 +191,35 @@ class TargetRecord(BaseModel):
     measured_error: float | None = None
 
 
+class Candidate(BaseModel):
+    """A choice that was measured on held-out data before one was taken.
+
+    `divergence` is the mean KL from the dense model in nats a token (of an encoder, the mean of 1 − cosine
+    between embeddings), `loss` the mean loss in nats a token.
+    """
+
+    name: str
+    divergence: float
+    loss: float
+
+
+class HeldOut(BaseModel):
+    """What was measured on data that nothing was calibrated on.
+
+    Attributes:
+        tokens: how many there were.
+        before, after: loss in nats a token, dense and compressed; of an encoder, 1 − cosine between embeddings.
+        divergence: of the compressed model from the dense one.
+        candidates: what was tried on the way.
+    """
+
+    tokens: int
+    before: float
+    after: float
+    divergence: float
+    candidates: list[Candidate] = []
+
+
 class Probe(BaseModel):
     """A fixed input and a few of the logits (or hidden values) that the model gave when it was saved."""
 
@@ -207,6 +241,7 @@ class Manifest(BaseModel):
     parameters: Count
     bytes: Bytes
     targets: list[TargetRecord]
+    held_out: HeldOut | None = None
     notes: list[str] = []
     probe: Probe | None = None
     files: dict[str, str] = {}
@@ -229,6 +264,58 @@ class Result:
     out: str | None
     seconds: float
     peak_memory_bytes: int
+
+
+class ComparisonRow(BaseModel):
+    """One model of a comparison: what it is, how well it does the task, and what it cost to make.
+
+    Attributes:
+        method: `dense`, or a row of the catalogue, with values on the axes after colons where they differ from
+            the row's.
+        keep: as asked for; counted over the whole model or over the targets, as `of` says.
+        parameters, targets_parameters: counted from the modules: of the whole model, and of the targets alone.
+        metric: what `value` is.
+        loss: nats a token, where the task has one.
+        seconds: from a loaded dense model to this one: calibrating, decomposing and cutting, and not the
+            measurement. What several sizes of a method share counts for each of them.
+        peak_memory_bytes: the largest resident size of the method's process (of this machine's memory, not of
+            a GPU's) up to the end of this cut, measurements excluded where the system can tell. The dense
+            weights and what was decomposed are kept for the next size, so it never falls from one size to the
+            next.
+        error: why there is no value; what was not reached is `None`.
+    """
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    method: str
+    keep: float
+    of: Literal["model", "targets"]
+    parameters: int | None = None
+    targets_parameters: int | None = None
+    task: str
+    metric: str | None = None
+    value: float | None = None
+    loss: float | None = None
+    seconds: float | None = None
+    peak_memory_bytes: int | None = None
+    error: str | None = None
+
+
+@dataclass
+class Comparison:
+    """What `eckart.compare` gives back.
+
+    Attributes:
+        out: the folder, with `results.csv` and `compare.json` in it.
+        rows: all that the folder holds, the dense model first.
+        notes: what a reader of the rows should know.
+        lower_is_better: which way the task's metric is good.
+    """
+
+    out: str
+    rows: list[ComparisonRow]
+    notes: list[str]
+    lower_is_better: bool
 
 
 def silent(items: Iterable[Any], description: str, total: int) -> Iterable[Any]:

@@ -6,7 +6,7 @@ budget, and as much of it as whole ranks allow.
 
 from collections.abc import Callable, Sequence
 
-from eckart.allocate.budget import Ranks, cost, least
+from eckart.allocate.budget import Ranks, cost, largest_within, least
 from eckart.allocate.energy import energy, ranks_at
 from eckart.allocate.fit import fitted
 from eckart.allocate.uniform import uniform
@@ -27,6 +27,7 @@ __all__ = [
     "cost",
     "energy",
     "fitted",
+    "largest_within",
     "least",
     "ranks_at",
     "uniform",

@@ -114,6 +114,13 @@ class OutputSum:
             )
 
 
+def mirror(moment: Moment) -> None:
+    """Make `second` symmetric to the last bit, as a product in blocks is not: half of it says it all."""
+    if moment.second is not None:
+        upper = moment.second.triu_()
+        upper.add_(upper.triu(1).T)
+
+
 def _added(total: Tensor | None, more: Tensor) -> Tensor:
     return more if total is None else total.add_(more)
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from eckart.calibrate.observed import GRADIENT_KINDS, INPUT_KINDS, Observed
 from eckart.calibrate.rows import Batch, masks_of, module_input
-from eckart.calibrate.sums import InputSum, OutputSum
+from eckart.calibrate.sums import InputSum, OutputSum, mirror
 from eckart.types import EckartError, Track, silent
 
 Loss = Callable[[Any, Batch], Tensor]
@@ -103,6 +103,8 @@ class _Watch:
                 else:
                     self._differentiate(batch, loss, number)
         self._check()
+        for sum_ in (*self.inputs, *self.outputs):
+            mirror(sum_.moment)
         return Observed(
             spaces=self.spaces,
             moments={sum_.space: sum_.moment for sum_ in self.inputs if sum_.moment.tokens},

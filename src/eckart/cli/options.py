@@ -21,6 +21,32 @@ Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="A folder, a hub id, or pocket.", callback=filled)
 ]
 Keep = Annotated[float | None, typer.Option("--keep", help="Parameters after / parameters before.")]
+
+
+def percent(value: str) -> float:
+    """`2%` or `0.02`."""
+    share = value.strip()
+    return float(share[:-1]) / 100 if share.endswith("%") else float(share)
+
+
+MaxLoss = Annotated[
+    float | None,
+    typer.Option(
+        "--max-loss",
+        parser=percent,
+        metavar="SHARE",
+        help="Instead of a size: the smallest model within this increase of the held-out loss, as 2%.",
+    ),
+]
+Energy = Annotated[
+    float | None,
+    typer.Option(
+        "--energy",
+        parser=percent,
+        metavar="SHARE",
+        help="Instead of a size: energy that each target keeps, as 99%.",
+    ),
+]
 Rank = Annotated[int | None, typer.Option("--rank", help="The same rank for every target, by hand.")]
 Ratio = Annotated[float | None, typer.Option("--ratio", help="Rank by hand, as a share of the smaller side.")]
 Of = Annotated[str, typer.Option("--of", help="Count keep over the whole model, or over the targets.")]
@@ -32,7 +58,13 @@ StructureName = Annotated[
     str | None, typer.Option("--structure", help="Instead of the method's: lowrank or pivoted.")
 ]
 Allocate = Annotated[
-    str | None, typer.Option("--allocate", help="Instead of the method's: uniform or waterfill.")
+    str | None,
+    typer.Option("--allocate", help="Instead of the method's: uniform, energy, waterfill, measured or auto."),
+]
+Recovery = Annotated[str | None, typer.Option("--recovery", help="Instead of the method's: none or refit.")]
+Cache = Annotated[
+    bool,
+    typer.Option("--cache/--no-cache", help="Keep what was observed of the data on disk, for the next run."),
 ]
 Targets = Annotated[
     str | None,

@@ -118,6 +118,12 @@ def build_empty(config: Any) -> Any:
     return model.to(dtype)
 
 
+def require_dtype(dtype: str) -> None:
+    """Raises UsageError where weights cannot be loaded in `dtype`."""
+    if dtype not in DTYPES:
+        raise UsageError(f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
+
+
 def require_device(device: str) -> None:
     """Raises UsageError where there is no such device here."""
     try:
@@ -134,8 +140,7 @@ def load_model(folder: Path, device: str = "cpu", dtype: str = "auto") -> Any:
         UsageError: no such dtype, or no such device here.
         EckartError: what is there does not make this model.
     """
-    if dtype not in DTYPES:
-        raise UsageError(f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
+    require_dtype(dtype)
     require_device(device)
     config = load_config(folder)
     kind = model_class(config)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from eckart.model.portable import STRUCTURES, EckartConfig, PivotedLinear
 from eckart.model.targets import weight_of
@@ -40,9 +43,36 @@ def replace(model: Any, name: str, factors: Factors) -> Factors:
         elif old.bias is not None:
             new.U.bias.copy_(old.bias)
     new.train(old.training).requires_grad_(old.weight.requires_grad)
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, new)
+    put(model, name, new)
     return Factors(factors.structure, new.U.weight.detach(), new.V.weight.detach(), factors.order)
+
+
+def put(model: Any, name: str, module: nn.Module) -> None:
+    """Put a module in the place of the one of that name."""
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, module)
+
+
+def reweigh(model: Any, name: str, weight: Tensor) -> None:
+    """Put a copy of a linear layer with another weight `(out, in)` in its place; the old one stays as it was."""
+    new = copy.deepcopy(model.get_submodule(name))
+    weight_of(new).copy_(weight)
+    put(model, name, new)
+
+
+@contextmanager
+def stand_ins(model: Any, weights: Iterable[tuple[str, Tensor]]) -> Iterator[None]:
+    """Other values `(out, in)` in the weights of linear layers, and afterwards their own again."""
+    before: list[tuple[Tensor, Tensor]] = []
+    try:
+        for name, values in weights:
+            weight = weight_of(model.get_submodule(name))
+            before.append((weight, weight.clone()))
+            weight.copy_(values)
+        yield
+    finally:
+        for weight, values in before:
+            weight.copy_(values)
 
 
 def describe(model: Any) -> None:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from math import inf
 from typing import get_args
 
 import numpy as np
 
 from eckart import allocate, recipes
 from eckart.linalg import largest_paying_rank, parameters
-from eckart.types import MAX_LENGTH, SAMPLES, Curve, Recipe, Spectrum, Structure, Target, UsageError
+from eckart.types import MAX_LENGTH, SAMPLES, Curve, Recipe, Structure, Target, UsageError
 
-DIALS = ("keep", "rank", "ratio")
+DIALS = ("keep", "max-loss", "energy", "rank", "ratio")
+MEASURED = ("measured", "auto")
+"""Allocations that run the model on held-out data."""
+ALLOCATIONS = (*allocate.ALLOCATORS, *MEASURED)
+RECOVERIES = ("none", "refit")
 
 
 def make_recipe(
@@ -20,7 +26,10 @@ def make_recipe(
     metric: str | None = None,
     structure: str | None = None,
     allocation: str | None = None,
+    recovery: str | None = None,
     keep: float | None = None,
+    max_loss: float | None = None,
+    energy: float | None = None,
     of: str = "model",
     rank: int | None = None,
     ratio: float | None = None,
@@ -32,36 +41,53 @@ def make_recipe(
 ) -> Recipe:
     """Fill the four axes from a method's row where they were not named, and check every value.
 
-    Without a method: `svd-llm` with data, `svd` without.
+    Without a method: `auto`; where ranks are given by hand, `svd-llm` with data and `svd` without. What
+    `auto` has no data for becomes plain: identity metric, uniform ranks, no refit.
 
     Raises:
         UsageError: a value that does not exist, no dial or more than one, or a missing data file.
     """
-    row = recipes.find_method(method or ("svd-llm" if data else "svd"))
+    by_hand = rank is not None or ratio is not None
+    row = recipes.find_method(method or (("svd-llm" if data else "svd") if by_hand else "auto"))
+    if row.name == "auto" and data is None:
+        row = replace(row, metric="identity", allocation="uniform", recovery="none")
     recipe_metric = metric or row.metric
     recipe_structure = structure or row.structure
     recipe_allocation = allocation or row.allocation
-    recipes.find_metric(recipe_metric)
+    recipe_recovery = recovery or row.recovery
+    weighed_by = recipes.find_metric(recipe_metric)
     structures = [name for name in get_args(Structure) if name != "dense"]
-    if recipe_structure not in structures:
-        raise UsageError(recipes.unknown("structure", recipe_structure, structures))
-    if recipe_allocation not in allocate.ALLOCATORS:
-        raise UsageError(recipes.unknown("allocation", recipe_allocation, allocate.ALLOCATORS))
+    for kind, value, known in (
+        ("structure", recipe_structure, structures),
+        ("allocation", recipe_allocation, ALLOCATIONS),
+        ("recovery", recipe_recovery, RECOVERIES),
+    ):
+        if value not in known:
+            raise UsageError(recipes.unknown(kind, value, known))
     if of not in ("model", "targets"):
         raise UsageError(f"--of {of}: keep is counted over the model or over the targets")
-    _check_dials(keep, rank, ratio, samples, max_length)
-    if recipes.moments_of(recipe_metric) and data is None:
-        raise UsageError(
-            f"{row.name if metric is None else metric} needs data to weigh errors by: give --data FILE "
-            "(.jsonl, .txt, .csv) with text like the model's own use; svd needs none"
-        )
+    _check_dials((keep, max_loss, energy, rank, ratio), samples, max_length)
+    needs = {
+        row.name if metric is None else metric: bool(weighed_by.moments),
+        f"allocation {recipe_allocation}": recipe_allocation in MEASURED,
+        f"recovery {recipe_recovery}": recipe_recovery == "refit",
+        "--max-loss": max_loss is not None,
+    }
+    for what, needed in needs.items():
+        if needed and data is None:
+            raise UsageError(
+                f"{what} needs data: give --data FILE (.jsonl, .txt, .csv) with text like the model's own "
+                "use; svd needs none"
+            )
     return Recipe(
         method=row.name,
         metric=recipe_metric,
         structure=recipe_structure,  # type: ignore[arg-type]
         allocation=recipe_allocation,
-        recovery=row.recovery,
+        recovery=recipe_recovery,
         keep=keep,
+        max_loss=max_loss,
+        energy=energy,
         of=of,  # type: ignore[arg-type]
         rank=rank,
         ratio=ratio,
@@ -73,43 +99,45 @@ def make_recipe(
     )
 
 
-def curves(targets: Sequence[Target], recipe: Recipe, spectra: Sequence[Spectrum] | None) -> list[Curve]:
-    """What each target costs, and with spectra what it loses, at each rank that pays."""
+def needs_data(recipe: Recipe) -> bool:
+    """Whether anything in the recipe looks at the data."""
+    return (
+        bool(recipes.find_metric(recipe.metric).moments)
+        or needs_held_out(recipe)
+        or recipe.recovery == "refit"
+    )
+
+
+def needs_held_out(recipe: Recipe) -> bool:
+    """Whether the recipe measures the model on data that it was not calibrated on."""
+    return recipe.max_loss is not None or (recipe.keep is not None and recipe.allocation in MEASURED)
+
+
+def curves(
+    targets: Sequence[Target], structure: Structure, errors: Sequence[np.ndarray] | None = None
+) -> list[Curve]:
+    """What each target costs, and with errors what it loses, at each rank that pays.
+
+    Args:
+        errors: for each target, at each rank from 0; comparable between targets.
+    """
     found = []
     for index, target in enumerate(targets):
         shape = (target.out_features, target.in_features)
-        ranks = range(largest_paying_rank(recipe.structure, *shape) + 1)
-        costs = np.array([parameters(recipe.structure, *shape, rank) for rank in ranks])
-        errors = None
-        if spectra is not None:
-            tail = spectra[index].tail
-            # Energies of different targets are in different units; their shares compare.
-            errors = tail[: len(costs)] / (tail[0] or 1.0)
-        found.append(Curve(costs, parameters("dense", *shape, 0), errors))
+        ranks = range(largest_paying_rank(structure, *shape) + 1)
+        costs = np.array([parameters(structure, *shape, rank) for rank in ranks])
+        known = None if errors is None else errors[index][: len(costs)]
+        found.append(Curve(costs, parameters("dense", *shape, 0), known))
     return found
 
 
-def choose_ranks(
-    targets: Sequence[Target], recipe: Recipe, fixed: int, spectra: Sequence[Spectrum] | None = None
-) -> list[int | None]:
-    """The rank of each target, `None` for dense.
-
-    Args:
-        fixed: parameters of the model that no target holds.
-
-    Raises:
-        UsageError: keep is lower than the targets allow; says the least that is possible.
-    """
-    known = curves(targets, recipe, spectra)
-    if recipe.keep is None:
-        return [
-            rank if rank < len(curve.costs) else None
-            for rank, curve in zip(fixed_ranks(targets, recipe), known, strict=True)
-        ]
-    budget = require_possible(targets, recipe, fixed)
-    if recipe.keep == 1:
-        return [None] * len(targets)
-    return allocate.ALLOCATORS[recipe.allocation](known, budget)
+def hand_ranks(targets: Sequence[Target], recipe: Recipe) -> list[int | None]:
+    """The rank given by hand, `None` for dense where it does not pay."""
+    known = curves(targets, recipe.structure)
+    return [
+        rank if rank < len(curve.costs) else None
+        for rank, curve in zip(fixed_ranks(targets, recipe), known, strict=True)
+    ]
 
 
 def require_possible(targets: Sequence[Target], recipe: Recipe, fixed: int) -> int:
@@ -118,7 +146,7 @@ def require_possible(targets: Sequence[Target], recipe: Recipe, fixed: int) -> i
     Raises:
         UsageError: keep is lower than the targets allow; says the least that is possible.
     """
-    known = curves(targets, recipe, None)
+    known = curves(targets, recipe.structure)
     dense = sum(curve.dense for curve in known)
     base = 0 if recipe.of == "targets" else fixed
     budget = int((recipe.keep or 1) * (base + dense) + 1e-9) - base
@@ -146,7 +174,7 @@ def fixed_ranks(targets: Sequence[Target], recipe: Recipe) -> list[int]:
 
 def dense_notes(targets: Sequence[Target], recipe: Recipe, ranks: Sequence[int | None]) -> list[str]:
     """Why targets stay dense at a rank given by hand, grouped by shape."""
-    if recipe.keep is not None:
+    if recipe.rank is None and recipe.ratio is None:
         return []
     groups: dict[tuple[int, int, int], int] = {}
     for target, wanted, rank in zip(targets, fixed_ranks(targets, recipe), ranks, strict=True):
@@ -173,14 +201,23 @@ def dense_notes(targets: Sequence[Target], recipe: Recipe, ranks: Sequence[int |
 
 
 def _check_dials(
-    keep: float | None, rank: int | None, ratio: float | None, samples: int, max_length: int
+    values: tuple[float | None, float | None, float | None, int | None, float | None],
+    samples: int,
+    max_length: int,
 ) -> None:
-    given = [name for name, value in zip(DIALS, (keep, rank, ratio), strict=True) if value is not None]
+    keep, max_loss, energy, rank, ratio = values
+    given = [name for name, value in zip(DIALS, values, strict=True) if value is not None]
     if len(given) != 1:
         had = f"{' and '.join('--' + name for name in given)} were given" if given else "none was given"
-        raise UsageError(f"say how small by exactly one of --keep, --rank, --ratio: {had}")
+        raise UsageError(f"say how small by exactly one of {', '.join('--' + d for d in DIALS)}: {had}")
     if keep is not None and not 0 < keep <= 1:
         raise UsageError(f"keep {keep:g} is not a share of the parameters: it is above 0 and at most 1")
+    if max_loss is not None and not 0 < max_loss < inf:
+        raise UsageError(
+            f"max-loss {max_loss:g} is not an increase of the loss: it is above 0, as 2% or 0.02"
+        )
+    if energy is not None and not 0 < energy <= 1:
+        raise UsageError(f"energy {energy:g} is not a share of the energy: it is above 0 and at most 1")
     if ratio is not None and not 0 < ratio <= 1:
         raise UsageError(f"ratio {ratio:g} is not a share of the smaller side: it is above 0 and at most 1")
     if rank is not None and rank < 1:

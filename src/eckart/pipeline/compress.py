@@ -10,10 +10,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from eckart import allocate, calibrate, checkpoint, linalg, recipes
+from eckart import checkpoint
 from eckart.data import read_texts
-from eckart.model import loading, probe, replacing, saving, targets, text
+from eckart.model import loading, probe, replacing, saving
 from eckart.pipeline import choices
+from eckart.pipeline.cutting import Prepared
 from eckart.types import (
     MAX_LENGTH,
     SAMPLES,
@@ -23,11 +24,7 @@ from eckart.types import (
     Manifest,
     Recipe,
     Result,
-    Spectrum,
-    Target,
-    TargetRecord,
     Track,
-    UsageError,
     silent,
 )
 
@@ -39,6 +36,8 @@ def compress(
     out: str | Path | None = None,
     *,
     keep: float | None = None,
+    max_loss: float | None = None,
+    energy: float | None = None,
     rank: int | None = None,
     ratio: float | None = None,
     of: str = "model",
@@ -46,6 +45,7 @@ def compress(
     metric: str | None = None,
     structure: str | None = None,
     allocation: str | None = None,
+    recovery: str | None = None,
     targets: Sequence[str] | None = None,
     layers: str | None = None,
     data: str | None = None,
@@ -54,6 +54,7 @@ def compress(
     tokenizer: Any = None,
     device: str = "cpu",
     dtype: str = "auto",
+    cache: bool = True,
     track: Track = silent,
 ) -> Result:
     """Make a pretrained model smaller by replacing its weight matrices with low-rank structure.
@@ -62,11 +63,15 @@ def compress(
         model: a folder, a hub id, `pocket`, or a loaded transformers model, which is changed in place.
         out: folder to save in; it must not exist. Without it the result is in memory only.
         keep: parameters after / parameters before, above 0 and at most 1. Or instead of it:
+        max_loss: the smallest model whose loss on held-out data is at most this share above the dense
+            model's; of an encoder, the mean of 1 − cosine between embeddings is at most this; or
+        energy: the least rank of each target that keeps this share of its energy in the metric; or
         rank: the same rank for every target; or
         ratio: rank as a share of each target's smaller side.
         of: whether `keep` counts over the whole `model` or over the `targets` alone.
-        method: a row of the catalogue (`eckart methods`); default `svd-llm` with data, `svd` without.
-        metric, structure, allocation: the axes, where they should differ from the method's row.
+        method: a row of the catalogue (`eckart methods`); default `auto`, the best we know. Where ranks are
+            given by hand, `svd-llm` with data and `svd` without.
+        metric, structure, allocation, recovery: the axes, where they should differ from the method's row.
         targets: endings of module names or globs; default every linear layer in the blocks.
         layers: which blocks, e.g. `top:4` or `3-7`; default all.
         data: a `.jsonl`, `.txt` or `.csv` file to calibrate on, or `pocket`, `pocket-math`, ….
@@ -75,6 +80,8 @@ def compress(
         tokenizer: for a loaded model with data; a folder brings its own.
         device: where to run, e.g. `cuda`.
         dtype: to load weights in; default as stored.
+        cache: keep the moments on disk, and use those kept before (`$ECKART_CACHE`, default
+            `~/.cache/eckart`).
         track: shows progress.
 
     Raises:
@@ -87,7 +94,10 @@ def compress(
         metric=metric,
         structure=structure,
         allocation=allocation,
+        recovery=recovery,
         keep=keep,
+        max_loss=max_loss,
+        energy=energy,
         of=of,
         rank=rank,
         ratio=ratio,
@@ -118,7 +128,7 @@ def compress(
         raise EckartError(
             f"{bad} has values that are not finite (NaN or infinity): the checkpoint is damaged"
         )
-    manifest = _compress_in_place(model, tokenizer, recipe, texts, source, track)
+    manifest = _compress_in_place(model, tokenizer, recipe, texts, source, track, folder, cache)
     if out is not None:
         _save(model, tokenizer, manifest, folder, Path(out))
     return Result(
@@ -138,42 +148,24 @@ def peak_memory_bytes() -> int:
 
 def _texts(recipe: Recipe, generates: bool) -> list[Any]:
     """Read the data before anything heavy starts: a broken row should cost nobody a model load."""
-    if recipe.data is None or not recipes.moments_of(recipe.metric):
+    if recipe.data is None or not choices.needs_data(recipe):
         return []
     return read_texts(recipe.data, lines=not generates)
 
 
 def _compress_in_place(
-    model: Any, tokenizer: Any, recipe: Recipe, texts: list[Any], source: str, track: Track
+    model: Any,
+    tokenizer: Any,
+    recipe: Recipe,
+    texts: list[Any],
+    source: str,
+    track: Track,
+    folder: Path | None,
+    cache: bool,
 ) -> Manifest:
-    found = targets.find_targets(model, recipe.targets, recipe.layers)
     before, bytes_before = replacing.count_parameters(model), replacing.count_bytes(model)
-    chosen, notes = found.targets, list(found.notes)
-    choices.require_possible(chosen, recipe, before - _size(chosen))
-    observed = _observe(model, tokenizer, recipe, texts, chosen, track)
-    metrics = _Metrics(recipe, observed)
-    if observed is not None:
-        seen = {target.name for target in chosen if observed.spaces[target.name] in observed.moments}
-        notes += [
-            f"{target.name} stays dense: no token of the data reached it"
-            for target in chosen
-            if target.name not in seen
-        ]
-        chosen = [target for target in chosen if target.name in seen]
-    fixed = before - _size(chosen)
-    solved: dict[str, linalg.Decomposition] = {}
-    spectra: list[Spectrum] | None = None
-    if recipe.keep is not None and recipe.allocation in allocate.NEEDS_ERRORS:
-        for target in track(chosen, "decomposing", len(chosen)):
-            largest = linalg.largest_paying_rank(recipe.structure, target.out_features, target.in_features)
-            solved[target.name] = _decompose(model, target, metrics).truncated(largest)
-        spectra = [solved[target.name].spectrum for target in chosen]
-    ranks = choices.choose_ranks(chosen, recipe, fixed, spectra)
-    notes += choices.dense_notes(chosen, recipe, ranks)
-    records = []
-    for target, rank in track(list(zip(chosen, ranks, strict=True)), "factorizing", len(chosen)):
-        decomposition = solved.pop(target.name, None)
-        records.append(_replace(model, target, rank, recipe, metrics, decomposition))
+    prepared = Prepared(model, tokenizer, recipe, texts, track, folder=folder, cache=cache)
+    cut = prepared.cut(recipe)
     replacing.describe(model)
     after = replacing.count_parameters(model)
     return Manifest(
@@ -183,107 +175,18 @@ def _compress_in_place(
         source=source,
         recipe=recipe.model_copy(update={"data": recipe.data and Path(recipe.data).name}),
         data_sha256=_digest(recipe.data),
-        calibration_tokens=observed.tokens if observed else None,
+        calibration_tokens=prepared.tokens,
         parameters=Count(
             before=before,
             after=after,
             keep=after / before,
-            targets_before=sum(record.parameters_before for record in records),
-            targets_after=sum(record.parameters_after for record in records),
+            targets_before=sum(record.parameters_before for record in cut.records),
+            targets_after=sum(record.parameters_after for record in cut.records),
         ),
         bytes=Bytes(before=bytes_before, after=replacing.count_bytes(model)),
-        targets=records,
-        notes=notes,
-    )
-
-
-def _size(chosen: list[Target]) -> int:
-    return sum(target.out_features * target.in_features for target in chosen)
-
-
-class _Metrics:
-    """The metric `(left, right)` of each target. Targets that read one input space share a side."""
-
-    def __init__(self, recipe: Recipe, observed: calibrate.Observed | None) -> None:
-        self.metric = recipes.find_metric(recipe.metric)
-        self.observed = observed
-        self.last: tuple[str, linalg.Side] | None = None
-
-    def of(self, name: str) -> tuple[linalg.Side, linalg.Side]:
-        return linalg.Side(), self._right(name)
-
-    def _right(self, name: str) -> linalg.Side:
-        if self.observed is None:
-            return linalg.Side()
-        space = self.observed.spaces[name]
-        # Targets come in the model's order, so those of one space come together: one side is enough.
-        if self.last is None or self.last[0] != space:
-            build = {
-                "mean-absolute": linalg.Side.from_mean_absolute,
-                "second-moment": linalg.Side.from_second_moment,
-            }[self.metric.right]
-            self.last = space, build(self.observed.moments[space])
-        return self.last[1]
-
-
-def _observe(
-    model: Any, tokenizer: Any, recipe: Recipe, texts: list[Any], chosen: list[Target], track: Track
-) -> calibrate.Observed | None:
-    kinds = recipes.moments_of(recipe.metric)
-    if not kinds:
-        return None
-    if tokenizer is None:
-        raise UsageError("a loaded model with data needs its tokenizer too: pass tokenizer=")
-    names = [target.name for target in chosen]
-    cut = text.windows(model, tokenizer, texts, recipe.max_length, recipe.samples)
-    try:
-        return calibrate.watch(model, names, text.batches(model, tokenizer, cut), kinds, track)
-    except calibrate.PaddingUnknownError:
-        single = text.batches(model, tokenizer, cut, batch_tokens=1)
-        return calibrate.watch(model, names, single, kinds, track)
-
-
-def _decompose(model: Any, target: Target, metrics: _Metrics) -> linalg.Decomposition:
-    weight = targets.weight_of(model.get_submodule(target.name))
-    try:
-        return linalg.decompose(weight, *metrics.of(target.name))
-    except (ValueError, RuntimeError) as error:
-        raise EckartError(f"{target.name} could not be decomposed: {error}") from error
-
-
-def _replace(
-    model: Any,
-    target: Target,
-    rank: int | None,
-    recipe: Recipe,
-    metrics: _Metrics,
-    decomposition: linalg.Decomposition | None,
-) -> TargetRecord:
-    shape = {"name": target.name, "out_features": target.out_features, "in_features": target.in_features}
-    dense = linalg.parameters("dense", target.out_features, target.in_features, 0)
-    if rank is None:
-        return TargetRecord(
-            **shape,  # type: ignore[arg-type]
-            structure="dense",
-            rank=None,
-            parameters_before=dense,
-            parameters_after=dense,
-            predicted_error=0.0,
-            measured_error=0.0,
-        )
-    decomposition = decomposition or _decompose(model, target, metrics)
-    weight = targets.weight_of(model.get_submodule(target.name)).clone()
-    factors = linalg.factorize(recipe.structure, *decomposition.factors(weight, rank))
-    saved = replacing.replace(model, target.name, factors)
-    approximation = linalg.reconstruct(saved)
-    return TargetRecord(
-        **shape,  # type: ignore[arg-type]
-        structure=recipe.structure,
-        rank=rank,
-        parameters_before=dense,
-        parameters_after=saved.U.numel() + saved.V.numel(),
-        predicted_error=decomposition.predicted_error(rank),
-        measured_error=linalg.relative_error(weight, approximation, *metrics.of(target.name)),
+        targets=cut.records,
+        held_out=cut.held_out,
+        notes=prepared.notes + cut.notes,
     )
 
 

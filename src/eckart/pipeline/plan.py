@@ -171,7 +171,7 @@ def _memory(weights: int, chosen: Sequence[Target], recipe: Recipe) -> int:
     one of, one solve's scratch.
     """
     inputs = {(t.name.rpartition(".")[0], t.in_features): 8 * t.in_features**2 for t in chosen}
-    grams = sum(inputs.values()) if "second" in recipes.moments_of(recipe.metric) else 0
+    grams = sum(inputs.values()) if "second" in recipes.find_metric(recipe.metric).moments else 0
     largest = max(
         t.out_features * t.in_features + 3 * min(t.out_features, t.in_features) ** 2 for t in chosen
     )

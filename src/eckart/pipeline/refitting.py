@@ -1,0 +1,138 @@
+"""Closed-form refit, front to back: each target learns to follow the dense model from what it really reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from eckart import calibrate, linalg
+from eckart.model import targets
+from eckart.pipeline.workbench import Ranks, Workbench
+from eckart.types import EckartError, Target, TargetRecord
+
+RIDGE = 1e-4
+"""Towards the dense weight, relative to the mean eigenvalue of what is read."""
+
+Batch = dict[str, Any]
+Blocks = dict[int, list[tuple[Target, int | None]]]
+
+
+@dataclass
+class Refitted:
+    """What a refit left behind: a record for each target in the model's order, and what to tell."""
+
+    records: list[TargetRecord]
+    notes: list[str] = field(default_factory=list)
+
+
+def refit(bench: Workbench, ranks: Ranks, batches: Sequence[Batch], keep_dense: bool) -> Refitted:
+    """Cut the targets to these ranks, each fitted to what the model cut before it hands it (METHODS §5).
+
+    Errors add up through the layers. With `x` what a target reads in the dense model and `x̂` what it reads in
+    the compressed one, its weight becomes the best map from `x̂` to `W x`, and that is decomposed in the
+    metric of `x̂` on the right and the recipe's own on the left: reduced-rank regression (AA-SVD, arXiv
+    2604.02119, theorem on anchored adaptive approximation; there the left is the identity). Targets that stay dense are
+    refitted too: that costs no parameter.
+
+    Blocks are walked in order with two streams of hidden states, the dense model's and the compressed
+    one's, through one set of modules. Targets outside the blocks, and in stacks that cannot be walked, are cut
+    without a refit.
+
+    Args:
+        batches: what to fit on.
+        keep_dense: so that `bench.restore` is possible.
+    """
+    placed: dict[str, TargetRecord] = {}
+    result = Refitted([])
+    stacks: dict[str, Blocks] = {}
+    for target, rank in zip(bench.targets, ranks, strict=True):
+        if (block := targets.block_of(bench.model, target.name)) is not None:
+            stacks.setdefault(block[0], {}).setdefault(block[1], []).append((target, rank))
+    walks: dict[str, calibrate.Walk] = {}
+    # Before the first cut: a decoder's dense stream reads the dense encoder.
+    for stack in stacks:
+        try:
+            walks[stack] = calibrate.Walk(bench.model, stack, batches)
+        except calibrate.NotWalkableError as error:
+            result.notes.append(f"{stack} is not refitted: {error}")
+    for stack, dense in walks.items():
+        cut = calibrate.Walk(bench.model, stack, batches)
+        for index in bench.track(range(len(dense.blocks)), "refitting", len(dense.blocks)):
+            placed |= _refit_block(bench, stacks[stack].get(index, []), dense, cut, keep_dense)
+    left = [
+        None if target.name in placed else rank for target, rank in zip(bench.targets, ranks, strict=True)
+    ]
+    for target, rank in zip(bench.targets, left, strict=True):
+        if target.name not in placed:
+            placed[target.name] = _place_plainly(bench, target, rank, keep_dense)
+    result.records = [placed[target.name] for target in bench.targets]
+    return result
+
+
+def _refit_block(
+    bench: Workbench,
+    chosen: list[tuple[Target, int | None]],
+    dense: calibrate.Walk,
+    cut: calibrate.Walk,
+    keep_dense: bool,
+) -> dict[str, TargetRecord]:
+    """Refit one block's targets, input space by input space as they are called, and step over the block."""
+    assert bench.observed is not None
+    spaces: dict[str, list[tuple[Target, int | None]]] = {}
+    for target, rank in chosen:
+        spaces.setdefault(bench.observed.spaces[target.name], []).append((target, rank))
+    # A space that several blocks read (an encoder's last states) is led by a target of the first of them.
+    leaders = {members[0][0].name: members for members in spaces.values()}
+    before: dict[str, list[Any]] = {name: [] for name in leaders}
+    called = dense.inputs(list(leaders), lambda index, name, x: before[name].append(x)) if leaders else []
+    dense.step()
+    placed: dict[str, TargetRecord] = {}
+    for leader in dict.fromkeys(called):
+        pair = calibrate.Pair()
+        complete = _pair(cut, leader, before.pop(leader), pair)
+        for target, rank in leaders[leader]:
+            placed[target.name] = (
+                _place_refitted(bench, target, rank, pair, keep_dense)
+                if complete
+                else _place_plainly(bench, target, rank, keep_dense)
+            )
+    cut.step()
+    return placed
+
+
+def _pair(cut: calibrate.Walk, leader: str, before: list[Any], pair: calibrate.Pair) -> bool:
+    """Sum what the leader read before with what it reads now; whether every token has both."""
+    complete = len(before) == len(cut.batches) and all(x is not None for x in before)
+
+    def use(index: int, name: str, after: Any) -> None:
+        nonlocal complete
+        if complete and after is not None and len(after) == len(before[index]):
+            pair.add(before[index], after)
+        else:
+            complete = False
+
+    if complete:
+        cut.inputs([leader], use)
+    return complete
+
+
+def _place_refitted(
+    bench: Workbench, target: Target, rank: int | None, pair: calibrate.Pair, keep_dense: bool
+) -> TargetRecord:
+    try:
+        weight, right = linalg.follow(bench.weight(target.name), pair.cross, pair.second, pair.tokens, RIDGE)
+        sides = bench.left(target.name), right
+        solved = None if rank is None else linalg.decompose(weight, *sides)
+    except (ValueError, RuntimeError) as error:
+        raise EckartError(f"{target.name} could not be refitted: {error}") from error
+    record = bench.place(target, rank, weight, solved, sides, keep_dense)
+    if rank is None:
+        bench.reweigh(target, weight, keep_dense)
+    return record
+
+
+def _place_plainly(bench: Workbench, target: Target, rank: int | None, keep_dense: bool) -> TargetRecord:
+    weight = bench.weight(target.name).clone()
+    solved = None if rank is None else bench.decomposition(target)
+    return bench.place(target, rank, weight, solved, bench.sides(target.name), keep_dense)

@@ -1,0 +1,129 @@
+"""Ranks by measurement: candidates on held-out data, losses of single cuts, the smallest model within a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from eckart import allocate
+from eckart.evaluation import Moved, Reference
+from eckart.pipeline import choices
+from eckart.pipeline.workbench import Ranks, Workbench, allocated
+from eckart.types import Candidate, Curve, UsageError
+
+FLOORS = (0.0, 0.3, 0.5, 0.7)
+"""Shares of its uniform rank that no target goes below: a candidate each."""
+MEASURED_SHARES = (0.2, 0.5, 0.8)
+"""Of a target's parameters: where the loss of cutting it alone is measured."""
+MEASURED_FLOOR = 0.3
+STEPS = 8
+"""Of bisection: the size is known to 1/256 of the targets."""
+
+
+@dataclass
+class Found:
+    """Ranks, and how they were come by."""
+
+    ranks: list[int | None]
+    candidates: list[Candidate] = field(default_factory=list)
+
+
+class Search:
+    """Finds ranks for any budget on one bench, with one set of spectra.
+
+    Args:
+        reference: what the dense model says on held-out windows; `None` where nothing is measured.
+    """
+
+    def __init__(self, bench: Workbench, reference: Reference | None) -> None:
+        self.bench, self.reference = bench, reference
+        self._measured: list[Curve] | None = None
+
+    def ranks(self, budget: int) -> Found:
+        """The ranks that the recipe's allocation gives under a budget of parameters."""
+        allocation = self.bench.recipe.allocation
+        if allocation == "measured":
+            return Found(allocate.waterfill(self._measured_curves(), budget, MEASURED_FLOOR))
+        if allocation == "auto":
+            return self._best(budget)
+        return Found(allocated(self.bench, allocation, budget))
+
+    def smallest(self, max_loss: float) -> tuple[Found, Moved]:
+        """The fewest parameters whose loss on held-out data is within `1 + max_loss` of the dense model's.
+
+        An encoder has no loss: `max_loss` bounds the mean of `1 − cosine` between its embeddings. Found by
+        bisection; larger models are taken to lose less.
+
+        Raises:
+            UsageError: no cut that saves a parameter is within it.
+        """
+        bench, reference = self.bench, self._reference()
+        limit = allowed(reference, max_loss)
+        low, high = allocate.least(bench.costs()), bench.size - 1
+        best: tuple[Found, Moved] | None = None
+        for _ in bench.track(range(STEPS), "searching", STEPS):
+            middle = (low + high) // 2
+            found = self.ranks(middle)
+            moved = self.measure(found.ranks)
+            if moved.loss <= limit:
+                best, high = (found, moved), middle
+            else:
+                low = middle
+        if best is None:
+            raise UsageError(
+                f"max-loss {max_loss:g}: no cut of these targets keeps the loss within {limit:.4f} "
+                f"(dense {reference.before.loss:.4f}); allow more, or give more data"
+            )
+        return best
+
+    def measure(self, ranks: Ranks) -> Moved:
+        """How far the model moves with its targets cut to these ranks."""
+        with self.bench.tried(ranks):
+            return self._reference().of(self.bench.model)
+
+    def _reference(self) -> Reference:
+        assert self.reference is not None
+        return self.reference
+
+    def _best(self, budget: int) -> Found:
+        """The candidate that moves the model least: uniform ranks, or water-filled ones with some floor."""
+        curves = self.bench.curves()
+        tries: dict[str, list[int | None]] = {"uniform": allocate.uniform(curves, budget)}
+        for floor in FLOORS:
+            ranks = allocate.waterfill(curves, budget, floor)
+            if ranks not in tries.values():
+                tries[f"waterfill, floor {floor:g}"] = ranks
+        candidates = []
+        for name, ranks in self.bench.track(list(tries.items()), "measuring", len(tries)):
+            moved = self.measure(ranks)
+            candidates.append(Candidate(name=name, divergence=moved.divergence, loss=moved.loss))
+        best = min(candidates, key=lambda candidate: candidate.divergence)
+        return Found(tries[best.name], candidates)
+
+    def _measured_curves(self) -> list[Curve]:
+        """Each target's divergence when it alone is cut, measured at a few ranks and fitted (LEMS, ICML 2026)."""
+        if self._measured is None:
+            spectral = self.bench.curves()
+            todo = list(enumerate(spectral))
+            losses = [
+                self._alone(index, curve) for index, curve in self.bench.track(todo, "measuring", len(todo))
+            ]
+            self._measured = choices.curves(self.bench.targets, self.bench.recipe.structure, losses)
+        return self._measured
+
+    def _alone(self, index: int, curve: Curve) -> Sequence[float]:
+        assert curve.errors is not None
+        shares = (allocate.largest_within(curve, share * curve.dense) for share in MEASURED_SHARES)
+        ranks = sorted({rank for rank in shares if rank is not None})
+        losses = []
+        for rank in ranks:
+            alone: list[int | None] = [None] * len(self.bench.targets)
+            alone[index] = rank
+            losses.append(self.measure(alone).divergence)
+        return allocate.fitted(curve.errors, ranks, losses) if ranks else curve.errors
+
+
+def allowed(reference: Reference, max_loss: float) -> float:
+    """The loss that a limit allows: relative to the dense model's, or itself where that is nothing."""
+    before = reference.before
+    return before.loss * (1 + max_loss) if before.loss > before.divergence else max_loss

@@ -1,0 +1,218 @@
+"""A model on the bench: what is worked out once, however many sizes are tried on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from eckart import allocate, calibrate, linalg, recipes
+from eckart.model import replacing
+from eckart.model.targets import weight_of
+from eckart.pipeline import choices
+from eckart.types import Curve, EckartError, Factors, Recipe, Target, TargetRecord, Track, silent
+
+Ranks = Sequence[int | None]
+
+
+class Workbench:
+    """A model, its targets and what was observed; its metrics, decompositions and curves, each made once.
+
+    Attributes:
+        model: dense at first; `install` cuts it, `restore` makes it dense again.
+        targets: those that may be cut, in the model's order.
+        fixed: parameters of the model that no target holds.
+
+    Args:
+        observed: moments, or `None` where the metric needs none.
+        track: shows progress.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        targets: Sequence[Target],
+        recipe: Recipe,
+        observed: calibrate.Observed | None,
+        track: Track = silent,
+    ) -> None:
+        self.model, self.recipe, self.observed, self.track = model, recipe, observed, track
+        self.targets = list(targets)
+        self.metric = recipes.find_metric(recipe.metric)
+        self.fixed = replacing.count_parameters(model) - self.size
+        self._solved: dict[str, linalg.Decomposition] = {}
+        self._right: tuple[str, linalg.Side] | None = None
+        self._dense: dict[str, Any] = {}
+
+    @property
+    def size(self) -> int:
+        """Parameters of all targets, dense."""
+        return sum(target.out_features * target.in_features for target in self.targets)
+
+    def sides(self, name: str) -> tuple[linalg.Side, linalg.Side]:
+        """The metric of a target: how errors weigh on its outputs, and on its inputs."""
+        return self.left(name), self._inputs(name)
+
+    def left(self, name: str) -> linalg.Side:
+        """The output side. The identity, too, for a target that the loss does not depend on."""
+        build = {
+            "identity": None,
+            "second-moment": linalg.Side.from_second_moment,
+            "fisher-rows": linalg.Side.from_fisher_rows,
+        }[self.metric.left]
+        if build is None or not self._has_gradient(name):
+            return linalg.Side()
+        assert self.observed is not None
+        return build(self.observed.gradients[name]).shrunk(self.metric.shrink)
+
+    def _inputs(self, name: str) -> linalg.Side:
+        build = {
+            "identity": None,
+            "mean-absolute": linalg.Side.from_mean_absolute,
+            "second-moment": linalg.Side.from_second_moment,
+        }[self.metric.right]
+        if build is None:
+            return linalg.Side()
+        assert self.observed is not None
+        space = self.observed.spaces[name]
+        # Targets come in the model's order, so those of one space come together: one side is enough.
+        if self._right is None or self._right[0] != space:
+            self._right = space, build(self.observed.moments[space])
+        return self._right[1]
+
+    def _has_gradient(self, name: str) -> bool:
+        moment = self.observed.gradients.get(name) if self.observed else None
+        if moment is None:
+            return False
+        sums = moment.fisher if self.metric.left == "fisher-rows" else moment.second
+        return sums is not None and bool((sums > 0).any())
+
+    def weight(self, name: str) -> Any:
+        """A target's dense weight `(out, in)`, whatever stands in its place now."""
+        return weight_of(self._dense.get(name) or self.model.get_submodule(name))
+
+    def decomposition(self, target: Target) -> linalg.Decomposition:
+        """Of the dense weight in the recipe's metric, up to the largest rank that pays."""
+        if target.name not in self._solved:
+            largest = linalg.largest_paying_rank(
+                self.recipe.structure, target.out_features, target.in_features
+            )
+            self._solved[target.name] = self._decompose(target, largest)
+        return self._solved[target.name]
+
+    def _decompose(self, target: Target, rank: int) -> linalg.Decomposition:
+        try:
+            return linalg.decompose(self.weight(target.name), *self.sides(target.name)).truncated(rank)
+        except (ValueError, RuntimeError) as error:
+            raise EckartError(f"{target.name} could not be decomposed: {error}") from error
+
+    def curves(self) -> list[Curve]:
+        """What each target costs and loses at each rank, in units that compare between targets."""
+        todo = self.track(self.targets, "decomposing", len(self.targets))
+        return choices.curves(self.targets, self.recipe.structure, [self._errors(target) for target in todo])
+
+    def costs(self) -> list[Curve]:
+        """What each target costs at each rank."""
+        return choices.curves(self.targets, self.recipe.structure)
+
+    def _errors(self, target: Target) -> np.ndarray:
+        tail = self.decomposition(target).spectrum.tail
+        if not self.metric.in_loss_units:
+            # Energies of different targets are in different units; their shares compare.
+            return tail / (tail[0] or 1.0)
+        return tail if self._has_gradient(target.name) else np.zeros_like(tail)
+
+    @contextmanager
+    def tried(self, ranks: Ranks) -> Iterator[None]:
+        """The model as if its targets were cut: weights of lower rank in the dense modules, and back again."""
+        todo = [(target, rank) for target, rank in zip(self.targets, ranks, strict=True) if rank is not None]
+        weights = (
+            (target.name, linalg.reconstruct(Factors("lowrank", *self._pair(target, rank))))
+            for target, rank in todo
+        )
+        with replacing.stand_ins(self.model, weights):
+            yield
+
+    def _pair(self, target: Target, rank: int) -> tuple[Any, Any]:
+        return self.decomposition(target).factors(self.weight(target.name), rank)
+
+    def install(self, ranks: Ranks, keep_dense: bool = False) -> list[TargetRecord]:
+        """Cut the targets to these ranks, `None` for dense: factors in the modules' places.
+
+        Args:
+            keep_dense: so that `restore` is possible; takes the memory of the dense weights.
+        """
+        todo = list(zip(self.targets, ranks, strict=True))
+        records = []
+        for target, rank in self.track(todo, "factorizing", len(todo)):
+            weight, sides = self.weight(target.name).clone(), self.sides(target.name)
+            solved = None if rank is None else self.decomposition(target)
+            records.append(self.place(target, rank, weight, solved, sides, keep_dense))
+            if not keep_dense:
+                self._solved.pop(target.name, None)
+        return records
+
+    def place(
+        self,
+        target: Target,
+        rank: int | None,
+        weight: Any,
+        solved: linalg.Decomposition | None,
+        sides: tuple[linalg.Side, linalg.Side],
+        keep_dense: bool,
+    ) -> TargetRecord:
+        """Put `weight` at `rank`, in the recipe's structure, in the place of a target's dense module.
+
+        Args:
+            rank: `None` leaves the module as it is.
+            weight: what the factors stand for: the dense weight, or what a refit made of it.
+            solved: its decomposition.
+            sides: the metric that errors are reported in.
+        """
+        dense = linalg.parameters("dense", target.out_features, target.in_features, 0)
+        shape = {"name": target.name, "out_features": target.out_features, "in_features": target.in_features}
+        if rank is None or solved is None:
+            return TargetRecord(
+                **shape,  # type: ignore[arg-type]
+                structure="dense",
+                rank=None,
+                parameters_before=dense,
+                parameters_after=dense,
+                predicted_error=0.0,
+                measured_error=0.0,
+            )
+        factors = linalg.factorize(self.recipe.structure, *solved.factors(weight, rank))
+        self._keep(target, keep_dense)
+        saved = replacing.replace(self.model, target.name, factors)
+        return TargetRecord(
+            **shape,  # type: ignore[arg-type]
+            structure=factors.structure,
+            rank=rank,
+            parameters_before=dense,
+            parameters_after=saved.U.numel() + saved.V.numel(),
+            predicted_error=solved.predicted_error(rank),
+            measured_error=linalg.relative_error(weight, linalg.reconstruct(saved), *sides),
+        )
+
+    def reweigh(self, target: Target, weight: Any, keep_dense: bool) -> None:
+        """Give a target that stays dense another weight."""
+        self._keep(target, keep_dense)
+        replacing.reweigh(self.model, target.name, weight)
+
+    def _keep(self, target: Target, keep_dense: bool) -> None:
+        if keep_dense:
+            self._dense.setdefault(target.name, self.model.get_submodule(target.name))
+
+    def restore(self) -> None:
+        """Make the model dense again, where `install` kept what was there."""
+        for name, module in self._dense.items():
+            replacing.put(self.model, name, module)
+        self._dense.clear()
+
+
+def allocated(bench: Workbench, allocation: str, budget: int) -> list[int | None]:
+    """Ranks by one allocator, from the spectra where it needs them."""
+    needs_errors = allocation in allocate.NEEDS_ERRORS
+    return allocate.ALLOCATORS[allocation](bench.curves() if needs_errors else bench.costs(), budget)
