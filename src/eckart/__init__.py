@@ -15,13 +15,14 @@ from eckart.types import EckartError, UsageError
 
 if TYPE_CHECKING:
     from eckart.model.portable import LowRankLinear, PivotedLinear
-    from eckart.pipeline import compress, evaluate, plan, verify
+    from eckart.pipeline import compare, compress, evaluate, plan, verify
 
 __all__ = [
     "EckartError",
     "LowRankLinear",
     "PivotedLinear",
     "UsageError",
+    "compare",
     "compress",
     "evaluate",
     "plan",

@@ -32,7 +32,7 @@ def read_texts(source: str, *, lines: bool = False, split: str = "train") -> lis
     Raises:
         UsageError: no such file, an unknown kind, a broken line (its number is named), or no texts.
     """
-    if source.partition("-")[0] == "pocket" and not Path(source).exists():
+    if is_built_in(source):
         return _pocket(source, split)
     path = Path(source)
     if not path.is_file():
@@ -50,6 +50,11 @@ def read_texts(source: str, *, lines: bool = False, split: str = "train") -> lis
     if not texts:
         raise UsageError(f"{source} is empty: it has no text")
     return texts
+
+
+def is_built_in(source: str) -> bool:
+    """Whether a name stands for data that Eckart makes itself, which have splits, and not for a file."""
+    return source.partition("-")[0] == "pocket" and not Path(source).exists()
 
 
 def read_pairs(source: str) -> list[tuple[float, str, str]]:

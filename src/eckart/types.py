@@ -270,10 +270,10 @@ class ComparisonRow(BaseModel):
     """One model of a comparison: what it is, how well it does the task, and what it cost to make.
 
     Attributes:
-        method: `dense`, or a row of the catalogue, with values on the axes after colons where they differ from
-            the row's.
+        method: `dense`, or a row of the catalogue, with values on the axes after colons where they differ
+            from the row's.
         keep: as asked for; counted over the whole model or over the targets, as `of` says.
-        parameters, targets_parameters: counted from the modules: of the whole model, and of the targets alone.
+        parameters, targets_parameters: counted from the modules, of the whole model and of the targets alone.
         metric: what `value` is.
         loss: nats a token, where the task has one.
         seconds: from a loaded dense model to this one: calibrating, decomposing and cutting, and not the

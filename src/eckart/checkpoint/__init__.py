@@ -4,7 +4,7 @@ The only room that reads or writes safetensors files itself.
 """
 
 from eckart.checkpoint.reading import Checkpoint, Stored, open_checkpoint, sha256
-from eckart.checkpoint.writing import appearing, copy_companions, refuse_existing, refuse_full
+from eckart.checkpoint.writing import appearing, copy_companions, refuse_existing, refuse_full, replace_file
 
 __all__ = [
     "Checkpoint",
@@ -14,5 +14,6 @@ __all__ = [
     "open_checkpoint",
     "refuse_existing",
     "refuse_full",
+    "replace_file",
     "sha256",
 ]

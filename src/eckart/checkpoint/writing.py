@@ -80,6 +80,23 @@ def appearing(out: Path) -> Iterator[Path]:
                 folder.rmdir()
 
 
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: until all of it is on the disk, what was there stays.
+
+    Raises:
+        EckartError: it cannot be written, on a full disk say; what was there is as it was.
+    """
+    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        _to_disk(temporary)
+        temporary.replace(path)
+    except OSError as error:
+        raise EckartError(f"{path} could not be written ({error.strerror or error})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def copy_companions(source: Path, destination: Path) -> None:
     """Copy what a model folder holds beside its weights (tokenizer, pooling, licence), never code.
 

@@ -18,6 +18,7 @@ import typer
 from rich.table import Table
 
 from eckart import recipes
+from eckart.cli.comparing import compare
 from eckart.cli.ending import INTERRUPTS, Interrupted, errors, explained, interrupt
 from eckart.cli.options import (
     Allocate,
@@ -283,6 +284,9 @@ def evaluate(
         for name, skill in score.details.get("skills", {}).items():
             say(f"  {name}: {skill['metric']} {skill['value']:.4f}")
         print_json(as_json, answer)
+
+
+app.command()(compare)
 
 
 @app.command()

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from eckart.cli.saying import say
+from eckart.types import UsageError
 
 
 def filled(parameter: typer.CallbackParam, value: str | None) -> str | None:
@@ -85,6 +86,26 @@ Data = Annotated[
 MaxLength = Annotated[int, typer.Option("--max-length", help="Tokens in a window at most.")]
 Device = Annotated[str, typer.Option("--device", help="Where to run: cpu, cuda, cuda:1.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="Load weights in: auto, float32, bfloat16, float16.")]
+Methods = Annotated[
+    str | None,
+    typer.Option(
+        "--methods",
+        help="Rows of the catalogue, by comma, with other axes after colons: svd,kfac:pivoted; default all.",
+        callback=filled,
+    ),
+]
+Keeps = Annotated[
+    str,
+    typer.Option("--keep", help="Sizes, by comma: parameters after / parameters before.", callback=filled),
+]
+Test = Annotated[
+    str | None,
+    typer.Option(
+        "--test",
+        help="What the task reads; without it, texts that are held out of --data.",
+        callback=filled,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -92,3 +113,18 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 def split(names: str | None) -> list[str] | None:
     """The names in a list by commas."""
     return None if names is None else [name.strip() for name in names.split(",") if name.strip()]
+
+
+def numbers(option: str, names: str) -> list[float]:
+    """The numbers in a list by commas.
+
+    Raises:
+        UsageError: one of them is none.
+    """
+    found = []
+    for name in split(names) or []:
+        try:
+            found.append(float(name))
+        except ValueError:
+            raise UsageError(f"{option} {name}: not a number") from None
+    return found

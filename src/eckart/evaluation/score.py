@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+LOWER_IS_BETTER = frozenset({"perplexity"})
+
 
 @dataclass(frozen=True)
 class Score:
@@ -13,7 +15,7 @@ class Score:
     Attributes:
         task: as asked for.
         metric: what `value` is.
-        value: the number; `better` says which way is good.
+        value: the number; `lower_is_better` says of a metric which way is good.
         details: more numbers, by name.
     """
 
@@ -24,3 +26,8 @@ class Score:
 
     def as_json(self) -> dict[str, Any]:
         return {"task": self.task, "metric": self.metric, "value": self.value, **self.details}
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether a small value of the metric is a good one; of shares and correlations it is not."""
+    return metric in LOWER_IS_BETTER

@@ -1,9 +1,21 @@
 """The jobs, from end to end. This room knows everyone and computes nothing."""
 
+from eckart.pipeline.compare import compare
 from eckart.pipeline.compress import compress
 from eckart.pipeline.demo import demo
 from eckart.pipeline.evaluate import TASKS, evaluate
 from eckart.pipeline.plan import Plan, PlannedTarget, plan
 from eckart.pipeline.verify import Verdict, verify
 
-__all__ = ["TASKS", "Plan", "PlannedTarget", "Verdict", "compress", "demo", "evaluate", "plan", "verify"]
+__all__ = [
+    "TASKS",
+    "Plan",
+    "PlannedTarget",
+    "Verdict",
+    "compare",
+    "compress",
+    "demo",
+    "evaluate",
+    "plan",
+    "verify",
+]

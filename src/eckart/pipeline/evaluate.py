@@ -61,22 +61,22 @@ def evaluate(
         folder = loading.find_model(model)
         config = loading.load_config(folder)
         checkpoint.open_checkpoint(folder)
-        material = _read(task, data, loading.generates(config))
+        material = read_material(task, data, loading.generates(config))
         tokenizer = loading.load_tokenizer(folder)
         model = loading.load_model(folder, device, dtype)
     else:
-        material = _read(task, data, bool(model.can_generate()))
+        material = read_material(task, data, bool(model.can_generate()))
     if tokenizer is None:
         raise UsageError("a loaded model needs its tokenizer too: pass tokenizer=")
     training = model.training
     model.eval()
     try:
-        return _measure(model, tokenizer, task, material[:limit], limit, max_length, track)
+        return measure(model, tokenizer, task, material[:limit], limit, max_length, track)
     finally:
         model.train(training)
 
 
-def _measure(
+def measure(
     model: Any,
     tokenizer: Any,
     task: str,
@@ -85,6 +85,7 @@ def _measure(
     max_length: int,
     track: Track,
 ) -> Score:
+    """Measure a loaded model, in evaluation mode, on `material`, which pocket tasks bring themselves."""
     if task == "perplexity":
         return tasks.perplexity(model, tokenizer, material, max_length, track)
     if task == "stsb":
@@ -100,7 +101,8 @@ def _measure(
     return Score("pocket", "mean of exact_match and pass@1", sum(right) / len(right), {"skills": details})
 
 
-def _read(task: str, data: str | None, generates: bool) -> list[Any]:
+def read_material(task: str, data: str | None, generates: bool) -> list[Any]:
+    """What a task reads: sentence pairs, texts, or nothing for a task that brings its own."""
     if data is None or task not in ("perplexity", "stsb"):
         return []
     return read_pairs(data) if task == "stsb" else read_texts(data, lines=not generates, split="test")

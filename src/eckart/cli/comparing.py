@@ -1,0 +1,138 @@
+"""`eckart compare`: many methods in one table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from eckart.cli.ending import errors
+from eckart.cli.options import (
+    Data,
+    Debug,
+    Device,
+    Dtype,
+    Json,
+    Keeps,
+    Layers,
+    MaxLength,
+    Methods,
+    Model,
+    Of,
+    Targets,
+    Test,
+    filled,
+    numbers,
+    split,
+)
+from eckart.cli.saying import console, print_json, say, show_notes, track
+from eckart.types import MAX_LENGTH, SAMPLES, Comparison, ComparisonRow
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def compare(
+    model: Model,
+    keep: Keeps,
+    out: Annotated[
+        str,
+        typer.Option(
+            "--out", "-o", help="Folder for the results; one that was begun is gone on with.", callback=filled
+        ),
+    ],
+    methods: Methods = None,
+    data: Data = None,
+    task: Annotated[
+        str | None,
+        typer.Option("--task", help="As for evaluate; default perplexity, or stsb for an encoder."),
+    ] = None,
+    test: Test = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", help="Texts, pairs or samples of the task to use at most.")
+    ] = None,
+    of: Of = "model",
+    targets: Targets = None,
+    layers: Layers = None,
+    samples: Annotated[int, typer.Option("--samples", help="Windows of the data to use at most.")] = SAMPLES,
+    max_length: MaxLength = MAX_LENGTH,
+    device: Device = "cpu",
+    dtype: Dtype = "auto",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Many methods, the same sizes, one protocol: a table, a plot, and what each took."""
+    with errors(debug):
+        from eckart import pipeline
+
+        made = pipeline.compare(
+            model,
+            out,
+            keep=numbers("--keep", keep),
+            methods=split(methods),
+            data=data,
+            task=task,
+            test=test,
+            limit=limit,
+            of=of,
+            targets=split(targets),
+            layers=layers,
+            samples=samples,
+            max_length=max_length,
+            device=device,
+            dtype=dtype,
+            debug=debug,
+            track=track,
+            on_row=_say_row,
+        )
+        _show(made)
+        show_notes(made.notes)
+        print_json(
+            as_json, {"out": made.out, "rows": [row.model_dump() for row in made.rows], "notes": made.notes}
+        )
+        if any(row.error for row in made.rows):
+            raise typer.Exit(1)
+
+
+def _say_row(row: ComparisonRow) -> None:
+    """A line as soon as a row is there."""
+    if row.error is not None:
+        say(f"{row.method} at {row.keep:g}: failed")
+        return
+    assert row.seconds is not None
+    assert row.peak_memory_bytes is not None
+    say(
+        f"{row.method} at {row.keep:g}: {row.metric} {row.value:.4f}; {row.seconds:.1f} s, "
+        f"{row.peak_memory_bytes / 1e9:.2f} GB at the peak"
+    )
+
+
+def _show(made: Comparison) -> None:
+    """Methods down, sizes across, the best of each size marked."""
+    dense, *rows = made.rows
+    keeps = sorted({row.keep for row in rows}, reverse=True)
+    best = {keep: _best([row for row in rows if row.keep == keep], made.lower_is_better) for keep in keeps}
+    table = Table("method", *(f"keep {keep:g}" for keep in keeps))
+    found = {(row.method, row.keep): row for row in rows}
+    for method in dict.fromkeys(row.method for row in rows):
+        cells = [_cell(found.get((method, keep)), best[keep]) for keep in keeps]
+        table.add_row(method, *cells)
+    better = "lower" if made.lower_is_better else "higher"
+    say(f"{made.out}: {dense.metric}, {better} is better; dense {dense.value:.4f}; * the best at its size")
+    console.print(table)
+
+
+def _best(rows: Sequence[ComparisonRow], lower_is_better: bool) -> float | None:
+    values = [row.value for row in rows if row.value is not None]
+    if not values:
+        return None
+    return min(values) if lower_is_better else max(values)
+
+
+def _cell(row: ComparisonRow | None, best: float | None) -> str:
+    if row is None:
+        return ""
+    if row.value is None:
+        return "failed"
+    return f"{row.value:.4f}{' *' if row.value == best else ''}"

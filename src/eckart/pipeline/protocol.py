@@ -1,0 +1,250 @@
+"""What the rows of a comparison have in common, and the folder that holds both."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Sequence
+from io import StringIO
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from eckart import checkpoint
+from eckart.data import is_built_in
+from eckart.model import loading
+from eckart.types import ComparisonRow, EckartError, Recipe, Text, UsageError
+
+PROTOCOL = "compare.json"
+RESULTS = "results.csv"
+COLUMNS = tuple(ComparisonRow.model_fields)
+DENSE = "dense"
+"""The method of the row that every other is measured against."""
+HELD_OUT = 8
+"""One text in so many is held out of a file that serves for calibration and task alike."""
+AXES = ("metric", "structure", "allocation", "recovery")
+
+
+class Protocol(BaseModel):
+    """What must be equal for two rows to be compared. Contents are hashed: a file may be moved."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str
+    of: Literal["model", "targets"]
+    targets: list[str] | None
+    layers: str | None
+    data: str | None
+    samples: int
+    max_length: int
+    task: str
+    test: str | None
+    limit: int | None
+    device: str
+    dtype: str
+    eckart: str
+    torch: str
+    transformers: str
+
+
+class Kept(BaseModel):
+    """`compare.json`: the protocol, what it was applied to, and what a reader should know.
+
+    Attributes:
+        source, data, test: names, for people; the protocol holds the hashes.
+        methods: the axes of each method.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    format_version: Literal[1] = 1
+    source: str
+    data: str | None
+    test: str | None
+    protocol: Protocol
+    methods: dict[str, dict[str, str]]
+    keeps: list[float]
+    notes: list[str] = Field(default_factory=list)
+
+
+class Request(BaseModel):
+    """What the process of one method is told.
+
+    Attributes:
+        model: a folder.
+        recipe: at the largest of the sizes; `None` measures the dense model.
+        keeps: descending.
+        of, targets, layers: as for `compress`.
+        data: what methods calibrate on.
+        test: what the task reads.
+        held_out: instead of `test`, every eighth text of `data`, which nothing is calibrated on.
+    """
+
+    model: str
+    method: str
+    recipe: Recipe | None
+    keeps: list[float]
+    of: Literal["model", "targets"]
+    targets: list[str] | None
+    layers: str | None
+    data: str | None
+    test: str | None
+    held_out: bool
+    max_length: int
+    task: str
+    limit: int | None
+    device: str
+    dtype: str
+    debug: bool = False
+
+
+class ComparisonFolder:
+    """A folder that holds a comparison, or will; nothing is written before the first row.
+
+    Attributes:
+        out: where it is.
+        kept: what `compare.json` says.
+        rows: what `results.csv` says, the dense model first.
+
+    Raises:
+        UsageError: something else is there, or a comparison under another protocol.
+        EckartError: what is there is damaged.
+    """
+
+    def __init__(self, out: Path, asked: Kept) -> None:
+        self.out, self.kept, self.rows = out, asked, []
+        found = _read(out)
+        if found is None:
+            return
+        _refuse_another(out, found, asked)
+        self.kept = found.model_copy(
+            update={
+                "methods": found.methods | asked.methods,
+                "keeps": list(dict.fromkeys([*found.keeps, *asked.keeps])),
+                "notes": list(dict.fromkeys([*found.notes, *asked.notes])),
+            }
+        )
+        self.rows = _read_rows(out / RESULTS)
+        if strange := {row.method for row in self.rows} - {DENSE, *self.kept.methods}:
+            raise EckartError(f"{out} is damaged: {RESULTS} has {strange.pop()}, and {PROTOCOL} has not")
+
+    def missing(self, method: str, keeps: Sequence[float]) -> list[float]:
+        """The sizes that have no row yet, or one that failed, descending."""
+        done = {(row.method, row.keep) for row in self.rows if row.error is None}
+        return sorted((keep for keep in keeps if (method, keep) not in done), reverse=True)
+
+    def note(self, text: str) -> None:
+        """Something that a reader of the rows should know, once."""
+        if text not in self.kept.notes:
+            self.kept.notes.append(text)
+
+    def add(self, row: ComparisonRow) -> None:
+        """Put a row in its place, instead of one that failed, and write the folder."""
+        order = [DENSE, *self.kept.methods]
+        others = [known for known in self.rows if (known.method, known.keep) != (row.method, row.keep)]
+        self.rows = sorted(
+            [*others, row],
+            key=lambda each: (order.index(each.method), -each.keep),
+        )
+        self.write()
+
+    def write(self) -> None:
+        """Write both files, each whole."""
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise EckartError(f"{self.out} could not be made ({error.strerror or error})") from error
+        text = StringIO()
+        table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        table.writeheader()
+        table.writerows(row.model_dump() for row in self.rows)
+        checkpoint.replace_file(self.out / PROTOCOL, (self.kept.model_dump_json(indent=1) + "\n").encode())
+        checkpoint.replace_file(self.out / RESULTS, text.getvalue().encode())
+
+
+def model_digest(folder: Path) -> str:
+    """A hash of a model's config, weights and tokenizer; not of where it lies."""
+    names = ["config.json", *loading.TOKENIZER_FILES]
+    files = [folder / name for name in names if (folder / name).is_file()]
+    files += checkpoint.open_checkpoint(folder).files
+    digests = [f"{path.name} {checkpoint.sha256(path)}\n" for path in files]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def data_digest(source: str | None) -> str | None:
+    """A hash of a file's content, or the name of data that Eckart makes itself."""
+    return source if source is None or is_built_in(source) else checkpoint.sha256(Path(source))
+
+
+def split_texts(texts: list[Text]) -> tuple[list[Text], list[Text]]:
+    """Texts to calibrate on, and every eighth, which is held out."""
+    kept = [text for index, text in enumerate(texts) if index % HELD_OUT != HELD_OUT - 1]
+    return kept, texts[HELD_OUT - 1 :: HELD_OUT]
+
+
+def axes(recipe: Recipe) -> dict[str, str]:
+    """The recipe's choice on each axis."""
+    return {axis: getattr(recipe, axis) for axis in AXES}
+
+
+def _read(out: Path) -> Kept | None:
+    """What `compare.json` holds, `None` where there is nothing yet."""
+    path = out / PROTOCOL
+    if path.is_file():
+        try:
+            return Kept.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise EckartError(f"{path} is damaged: {error.errors()[0]['msg']}; give another folder") from None
+    if not out.is_dir():
+        checkpoint.refuse_existing(out)
+        return None
+    # An own file that was not finished begins with a dot.
+    if others := sorted(path.name for path in out.iterdir() if not path.name.startswith(".")):
+        raise UsageError(
+            f"{out} exists already and holds something else ({others[0]}); give another output folder"
+        )
+    return None
+
+
+def _read_rows(path: Path) -> list[ComparisonRow]:
+    if not path.is_file():
+        return []
+    try:
+        table = csv.DictReader(StringIO(path.read_text(encoding="utf-8")), strict=True)
+        rows = [
+            ComparisonRow.model_validate({name: value or None for name, value in row.items()})
+            for row in table
+        ]
+    except (ValidationError, csv.Error, UnicodeDecodeError) as error:
+        raise EckartError(f"{path} is damaged: {str(error).splitlines()[0]}; give another folder") from None
+    return rows
+
+
+def _refuse_another(out: Path, found: Kept, asked: Kept) -> None:
+    """Raises UsageError where rows of the one could not stand beside rows of the other."""
+    apart = []
+    for name in Protocol.model_fields:
+        there, here = getattr(found.protocol, name), getattr(asked.protocol, name)
+        if there == here:
+            continue
+        if name in ("model", "data", "test"):
+            there, here = (getattr(kept, "source" if name == "model" else name) for kept in (found, asked))
+            there, here = there or "none", here or "none"
+            if there == here:
+                apart.append(f"{name} ({here} has changed)")
+                continue
+        apart.append(f"{name} ({_word(there)} there, {_word(here)} here)")
+    for name, there in found.methods.items():
+        if (here := asked.methods.get(name, there)) != there:
+            apart.append(f"method {name} ({_word(there)} there, {_word(here)} here)")
+    if apart:
+        raise UsageError(
+            f"{out} holds a comparison under another protocol: {', '.join(apart)}; give another output folder"
+        )
+
+
+def _word(value: object) -> str:
+    if isinstance(value, dict):
+        return ":".join(map(str, value.values()))
+    return "none" if value is None else ",".join(value) if isinstance(value, list) else str(value)
