@@ -103,15 +103,11 @@ class _Watch:
                 else:
                     self._differentiate(batch, loss, number)
         self._check()
-        for sum_ in (*self.inputs, *self.outputs):
-            mirror(sum_.moment)
-        return Observed(
-            spaces=self.spaces,
-            moments={sum_.space: sum_.moment for sum_ in self.inputs if sum_.moment.tokens},
-            tokens=tokens,
-            gradients={sum_.name: sum_.moment for sum_ in self.outputs if sum_.moment.tokens},
-            kinds=self.kinds,
-        )
+        moments = {read.space: read.moment for read in self.inputs if read.moment.tokens}
+        gradients = {written.name: written.moment for written in self.outputs if written.moment.tokens}
+        for moment in (*moments.values(), *gradients.values()):
+            mirror(moment)
+        return Observed(self.spaces, moments, tokens, gradients, self.kinds)
 
     @contextmanager
     def _hooked(self) -> Iterator[None]:

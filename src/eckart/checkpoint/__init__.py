@@ -4,16 +4,19 @@ The only room that reads or writes safetensors files itself.
 """
 
 from eckart.checkpoint.reading import Checkpoint, Stored, open_checkpoint, sha256
-from eckart.checkpoint.writing import appearing, copy_companions, refuse_existing, refuse_full, replace_file
+from eckart.checkpoint.tensors import digest, read_tensors, write_tensors
+from eckart.checkpoint.writing import appearing, copy_companions, refuse_existing, refuse_full
 
 __all__ = [
     "Checkpoint",
     "Stored",
     "appearing",
     "copy_companions",
+    "digest",
     "open_checkpoint",
+    "read_tensors",
     "refuse_existing",
     "refuse_full",
-    "replace_file",
     "sha256",
+    "write_tensors",
 ]

@@ -1,0 +1,238 @@
+"""Moments of a model on data: found in the cache, or watched and put there.
+
+A cache that is wrong is worse than none. So the key holds everything that the moments depend on, by its
+bytes rather than its name: the weights, the config, the tokens of every window, the targets, what is summed,
+what is differentiated, the code that does it and the libraries under it. What is damaged is made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from eckart import calibrate, checkpoint
+from eckart.calibrate import GRADIENT_KINDS, INPUT_KINDS, TEMPERATURE, Observed
+from eckart.model import text
+from eckart.types import EckartError, Track, UsageError, silent
+
+CACHE = "ECKART_CACHE"
+CACHE_BYTES = 4 << 30
+"""Moments of all models together on disk at most; those used longest ago go first."""
+
+BACKWARD_TOKENS = 2048
+"""Tokens in a batch that is differentiated: what a backward pass needs is kept for all of them."""
+
+
+def cache_dir() -> Path:
+    """`$ECKART_CACHE`, or `~/.cache/eckart`.
+
+    Raises:
+        RuntimeError: there is no home.
+    """
+    given = os.environ.get(CACHE)
+    return Path(given).expanduser() if given else Path.home() / ".cache" / "eckart"
+
+
+def observe(
+    model: Any,
+    tokenizer: Any,
+    windows: Sequence[text.Window],
+    names: Sequence[str],
+    kinds: frozenset[str],
+    *,
+    labels: str = "sampled",
+    temperature: float = TEMPERATURE,
+    seed: int = 0,
+    folder: Path | None = None,
+    cache: bool = True,
+    gradient_windows: int | None = None,
+    track: Track = silent,
+) -> Observed:
+    """What the named targets read on the windows, and what a loss says back to them.
+
+    Args:
+        windows: each counts once for the inputs.
+        kinds: which sums, as `calibrate.watch` names them.
+        labels, temperature, seed: the loss, as in `calibrate.losses.loss_for`.
+        folder: where the model was loaded from, if it is as it was loaded: its files tell it from others.
+            Without it the tensors in memory do.
+        cache: whether to look for the moments on disk, and to put them there.
+        gradient_windows: how many windows are differentiated, evenly spread; default all.
+
+    Raises:
+        UsageError: labels of the data for a model that predicts none of its tokens.
+        EckartError: a target reads or gets something that is not finite, or in an unknown shape.
+    """
+    generates = text.is_causal(model) or text.is_encoder_decoder(model)
+    if kinds & GRADIENT_KINDS and labels == "data" and not generates:
+        raise UsageError(
+            f"{type(model).__name__} predicts none of its data's tokens, "
+            "so they are no labels for it: sample them"
+        )
+    loss = calibrate.loss_for(labels, temperature, seed) if kinds & GRADIENT_KINDS else None
+    asked = _spread(len(windows), gradient_windows if loss else None)
+    job = _Job(model, tokenizer, windows, names, kinds, loss, asked, track)
+    place = _place(_key(job, folder, [labels, temperature, seed])) if cache else None
+    if place is None:
+        return job.run()
+    found = _find(place, model.device)
+    if found is None:
+        found = job.run()
+        _keep(place, found)
+    return found
+
+
+@dataclass
+class _Job:
+    """Everything that a run needs. `asked` are indices: the windows that are differentiated, if any are."""
+
+    model: Any
+    tokenizer: Any
+    windows: Sequence[text.Window]
+    names: Sequence[str]
+    kinds: frozenset[str]
+    loss: calibrate.Loss | None
+    asked: list[int]
+    track: Track
+
+    def run(self) -> Observed:
+        try:
+            return self._run()
+        except calibrate.PaddingUnknownError:
+            return self._run(alone=True)
+
+    def _run(self, alone: bool = False) -> Observed:
+        asked = set(self.asked)
+        first = [window for at, window in enumerate(self.windows) if at in asked]
+        rest = [window for at, window in enumerate(self.windows) if at not in asked]
+        at_once = BACKWARD_TOKENS if self.loss else None
+        seen = calibrate.watch(
+            self.model,
+            self.names,
+            self._batches(first, at_once, alone),
+            self.kinds,
+            self.track,
+            loss=self.loss,
+        )
+        inputs = self.kinds & INPUT_KINDS
+        if not rest or not inputs:
+            return seen
+        more = calibrate.watch(
+            self.model, self.names, self._batches(rest, None, alone), inputs, self.track, spaces=seen.spaces
+        )
+        both = calibrate.merge([replace(seen, gradients={}, kinds=inputs), more])
+        return replace(both, gradients=seen.gradients, kinds=self.kinds)
+
+    def _batches(self, windows: Sequence[text.Window], tokens: int | None, alone: bool) -> list[text.Batch]:
+        """Batches of as many tokens, or of as many as is usual; or a window at a time, so without padding."""
+        size = {"batch_tokens": 1} if alone else {"batch_tokens": tokens} if tokens else {}
+        return text.batches(self.model, self.tokenizer, windows, **size)
+
+
+def _spread(count: int, wanted: int | None) -> list[int]:
+    """Indices of so many windows, evenly over all; at least one."""
+    wanted = count if wanted is None else min(count, max(1, wanted))
+    return [at * count // wanted for at in range(wanted)]
+
+
+def _key(job: _Job, folder: Path | None, loss: list[Any]) -> str:
+    model = job.model
+    whole = {
+        "code": _files([*Path(calibrate.__file__).parent.glob("*.py"), Path(text.__file__)]),
+        "versions": {name: version(name) for name in ("eckart", "torch", "transformers")},
+        "model": _weights(model) if folder is None else _files(_model_files(folder)),
+        "runs": [str(model.dtype), model.device.type, getattr(model.config, "_attn_implementation", None)],
+        # What a tokenizer does, and how long a window may be, is in the windows.
+        "windows": _sha256([window.ids, window.labels] for window in job.windows),
+        "padding": text.padding_id(job.tokenizer),
+        "batches": [BACKWARD_TOKENS, text.batches.__defaults__],
+        "names": list(job.names),
+        "kinds": sorted(job.kinds),
+        "loss": [*loss, job.asked] if job.loss else None,
+    }
+    return _sha256([whole])
+
+
+def _sha256(rows: Iterable[Any]) -> str:
+    whole = hashlib.sha256()
+    for row in rows:
+        whole.update(json.dumps(row, sort_keys=True).encode() + b"\n")
+    return whole.hexdigest()
+
+
+def _model_files(folder: Path) -> list[Path]:
+    return [*checkpoint.open_checkpoint(folder).files, folder / "config.json"]
+
+
+def _files(paths: Sequence[Path]) -> dict[str, str]:
+    with ThreadPoolExecutor() as pool:
+        return dict(zip([path.name for path in paths], pool.map(checkpoint.sha256, paths), strict=True))
+
+
+def _weights(model: Any) -> list[Any]:
+    config = {
+        name: value
+        for name, value in model.config.to_dict().items()
+        if name not in ("_name_or_path", "transformers_version")
+    }
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    return [type(model).__name__, json.dumps(config, sort_keys=True, default=str), checkpoint.digest(tensors)]
+
+
+def _place(key: str) -> Path | None:
+    try:
+        return cache_dir() / "moments" / f"{key}.safetensors"
+    except RuntimeError:
+        return None
+
+
+def _find(place: Path, device: Any) -> Observed | None:
+    """What is in the cache, if it is whole and what its name says."""
+    try:
+        tensors, words = checkpoint.read_tensors(place)
+        if words["key"] != place.stem:
+            return None
+        found = calibrate.unpack(tensors, words["observed"], device)
+    except (EckartError, OSError, ValueError, KeyError, TypeError):
+        return None
+    with suppress(OSError):
+        os.utime(place)
+    return found
+
+
+def _keep(place: Path, observed: Observed) -> None:
+    """Put it in the cache, if it is not too large and the cache can be written."""
+    tensors, words = calibrate.pack(observed)
+    needed = sum(tensor.nbytes for tensor in tensors.values())
+    if needed > CACHE_BYTES:
+        return
+    with suppress(EckartError, OSError):
+        _make_room(place.parent, CACHE_BYTES - needed)
+        checkpoint.write_tensors(place, tensors, {"key": place.stem, "observed": words})
+
+
+def _make_room(folder: Path, limit: int) -> None:
+    """Remove what was used longest ago, until no more than `limit` bytes are left.
+
+    What a run that was killed left half written has the same suffix, and so it goes too.
+    """
+    found = []
+    for path in folder.glob("*.safetensors"):
+        with suppress(OSError):
+            state = path.lstat()
+            found.append((state.st_mtime_ns, state.st_size, path))
+    total = sum(size for _, size, _ in found)
+    for _, size, path in sorted(found):
+        if total <= limit:
+            break
+        with suppress(OSError):
+            path.unlink()
+            total -= size
