@@ -5,7 +5,7 @@ The only room that reads or writes safetensors files itself.
 
 from eckart.checkpoint.reading import Checkpoint, Stored, open_checkpoint, sha256
 from eckart.checkpoint.tensors import digest, read_tensors, write_tensors
-from eckart.checkpoint.writing import appearing, copy_companions, refuse_existing, refuse_full
+from eckart.checkpoint.writing import appearing, copy_companions, refuse_existing, refuse_full, replace_file
 
 __all__ = [
     "Checkpoint",
@@ -17,6 +17,7 @@ __all__ = [
     "read_tensors",
     "refuse_existing",
     "refuse_full",
+    "replace_file",
     "sha256",
     "write_tensors",
 ]
