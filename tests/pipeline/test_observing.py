@@ -18,7 +18,6 @@ from eckart.model.targets import find_targets
 from eckart.model.text import Window, batches, windows
 from eckart.pipeline import observing
 from eckart.pipeline.observing import observe
-from eckart.types import UsageError
 
 ALL = frozenset({"second", "absolute", "gradient", "fisher"})
 INPUTS = frozenset({"second", "absolute"})
@@ -325,12 +324,12 @@ def test_windows_are_run_alone_where_padding_is_unknown(llama, tokenizer, cut, m
     )
 
 
-def test_the_data_is_no_label_for_an_encoder(tokenizer, data):
+def test_an_encoder_is_probed_whatever_the_labels(tokenizer, data, watched):
     model = BERT.build()
     some = windows(model, tokenizer, read_texts(data), 64)[:2]
-    with pytest.raises(UsageError, match="BertModel predicts none"):
-        observe(model, tokenizer, some, names_of(model), ALL, labels="data")
-    assert observe(model, tokenizer, some, names_of(model), INPUTS, labels="data").moments
+    sampled = observe(model, tokenizer, some, names_of(model), ALL, labels="sampled")
+    assert_identical(observe(model, tokenizer, some, names_of(model), ALL, labels="data"), sampled)
+    assert len(watched) == 1
 
 
 def test_batches_for_a_backward_pass_are_smaller(tokenizer, data, watched, monkeypatch):

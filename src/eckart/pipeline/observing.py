@@ -21,7 +21,7 @@ from typing import Any
 from eckart import calibrate, checkpoint
 from eckart.calibrate import GRADIENT_KINDS, INPUT_KINDS, TEMPERATURE, Observed
 from eckart.model import text
-from eckart.types import EckartError, Track, UsageError, silent
+from eckart.types import EckartError, Track, silent
 
 CACHE = "ECKART_CACHE"
 CACHE_BYTES = 4 << 30
@@ -61,22 +61,18 @@ def observe(
     Args:
         windows: each counts once for the inputs.
         kinds: which sums, as `calibrate.watch` names them.
-        labels, temperature, seed: the loss, as in `calibrate.losses.loss_for`.
+        labels, temperature, seed: the loss, as in `calibrate.losses.loss_for`. A model that predicts none
+            of its data's tokens (an encoder, a classifier) has no labels there: they are always sampled.
         folder: where the model was loaded from, if it is as it was loaded: its files tell it from others.
             Without it the tensors in memory do.
         cache: whether to look for the moments on disk, and to put them there.
         gradient_windows: how many windows are differentiated, evenly spread; default all.
 
     Raises:
-        UsageError: labels of the data for a model that predicts none of its tokens.
         EckartError: a target reads or gets something that is not finite, or in an unknown shape.
     """
-    generates = text.is_causal(model) or text.is_encoder_decoder(model)
-    if kinds & GRADIENT_KINDS and labels == "data" and not generates:
-        raise UsageError(
-            f"{type(model).__name__} predicts none of its data's tokens, "
-            "so they are no labels for it: sample them"
-        )
+    if not (text.is_causal(model) or text.is_encoder_decoder(model)):
+        labels = "sampled"
     loss = calibrate.loss_for(labels, temperature, seed) if kinds & GRADIENT_KINDS else None
     asked = _spread(len(windows), gradient_windows if loss else None)
     job = _Job(model, tokenizer, windows, names, kinds, loss, asked, track)
