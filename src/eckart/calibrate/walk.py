@@ -100,14 +100,19 @@ class Walk:
         """Keep the first block's hidden states and every block's other arguments; check one walk."""
         calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
         last = len(self.blocks) - 1
-        check = not self.arguments
+        check, checking = not self.arguments, False
 
         def see(block: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
+            nonlocal checking
+            if checking:
+                return
             hidden = named[HIDDEN] if HIDDEN in named else positional[0]
             if not calls:
                 self.hidden.append(hidden)
             elif check and len(calls) <= last:
+                checking = True
                 self._compare(calls[-1], len(calls) - 1, hidden)
+                checking = False
             # Only the first block's hidden states are kept; a check needs this block's until the next.
             calls.append((positional, named) if check else _without_hidden(positional, named))
             # A check sees the model to its end: a stack that is run more than once is no stack.
@@ -129,9 +134,7 @@ class Walk:
 
     def _compare(self, call: tuple[tuple[Any, ...], dict[str, Any]], index: int, expected: Tensor) -> None:
         positional, named = call
-        # The hook would see this call too.
-        block = self.blocks[index]
-        got = _first(type(block).forward(block, *positional, **named))
+        got = _first(self.blocks[index](*positional, **named))
         if got.shape != expected.shape or (got - expected).abs().max() > CLOSE * expected.abs().max():
             raise NotWalkableError(self.stack)
 
@@ -166,10 +169,9 @@ class _Reader:
 @contextmanager
 def _uncached(model: Any) -> Iterator[None]:
     """Keys and values of a first run are not kept: a block run again would read them too."""
-    configs = [
-        config for config in {id(c): c for c in (model.config, model.config.get_text_config())}.values()
-    ]
-    before = [(config, config.use_cache) for config in configs if hasattr(config, "use_cache")]
+    # A part may have a config of its own, as T5's decoder has.
+    configs = {id(part.config): part.config for part in model.modules() if hasattr(part, "config")}
+    before = [(config, config.use_cache) for config in configs.values() if hasattr(config, "use_cache")]
     for config, _ in before:
         config.use_cache = False
     try:
