@@ -1,15 +1,16 @@
-"""The table that the laws run over: metrics × shapes, and numpy oracles that share no code with Eckart."""
+"""The table that the laws run over: metrics × shapes × solvers; oracles that share no code with Eckart."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from eckart.linalg import Side
+from eckart.linalg import Side, Solver
 from eckart.types import Structure
 
 SHAPES: dict[str, tuple[int, int, int, torch.dtype]] = {
@@ -23,6 +24,16 @@ SHAPES: dict[str, tuple[int, int, int, torch.dtype]] = {
     "one column": (20, 1, 1, torch.float32),
     "bf16": (30, 24, 24, torch.bfloat16),
 }
+LARGER: dict[str, tuple[int, int, int, torch.dtype]] = {
+    # Where a random subspace for rank `LARGEST` is far from everything.
+    "larger tall": (150, 70, 70, torch.float32),
+    "larger wide": (70, 150, 70, torch.float32),
+    "larger square": (96, 96, 96, torch.float32),
+    "larger rank-deficient": (96, 80, 7, torch.float64),
+    "larger bf16": (80, 64, 64, torch.bfloat16),
+}
+LARGEST = 12
+RANDOM: tuple[Solver, ...] = ("randomized", "nystrom")
 STRUCTURES: tuple[Structure, ...] = ("lowrank", "pivoted")
 
 
@@ -31,12 +42,13 @@ def rng(*key: object) -> np.random.Generator:
 
 
 def weight(shape: str) -> Tensor:
-    out_features, in_features, rank, dtype = SHAPES[shape]
+    out_features, in_features, rank, dtype = (SHAPES | LARGER)[shape]
     draw = rng("weight", shape)
     W = draw.normal(size=(out_features, rank)) @ draw.normal(size=(rank, in_features))
     return torch.from_numpy(W).to(dtype)
 
 
+@cache
 def full_gram(size: int, samples: int, *key: object) -> Tensor:
     """`Σ x xᵀ` over correlated samples; singular where there are fewer than `size`."""
     draw = rng("gram", size, samples, *key)
@@ -53,36 +65,44 @@ def _half(size: int) -> int:
     return max(1, size // 2)
 
 
-METRICS: dict[str, Callable[[int, int], tuple[Side, Side]]] = {
-    "identity": lambda m, n: (Side(), Side()),
-    "diagonal": lambda m, n: (Side(), Side(diagonal_gram(n))),
-    "full": lambda m, n: (Side(), Side(full_gram(n, 3 * n))),
-    "singular full": lambda m, n: (Side(), Side(full_gram(n, _half(n)))),
-    "two-sided diagonal": lambda m, n: (Side(diagonal_gram(m, "out")), Side(diagonal_gram(n))),
-    "two-sided full, shrunk": lambda m, n: (
-        Side(full_gram(m, _half(m), "out")).shrunk(0.01),
-        Side(full_gram(n, 3 * n)),
+METRICS: dict[str, Callable[..., tuple[Side, Side]]] = {
+    # (out, in, unit of each Gram) to the sides.
+    "identity": lambda m, n, c=1.0: (Side(), Side()),
+    "diagonal": lambda m, n, c=1.0: (Side(), Side(c * diagonal_gram(n))),
+    "full": lambda m, n, c=1.0: (Side(), Side(c * full_gram(n, 3 * n))),
+    "singular full": lambda m, n, c=1.0: (Side(), Side(c * full_gram(n, _half(n)))),
+    "two-sided diagonal": lambda m, n, c=1.0: (Side(c * diagonal_gram(m, "out")), Side(c * diagonal_gram(n))),
+    "two-sided full, shrunk": lambda m, n, c=1.0: (
+        Side(c * full_gram(m, _half(m), "out")).shrunk(0.01),
+        Side(c * full_gram(n, 3 * n)),
     ),
 }
 
 
+def units(metric: str) -> int:
+    """How many Grams the unit of a metric is made of."""
+    return sum(side.gram is not None for side in METRICS[metric](1, 1))
+
+
 def dense_gram(side: Side, size: int) -> np.ndarray:
-    """The Gram of a side as a matrix."""
+    """The Gram of a side as a matrix, in its own unit."""
     if side.gram is None:
         return np.eye(size)
-    gram = side.gram.numpy()
+    gram = side.scale * side.gram.numpy()
     return np.diag(gram) if gram.ndim == 1 else gram
 
 
+def oracle_norm(E: Tensor | np.ndarray, left: Side, right: Side) -> float:
+    """`‖Lᵀ E R‖` straight from the Grams."""
+    E = np.asarray(E)
+    GL, GR = dense_gram(left, E.shape[0]), dense_gram(right, E.shape[1])
+    return float(np.sqrt(max(np.sum((GL @ E) * (E @ GR)), 0)))
+
+
 def oracle_error(weight: Tensor, approximation: Tensor | np.ndarray, left: Side, right: Side) -> float:
-    """`‖Lᵀ (W − Ŵ) R‖² / ‖Lᵀ W R‖²` under a square root, straight from the Grams."""
+    """`‖Lᵀ (W − Ŵ) R‖ / ‖Lᵀ W R‖`, straight from the Grams."""
     W = weight.double().numpy()
-    GL, GR = dense_gram(left, W.shape[0]), dense_gram(right, W.shape[1])
-
-    def squared(E: np.ndarray) -> float:
-        return float(np.einsum("ij,ik,kl,jl->", E, GL, E, GR, optimize=True))
-
-    return float(np.sqrt(max(squared(W - np.asarray(approximation)), 0) / squared(W)))
+    return oracle_norm(W - np.asarray(approximation), left, right) / oracle_norm(W, left, right)
 
 
 def ranks(shape: str, structure: Structure = "lowrank") -> list[int]:

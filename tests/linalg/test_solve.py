@@ -17,12 +17,22 @@ from linalg_cases import (
     diagonal_gram,
     full_gram,
     oracle_error,
+    oracle_norm,
     ranks,
     rng,
+    units,
     weight,
 )
 
-from eckart.linalg import Decomposition, Side, decompose, factorize, reconstruct, relative_error
+from eckart.linalg import (
+    Decomposition,
+    Side,
+    decompose,
+    factorize,
+    reconstruct,
+    relative_error,
+    weighted_norm,
+)
 from eckart.linalg.solve import TIE_BREAK
 from eckart.types import Structure
 
@@ -127,13 +137,29 @@ def test_rank_of_the_moment_is_enough() -> None:
 
 @pytest.mark.parametrize("scale", [1e-30, 0.1, 1e30])
 @pytest.mark.parametrize("metric", METRICS)
-def test_scaling_a_metric_changes_nothing(metric: str, scale: float) -> None:
-    W, left, right, found = solved("tall", metric)
-    left, right = (Side(None if side.gram is None else side.gram * scale) for side in (left, right))
-    again = decompose(W, left, right)
-    values = found.spectrum.values
-    assert again.spectrum.values == pytest.approx(values, rel=1e-9, abs=1e-10 * values[0])
+def test_scaling_a_metric_scales_the_tail_alone(metric: str, scale: float) -> None:
+    W, _, _, found = solved("tall", metric)
+    again, unit = decompose(W, *METRICS[metric](*W.shape, scale)), scale ** units(metric)
+    values, tail = found.spectrum.values, found.spectrum.tail
+    assert again.spectrum.values / np.sqrt(unit) == pytest.approx(values, rel=1e-9, abs=1e-10 * values[0])
+    assert again.spectrum.tail / unit == pytest.approx(tail, rel=1e-9, abs=1e-12 * tail[0])
+    assert again.predicted_error(7) == pytest.approx(found.predicted_error(7), rel=1e-9)
     assert torch.allclose(approximation(W, again, 7), approximation(W, found, 7), rtol=0, atol=1e-9)
+
+
+@over_the_table
+def test_spectrum_is_in_the_metrics_own_unit(shape: str, metric: str) -> None:
+    W, left, right, found = solved(shape, metric)
+    whole = oracle_norm(W.double(), left, right)
+    # The tie break adds a little of the plain norm where the metric sees little.
+    assert np.sqrt(found.spectrum.tail[0]) == pytest.approx(whole, rel=1e-8)
+    assert weighted_norm(W, left, right) == pytest.approx(whole, rel=1e-9)
+    for rank in ranks(shape):
+        E = W.double() - approximation(W, found, rank)
+        slack = 1e-4 if metric == "singular full" else 1e-7
+        assert np.sqrt(found.spectrum.tail[rank]) == pytest.approx(
+            oracle_norm(E, left, right), rel=1e-7, abs=slack * whole
+        )
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -259,6 +285,35 @@ def test_weight_that_is_not_finite_is_refused(shape: str, bad: float) -> None:
     W[1, 2] = bad
     with pytest.raises(ValueError, match="weight has entries that are not finite"):
         decompose(W, Side(), Side())
+
+
+@pytest.mark.parametrize("shape", ["tall", "wide", "rank-deficient tall"])
+def test_cholesky_of_the_output_side_gives_the_same_optimum_as_its_eigenvectors(shape: str) -> None:
+    W = weight(shape)
+    gram, right = full_gram(len(W), 10, "out"), METRICS["full"](*W.shape)[1]
+    shrunk = Side(gram).shrunk(0.01)
+    summed = Side(gram + 0.01 * gram.diagonal().mean() * torch.eye(len(W)).double())
+    one, other = decompose(W, shrunk, right), decompose(W, summed, right)
+    tail = other.spectrum.tail
+    assert one.spectrum.tail == pytest.approx(tail, rel=1e-8, abs=1e-12 * tail[0])
+    assert torch.allclose(approximation(W, one, 5), approximation(W, other, 5), rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("shape", ["tall", "wide", "one row", "bf16"])
+def test_rank_asked_for_only_shortens_the_basis(shape: str, metric: str) -> None:
+    W, left, right, found = solved(shape, metric)
+    for rank in ranks(shape):
+        cut = decompose(W, left, right, rank=rank)
+        assert torch.allclose(cut.basis, found.basis[:, :rank], rtol=0, atol=1e-14)
+        assert np.array_equal(cut.spectrum.tail, found.spectrum.tail)
+    assert torch.equal(decompose(W, left, right, rank=1000).basis, found.basis)
+
+
+@pytest.mark.parametrize("rank", [0, -1])
+def test_rank_below_one_is_refused(rank: int) -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        decompose(weight("tall"), Side(), Side(), rank=rank)
 
 
 @pytest.mark.parametrize("gram", [torch.tensor([1.0, 0.0] * 20), full_gram(40, 39)], ids=["diagonal", "full"])

@@ -1,19 +1,27 @@
-"""Tensors and an integer in, tensors out: metrics, the solver and the structures.
+"""Tensors and an integer in, tensors out: metrics, solvers, refits and the structures.
 
 Nothing here knows a layer's name, a path, a device policy or a log.
 """
 
-from eckart.linalg.metric import Side, relative_error
-from eckart.linalg.solve import Decomposition, decompose
+from eckart.linalg.eigen import Solver
+from eckart.linalg.metric import Side, relative_error, weighted_norm
+from eckart.linalg.refit import follow, refit_left, regress
+from eckart.linalg.solve import Decomposition, decompose, decompose_many
 from eckart.linalg.structures import factorize, largest_paying_rank, parameters, reconstruct
 
 __all__ = [
     "Decomposition",
     "Side",
+    "Solver",
     "decompose",
+    "decompose_many",
     "factorize",
+    "follow",
     "largest_paying_rank",
     "parameters",
     "reconstruct",
+    "refit_left",
+    "regress",
     "relative_error",
+    "weighted_norm",
 ]

@@ -9,6 +9,7 @@ symmetric positive semidefinite matrix.
 from __future__ import annotations
 
 from functools import cached_property
+from math import sqrt
 
 import torch
 from torch import Tensor
@@ -20,11 +21,16 @@ DTYPE = torch.float64
 
 
 class Side:
-    """A symmetric positive semidefinite Gram, scaled to a mean diagonal of 1.
+    """A symmetric positive semidefinite Gram.
 
     Args:
         gram: `None` for the identity, `(n,)` for a diagonal, `(n, n)` for a full Gram. It may be
-            singular. Its scale is dropped: it changes no optimum.
+            singular.
+
+    Attributes:
+        gram: it, scaled to a mean diagonal of 1, in float64: what everything below is computed with.
+        scale: the mean diagonal that was taken off, so that `scale * gram` is what was given; 1 for the
+            identity. It changes no optimum; errors and spectra are in a unit that it is part of.
 
     Raises:
         ValueError: an entry is not finite, the Gram is zero or has a negative diagonal, or it is neither a
@@ -41,12 +47,20 @@ class Side:
                 raise ValueError("the metric has entries that are not finite")
             if (diagonal < 0).any() or not (diagonal > 0).any():
                 raise ValueError("the metric must have a positive, nowhere negative diagonal")
-            gram = gram / diagonal.mean()
+            scale = diagonal.mean()
+            gram = gram / scale
         self.gram = gram
+        self.scale = 1.0 if gram is None else float(scale)
+        self._floor = 0.0
 
     @classmethod
     def from_second_moment(cls, moment: Moment) -> Side:
-        """`E[x xᵀ]`: the error is that of the outputs over the calibration tokens (SVD-LLM, DRONE)."""
+        """`E[x xᵀ]`, for either side.
+
+        Of a target's inputs, on the right: the error is that of the outputs over the calibration tokens
+        (SVD-LLM, DRONE). Of its gradients, on the left: with the other, the error is the loss to second
+        order, its Fisher information as a Kronecker product (GFWSVD, arXiv 2505.17974).
+        """
         assert moment.second is not None
         return cls(moment.second / moment.tokens)
 
@@ -56,13 +70,38 @@ class Side:
         assert moment.absolute is not None
         return cls((moment.absolute / moment.tokens) ** (2 * power))
 
+    @classmethod
+    def from_fisher_rows(cls, moment: Moment) -> Side:
+        """`diag(Σ_in E[(∂loss/∂W_ij)²])`, `(out,)`, for the left side (FWSVD, ICLR 2022, eq. 6).
+
+        `E` is over windows. Rows that the loss does not depend on are 0 there: shrink it before use.
+        """
+        assert moment.fisher is not None
+        return cls(moment.fisher / moment.windows)
+
     def shrunk(self, amount: float) -> Side:
-        """This side plus `amount` times the identity: `amount` is relative to the mean of the diagonal."""
+        """This side plus `amount` times the mean of its diagonal times the identity.
+
+        The identity stays as it is.
+        """
         if self.gram is None:
             return self
-        if self.gram.ndim == 1:
-            return Side(self.gram + amount)
-        return Side(self.gram + amount * torch.eye(len(self.gram)).to(self.gram))
+        ones = torch.ones_like(self.gram) if self.gram.ndim == 1 else torch.eye(len(self.gram)).to(self.gram)
+        more = Side(self.gram + amount * ones)
+        # Of the shrunk Gram, scaled: no eigenvalue is smaller.
+        more._floor = amount / more.scale
+        more.scale *= self.scale
+        return more
+
+    @cached_property
+    def _cholesky(self) -> Tensor | None:
+        """`L`, lower triangular, where shrinking keeps the Gram clear of singular: many times faster."""
+        assert self.gram is not None
+        # No eigenvalue exceeds the trace, `n`.
+        if self._floor <= len(self.gram) ** 2 * torch.finfo(DTYPE).eps:
+            return None
+        L, failed = torch.linalg.cholesky_ex(self.gram)
+        return None if failed else L
 
     @cached_property
     def _eigen(self) -> tuple[Tensor, Tensor]:
@@ -80,21 +119,25 @@ class Side:
         """Whether some direction weighs nothing, up to rounding, so that the side cannot be undone."""
         if self.gram is None:
             return False
+        if self.gram.ndim == 2 and self._cholesky is not None:
+            return False
         values = self.gram if self.gram.ndim == 1 else self._eigen[0]
         return bool(values.min() <= len(values) * torch.finfo(DTYPE).eps * values.max())
 
     def times_gram(self, matrix: Tensor) -> Tensor:
-        """`matrix @ (R Rᵀ)`, for a matrix with `n` columns."""
+        """`matrix @ (R Rᵀ)`, the Gram as scaled, for a matrix with `n` columns."""
         if self.gram is None:
             return matrix
         return matrix * self.gram if self.gram.ndim == 1 else matrix @ self.gram
 
     def times_root(self, matrix: Tensor) -> Tensor:
-        """`matrix @ R` for one `R` with `R Rᵀ` this Gram, for a matrix with `n` columns."""
+        """`matrix @ R` for one `R` with `R Rᵀ` the Gram as scaled, for a matrix with `n` columns."""
         if self.gram is None:
             return matrix
         if self.gram.ndim == 1:
             return matrix * self.gram.sqrt()
+        if self._cholesky is not None:
+            return matrix @ self._cholesky
         values, vectors = self._eigen
         return (matrix @ vectors) * values.sqrt()
 
@@ -104,14 +147,18 @@ class Side:
             return matrix
         if self.gram.ndim == 1:
             return matrix / self.gram.sqrt()[:, None]
+        if self._cholesky is not None:
+            solution: Tensor = torch.linalg.solve_triangular(self._cholesky.T, matrix, upper=True)
+            return solution
         values, vectors = self._eigen
         return vectors @ (matrix / values.sqrt()[:, None])
 
 
 def weighted_norm(matrix: Tensor, left: Side, right: Side) -> float:
-    """`‖Lᵀ matrix R‖_F`, in the metric's own (scaled) unit."""
+    """`‖Lᵀ matrix R‖_F`, in the metric's own unit, as the values of a spectrum are."""
     weighted = left.times_root(matrix.to(DTYPE).T).T
-    return float((right.times_gram(weighted) * weighted).sum().clamp_min(0).sqrt())
+    norm = (right.times_gram(weighted) * weighted).sum().clamp_min(0).sqrt()
+    return float(norm) * sqrt(left.scale) * sqrt(right.scale)
 
 
 def relative_error(weight: Tensor, approximation: Tensor, left: Side, right: Side) -> float:

@@ -1,18 +1,23 @@
-"""The solver: the best approximation of every rank at once, for any metric, with no input inverse.
+"""The best approximation of every rank at once, for any metric, with no input inverse.
 
 Minimise `‖Lᵀ (W − Ŵ) R‖_F` over rank ≤ r. With `M = Lᵀ W R = P Σ Qᵀ` the optimum is
 `Ŵ = L⁻ᵀ P_r P_rᵀ Lᵀ W` (Eckart-Young-Mirsky in the metric), whose squared error is the spectral tail
-`Σ_{i>r} σ_i²`. It asks for `P` only: one symmetric eigenproblem on the smaller side of `W`.
+`Σ_{i>r} σ_i²`. It asks for `P` only: one symmetric eigenproblem on the smaller side of `W`. For a basis
+that is not quite `P` the same formula is the best that it allows, and its error is what it leaves behind.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from eckart.linalg import eigen
+from eckart.linalg.eigen import Solver
 from eckart.linalg.metric import DTYPE, Side
 from eckart.types import Spectrum
 
@@ -23,7 +28,7 @@ in the metric alone; this orders them by plain energy, so that full rank gives `
 
 @dataclass(frozen=True)
 class Decomposition:
-    """One weight in one metric, ready to be cut at any rank.
+    """One weight in one metric, ready to be cut at any rank up to `k`.
 
     Attributes:
         basis: `P`, orthonormal columns, `(out, k)`; the best left subspaces, nested.
@@ -61,42 +66,119 @@ class Decomposition:
         return U * balance, V / balance[:, None]
 
 
-def decompose(weight: Tensor, left: Side, right: Side) -> Decomposition:
-    """Decompose `W (out, in)`, any dtype, in the metric `(left, right)`.
+def decompose(
+    weight: Tensor,
+    left: Side,
+    right: Side,
+    *,
+    rank: int | None = None,
+    solver: Solver = "auto",
+    seed: int = 0,
+) -> Decomposition:
+    """Decompose `W (out, in)`, any dtype, on any device, in the metric `(left, right)`.
+
+    Args:
+        rank: the largest that will be asked for, from 1; default and at most `min(out, in)`.
+        solver: `exact`, `randomized` or `nystrom` (see `eigen.leading`), or `auto`: `randomized` where
+            the rank is a small share of a large weight, else `exact`.
+        seed: of what the last two draw at random.
 
     Returns:
-        A basis of `min(out, in)` columns, largest entry of each positive, and the spectrum.
+        A basis of `rank` columns, largest entry of each positive, and the spectrum in the metric's own
+        unit: whole from `exact`, of `rank` values from the others. From all of them the tail at each
+        rank is the squared error there.
 
     Raises:
         ValueError: the weight has entries that are not finite, a side is of another size than the weight,
-            or the output side is singular.
+            the output side is singular, the rank is below 1, or there is no such solver.
     """
-    out_features, in_features = weight.shape
-    for side, size in ((left, out_features), (right, in_features)):
-        if side.size not in (None, size):
-            raise ValueError(
-                f"a metric of size {side.size} does not fit a weight {out_features}x{in_features}"
-            )
-    if not torch.isfinite(weight).all():
-        raise ValueError("the weight has entries that are not finite")
-    if left.singular:
-        raise ValueError("a singular output metric cannot be undone: shrink it first")
-    W = left.times_root(weight.to(DTYPE).T).T
-    tall = out_features > in_features
-    if tall:
-        # Nothing outside the columns of `W` helps: solve in an orthonormal basis of them.
-        span, W = torch.linalg.qr(W)
-    weighted = (right.times_gram(W) + TIE_BREAK * W) / (1 + TIE_BREAK)
-    energies, basis = torch.linalg.eigh(weighted @ W.T)
-    basis = basis.flip(1)
-    if tall:
-        basis = span @ basis
-    largest = basis.abs().argmax(dim=0, keepdim=True)
-    basis = basis * basis.gather(0, largest).sign()
-    return Decomposition(basis, left, _spectrum(energies.flip(0)))
+    problem = _Problem(weight, left, right)
+    return problem.solved(*eigen.leading(problem.gram, problem.most(rank), solver, seed))
 
 
-def _spectrum(energies: Tensor) -> Spectrum:
-    squares = energies.clamp_min(0).cpu().numpy()
-    tail = np.append(np.cumsum(squares[::-1])[::-1], 0.0)
-    return Spectrum(values=np.sqrt(squares), tail=tail)
+def decompose_many(
+    weights: Sequence[Tensor],
+    lefts: Sequence[Side],
+    rights: Sequence[Side],
+    *,
+    rank: int | None = None,
+    solver: Solver = "auto",
+    seed: int = 0,
+    together: bool | None = None,
+) -> list[Decomposition]:
+    """Decompose weights of one shape, each in its metric, as `decompose` does.
+
+    Args:
+        weights, lefts, rights: as many of each; the weights `(out, in)` on one device.
+        rank, solver, seed: as for `decompose`, the same for all.
+        together: whether to solve their eigenproblems in one call, which takes the memory of all Grams
+            at once. Default: on a GPU only; on a CPU there is nothing to gain.
+
+    Raises:
+        ValueError: as `decompose`, or the weights are not of one shape.
+    """
+    if len({weight.shape for weight in weights}) > 1:
+        raise ValueError("weights that are decomposed together must be of one shape")
+    todo = zip(weights, lefts, rights, strict=True)
+    if together is None:
+        together = any(weight.is_cuda for weight in weights)
+    if not together or not weights:
+        return [decompose(*each, rank=rank, solver=solver, seed=seed) for each in todo]
+    problems = [_Problem(*each) for each in todo]
+    grams = torch.stack([problem.gram for problem in problems])
+    energies, vectors = eigen.leading(grams, problems[0].most(rank), solver, seed)
+    return [problem.solved(*each) for problem, *each in zip(problems, energies, vectors, strict=True)]
+
+
+class _Problem:
+    """The symmetric eigenproblem `M Mᵀ`, on the smaller side of one weight.
+
+    Attributes:
+        gram: `M Mᵀ (m, m)`, `m = min(out, in)`; for a tall weight in an orthonormal basis of the columns
+            of `Lᵀ W`, outside of which nothing helps.
+    """
+
+    def __init__(self, weight: Tensor, left: Side, right: Side) -> None:
+        out_features, in_features = weight.shape
+        for side, size in ((left, out_features), (right, in_features)):
+            if side.size not in (None, size):
+                raise ValueError(
+                    f"a metric of size {side.size} does not fit a weight {out_features}x{in_features}"
+                )
+        if not torch.isfinite(weight).all():
+            raise ValueError("the weight has entries that are not finite")
+        if left.singular:
+            raise ValueError("a singular output metric cannot be undone: shrink it first")
+        self.left = left
+        self.unit = sqrt(left.scale) * sqrt(right.scale)
+        W = left.times_root(weight.to(DTYPE).T).T
+        self.reflections: tuple[Tensor, Tensor] | None = None
+        if out_features > in_features:
+            self.reflections = torch.geqrf(W)
+            W = self.reflections[0][:in_features].triu()
+        weighted = (right.times_gram(W) + TIE_BREAK * W) / (1 + TIE_BREAK)
+        self.gram = weighted @ W.T
+
+    def most(self, rank: int | None) -> int | None:
+        """How many vectors to ask for; `None` for all."""
+        if rank is not None and rank < 1:
+            raise ValueError(f"a rank is at least 1, not {rank}")
+        return None if rank is None else min(rank, len(self.gram))
+
+    def solved(self, energies: Tensor, vectors: Tensor) -> Decomposition:
+        """The decomposition, from what `eigen.leading` found."""
+        if self.reflections is not None:
+            # The basis itself is never written out: its reflections turn the few vectors that are wanted.
+            lengthen = (0, 0, 0, len(self.reflections[0]) - len(vectors))
+            vectors = torch.ormqr(*self.reflections, torch.nn.functional.pad(vectors, lengthen))
+        largest = vectors.abs().argmax(dim=0, keepdim=True)
+        basis = vectors * vectors.gather(0, largest).sign()
+        return Decomposition(basis, self.left, self._spectrum(energies))
+
+    def _spectrum(self, energies: Tensor) -> Spectrum:
+        squares = energies.clamp_min(0).cpu().numpy()
+        left_over = 0.0
+        if len(squares) < len(self.gram):
+            left_over = max(float(self.gram.trace()) - float(squares.sum()), 0.0)
+        tail = np.cumsum(np.append(left_over, squares[::-1]))[::-1].copy()
+        return Spectrum(values=np.sqrt(squares) * self.unit, tail=tail * self.unit**2)
