@@ -194,8 +194,8 @@ class TargetRecord(BaseModel):
 class Candidate(BaseModel):
     """A choice that was measured on held-out data before one was taken.
 
-    `divergence` is the mean KL from the dense model in nats a token (of an encoder, the mean of 1 − cosine
-    between embeddings), `loss` the mean loss in nats a token.
+    `divergence` is the mean KL from the dense model in nats a token (of an encoder, 1 − the correlation of
+    cosines between embeddings with the dense model's), `loss` the mean loss in nats a token.
     """
 
     name: str
@@ -208,7 +208,7 @@ class HeldOut(BaseModel):
 
     Attributes:
         tokens: how many there were.
-        before, after: loss in nats a token, dense and compressed; of an encoder, 1 − cosine between embeddings.
+        before, after: loss in nats a token, dense and compressed; of an encoder, its divergence.
         divergence: of the compressed model from the dense one.
         candidates: what was tried on the way.
     """

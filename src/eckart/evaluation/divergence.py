@@ -22,10 +22,11 @@ class Moved:
     """What a changed model says, beside the model before.
 
     Attributes:
-        divergence: of a model with logits the mean over tokens of `KL(before ‖ after)` in nats; of an encoder
-            the mean over windows of `1 − cosine` between pooled embeddings.
-        loss: mean loss in nats of the tokens that the data has; of an encoder, and of a model whose logits
-            predict no token of the data, the divergence again.
+        divergence: of a model with logits the mean over tokens of `KL(before ‖ after)` in nats. Of an encoder
+            `1 − r`, `r` the Pearson correlation of the cosines between its embeddings of all pairs of windows
+            with what they were: what it is used for is to compare, and a shift that all share changes none.
+        loss: mean loss in nats of the tokens that the data has; of a model that predicts none of them, the
+            divergence again.
     """
 
     divergence: float
@@ -44,9 +45,10 @@ class Reference:
         self.said: list[Tensor] = []
         size = 0
         for batch in batches:
+            said, self.headed = _says(model, batch)
             self.batches.append(batch)
-            self.said.append(_says(model, batch))
-            size += self.said[-1].numel() * self.said[-1].element_size()
+            self.said.append(said)
+            size += said.numel() * said.element_size()
             if size > REFERENCE_BYTES:
                 break
         self.tokens = sum(int(_mask(batch).sum()) for batch in self.batches)
@@ -54,27 +56,37 @@ class Reference:
 
     def of(self, model: Any) -> Moved:
         """How far the model, changed since, is from it now; infinitely far where a value is not finite."""
+        moved = self._by_logits(model) if self.headed else self._by_embeddings(model)
+        return moved if math.isfinite(moved.divergence + moved.loss) else Moved(math.inf, math.inf)
+
+    def _by_logits(self, model: Any) -> Moved:
         divergence, loss, rows, predicted = 0.0, 0.0, 0, 0
         for batch, before in zip(self.batches, self.said, strict=True):
-            after = _says(model, batch)
-            apart = _divergences(before, after) if _has_head(model) else 1 - (before * after).sum(-1)
-            divergence += float(apart.sum(dtype=torch.float64))
+            after, _ = _says(model, batch)
+            divergence += float((before.exp() * (before - after)).sum(dtype=torch.float64))
             rows += len(before)
             if model.can_generate():
                 labels = _labels(batch).to(after.device)
                 chosen = after[labels >= 0].gather(1, labels[labels >= 0, None])
                 loss -= float(chosen.sum(dtype=torch.float64))
                 predicted += len(chosen)
-        divergence = max(divergence / rows, 0.0)
-        loss = loss / predicted if predicted else divergence
-        if not (math.isfinite(divergence) and math.isfinite(loss)):
-            return Moved(math.inf, math.inf)
-        return Moved(divergence, loss)
+        divergence = max(divergence / rows, 0.0) if math.isfinite(divergence) else math.inf
+        return Moved(divergence, loss / predicted if predicted else divergence)
+
+    def _by_embeddings(self, model: Any) -> Moved:
+        before = torch.cat(self.said)
+        after = torch.cat([_says(model, batch)[0] for batch in self.batches])
+        pairs = torch.triu_indices(len(before), len(before), 1).unbind()
+        cosines = torch.stack([(rows @ rows.T)[pairs] for rows in (before.double(), after.double())])
+        if cosines.shape[1] < 2:
+            raise EckartError("an encoder compares texts: three windows of held-out data are the least")
+        divergence = 1 - float(torch.corrcoef(cosines)[0, 1])
+        return Moved(max(divergence, 0.0) if math.isfinite(divergence) else math.inf, divergence)
 
 
 @torch.no_grad()
-def _says(model: Any, batch: Batch) -> Tensor:
-    """Log probabilities `(tokens, vocabulary)`, or pooled embeddings of length 1 `(windows, width)`, float32."""
+def _says(model: Any, batch: Batch) -> tuple[Tensor, bool]:
+    """Log probabilities `(tokens, vocabulary)` and true, or embeddings `(windows, width)` of length 1 and false."""
     moved = {key: value.to(model.device) for key, value in batch.items() if key != "labels"}
     training = model.training
     model.eval()
@@ -82,24 +94,14 @@ def _says(model: Any, batch: Batch) -> Tensor:
         output = model(**moved)
     finally:
         model.train(training)
-    if _has_head(model):
-        logits = output.logits.float()
-        if logits.ndim == 3:
-            logits = logits[_mask(moved).bool()]
-        return nn.functional.log_softmax(logits, -1)
+    logits = getattr(output, "logits", None)
+    if logits is not None:
+        rows = logits if logits.ndim == 2 else logits[_mask(moved).bool()]
+        return nn.functional.log_softmax(rows.float(), -1), True
     if not hasattr(output, "last_hidden_state"):
         raise EckartError(f"{type(model).__name__} gives neither logits nor hidden states to compare")
     mask = _mask(moved)[..., None].float()
-    return nn.functional.normalize((output.last_hidden_state.float() * mask).sum(1) / mask.sum(1), dim=-1)
-
-
-def _has_head(model: Any) -> bool:
-    """Whether it gives logits: a bare backbone is its own base model."""
-    return model.base_model is not model
-
-
-def _divergences(before: Tensor, after: Tensor) -> Tensor:
-    return (before.exp() * (before - after)).sum(-1)
+    return nn.functional.normalize((output.last_hidden_state.float() * mask).sum(1), dim=-1), False
 
 
 def _mask(batch: Batch) -> Tensor:

@@ -44,7 +44,14 @@ def replace(model: Any, name: str, factors: Factors) -> Factors:
             new.U.bias.copy_(old.bias)
     new.train(old.training).requires_grad_(old.weight.requires_grad)
     put(model, name, new)
-    return Factors(factors.structure, new.U.weight.detach(), new.V.weight.detach(), factors.order)
+    return factors_of(new)
+
+
+def factors_of(module: Any) -> Factors:
+    """The factors that a structure's module holds."""
+    structure = next(name for name, kind in STRUCTURES.items() if type(module) is kind)
+    order = module.order if isinstance(module, PivotedLinear) else None
+    return Factors(structure, module.U.weight.detach(), module.V.weight.detach(), order)  # type: ignore[arg-type]
 
 
 def put(model: Any, name: str, module: nn.Module) -> None:

@@ -64,7 +64,7 @@ def compress(
         out: folder to save in; it must not exist. Without it the result is in memory only.
         keep: parameters after / parameters before, above 0 and at most 1. Or instead of it:
         max_loss: the smallest model whose loss on held-out data is at most this share above the dense
-            model's; of an encoder, the mean of 1 − cosine between embeddings is at most this; or
+            model's; of an encoder, 1 − the correlation of its cosines with the dense one's is at most this; or
         energy: the least rank of each target that keeps this share of its energy in the metric; or
         rank: the same rank for every target; or
         ratio: rank as a share of each target's smaller side.

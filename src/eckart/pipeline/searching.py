@@ -51,8 +51,8 @@ class Search:
     def smallest(self, max_loss: float) -> tuple[Found, Moved]:
         """The fewest parameters whose loss on held-out data is within `1 + max_loss` of the dense model's.
 
-        An encoder has no loss: `max_loss` bounds the mean of `1 − cosine` between its embeddings. Found by
-        bisection; larger models are taken to lose less.
+        An encoder has no loss: `max_loss` bounds its divergence. Found by bisection; larger models are taken
+        to lose less.
 
         Raises:
             UsageError: no cut that saves a parameter is within it.
