@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from eckart.data import POCKET_TEXTS, SEPARATOR, read_pairs, read_texts
+from eckart.data import POCKET_TEXTS, SEPARATOR, is_built_in, read_pairs, read_texts
 from eckart.pocket import SKILLS, samples, split_of
 from eckart.types import Text, UsageError
 
@@ -230,5 +230,7 @@ def test_unknown_pocket_is_refused_with_those_there_are() -> None:
 
 def test_file_of_that_name_goes_before_the_pocket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    assert is_built_in("pocket-notes.txt")
     put(tmp_path, "pocket-notes.txt", "mine")
+    assert not is_built_in("pocket-notes.txt")
     assert words(read_texts("pocket-notes.txt")) == ["mine"]

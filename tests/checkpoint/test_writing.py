@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from eckart.checkpoint import appearing, copy_companions, refuse_existing, refuse_full
+from eckart.checkpoint import appearing, copy_companions, refuse_existing, refuse_full, replace_file
 from eckart.types import EckartError, UsageError
 
 
@@ -258,3 +258,28 @@ def test_large_files_are_no_companions(tmp_path: Path, monkeypatch: pytest.Monke
     (source / "large.json").write_text("x" * 11)
     copy_companions(source, out)
     assert tree(out) == ["small.json"]
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    for content in (b"first", b"second"):
+        replace_file(file, content)
+        assert file.read_bytes() == content
+        assert tree(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("step", ["write_bytes", "replace"])
+def test_a_file_that_cannot_be_replaced_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def fail(path: Path, *_: object) -> None:
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    file = tmp_path / "file"
+    file.write_bytes(b"first")
+    monkeypatch.setattr(Path, step, fail)
+    with pytest.raises(EckartError, match=r"file could not be written \(No space left on device\)"):
+        replace_file(file, b"second")
+    assert tree(tmp_path) == ["file"]
+    assert file.read_bytes() == b"first"

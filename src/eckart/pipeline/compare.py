@@ -96,6 +96,11 @@ def compare(
         UsageError: the request is wrong; nothing was started.
         EckartError: the dense model could not be measured, or the folder not be written.
     """
+    if not isinstance(model, (str, Path)):
+        raise UsageError(
+            f"compare loads the model in a process for each method: give its folder or hub id, not a "
+            f"{type(model).__name__} in memory"
+        )
     sizes = _sizes(keep)
     shared = {
         "of": of,

@@ -7,6 +7,8 @@ standard input closes, whoever asked is gone, and it ends too.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import os
 import resource
@@ -83,6 +85,7 @@ class Comparing:
                 self.send({"row": failed.model_copy(update={"error": said(error)}).model_dump()})
             finally:
                 prepared.bench.restore()
+                peak.forget()
 
     def _cut(self, prepared: Prepared, recipe: Recipe, shared: float, peak: Peak) -> None:
         started = time.perf_counter()
@@ -92,10 +95,7 @@ class Comparing:
         row = self._row(recipe.keep, seconds, peak.so_far())
         for note in cut.notes:
             self.send({"note": note, "keep": recipe.keep})
-        try:
-            self._finish(row)
-        finally:
-            peak.forget()
+        self._finish(row)
 
     def _row(self, keep: float, seconds: float | None = None, peak: int | None = None) -> ComparisonRow:
         """A row of the model as it is now, without its value; or its name alone without `seconds`."""
@@ -161,6 +161,9 @@ class Peak:
 
     def forget(self) -> None:
         """What happened since `so_far`."""
+        gc.collect()
+        with suppress(AttributeError):  # glibc keeps what is freed, unless it is told
+            ctypes.CDLL(None).malloc_trim(0)
         with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
 

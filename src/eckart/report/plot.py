@@ -21,7 +21,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#5
 MARKERS = "osD^vPX<>"
 LINES = ("-", "--", "-.", ":")
 INK, GRID = "#222222", "#dddddd"
-SPREAD = 10.0
+SPREAD = 3.0
 """Values whose largest is more than so many times their smallest are drawn on a logarithmic axis."""
 SMALLEST_MARKER, LARGEST_MARKER = 6.5, 11.0
 MOST_TICKS = 8
@@ -29,7 +29,10 @@ STEPS = (1, 2, 2.5, 5, 10)
 """Between ticks, times a power of ten."""
 LETTERS = 50
 """In a line of a panel's title, at most."""
-LEGEND_COLUMNS = 6
+WIDTH, HEIGHT = 14.0, 5.2
+"""Of the picture, in inches."""
+HANDLE, LETTER = 0.7, 0.09
+"""Of a line and of a letter in the legend, in inches."""
 
 
 @dataclass(frozen=True)
@@ -84,18 +87,19 @@ def draw(rows: Sequence[ComparisonRow], lower_is_better: bool) -> dict[str, byte
             "ytick.color": INK,
         }
         with rc_context(style):
-            figure = _figure(rows, lower_is_better)
-            return {f"plot.{kind}": _saved(figure, kind) for kind in ("svg", "png")}
+            drawn = figure(rows, lower_is_better)
+            return {f"plot.{kind}": _saved(drawn, kind) for kind in ("svg", "png")}
 
 
-def _figure(rows: Sequence[ComparisonRow], lower_is_better: bool) -> Figure:
+def figure(rows: Sequence[ComparisonRow], lower_is_better: bool) -> Figure:
+    """The picture itself: three panels and one legend."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     dense = next((row for row in rows if row.method == "dense"), None)
     lines = _lines(rows)
-    figure = Figure(figsize=(14, 5.2), layout=ConstrainedLayoutEngine(w_pad=0.12, wspace=0.03))
-    panels = figure.subplots(1, 3, sharey=True)
+    drawn = Figure(figsize=(WIDTH, HEIGHT), layout=ConstrainedLayoutEngine(w_pad=0.12, wspace=0.03))
+    panels = drawn.subplots(1, 3, sharey=True)
     made = _panels(lines, dense, lower_is_better)
     titles = [wrap(panel.title, LETTERS) for panel in made]
     for axes, panel, title in zip(panels, made, titles, strict=True):
@@ -112,16 +116,17 @@ def _figure(rows: Sequence[ComparisonRow], lower_is_better: bool) -> Figure:
     panels[0].set_ylabel(f"{named} ({'lower' if lower_is_better else 'higher'} is better)")
     _scale(panels[0], "y", [row.value for row in rows if row.value is not None], lower_is_better)
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(
+    longest = max(map(len, labels), default=0)
+    drawn.legend(
         handles,
         labels,
         loc="outside lower center",
-        ncols=min(LEGEND_COLUMNS, max(1, len(handles))),
+        ncols=max(1, int(WIDTH / (HANDLE + LETTER * longest))),
         frameon=False,
         numpoints=1,
         handlelength=3,
     )
-    return figure
+    return drawn
 
 
 def _lines(rows: Sequence[ComparisonRow]) -> list[Line]:
