@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
+
+STUB = Path(__file__).parent / "stub_worker.py"
 
 # On a busy machine an example may take long, and a run must be one that can be repeated.
 settings.register_profile("eckart", deadline=None, derandomize=True)
@@ -44,3 +49,17 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Any:
         return folder
 
     return store
+
+
+@pytest.fixture
+def does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Say what the stub of a comparison's processes does; without a word it gives every row."""
+
+    def say(**methods: Any) -> list[str]:
+        told = json.dumps({"log": str(tmp_path / "log"), **methods})
+        command = [sys.executable, "-S", str(STUB), told]
+        monkeypatch.setattr("eckart.pipeline.workers.WORKER", command)
+        return command
+
+    say()
+    return say

@@ -1,8 +1,9 @@
 """Stands in for a method's process in a comparison: rows out of nothing, and ways to go wrong.
 
-Reads one request. `STUB` in the environment is JSON: `log`, a file that gets a line for each request; and for
-a method what it does instead at a size: `error`, `note`, `kill`, `exit`, `half` (death in the middle of a
-line) or `wait` (for ever, its process id in the file of that name).
+Reads one request. Its argument is JSON: `log`, a file that gets a line for each request; and for a method
+what it does instead at a size: `error`, `note`, `kill`, `exit`, `half` (death in the middle of a line),
+`wait` (for ever, its process id in a file beside the log) or `stop` (once the row before is in the table,
+send a signal to who asked, and wait).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 
@@ -27,7 +29,7 @@ def value(method: str, keep: float) -> float:
 
 def main() -> None:
     request = json.loads(sys.stdin.readline())
-    does = json.loads(os.environ["STUB"])
+    does = json.loads(sys.argv[1])
     with open(does["log"], "a") as log:
         log.write(json.dumps(request) + "\n")
     method = request["method"]
@@ -61,9 +63,14 @@ def main() -> None:
             sys.stdout.write('{"row": {"method"')
             sys.stdout.flush()
             os.kill(os.getpid(), signal.SIGKILL)
-        elif what == "wait":
-            with open(told, "w") as file:
+        elif what in ("wait", "stop"):
+            with open(does["log"] + ".pid", "w") as file:
                 file.write(str(os.getpid()))
+            if what == "stop":
+                number, table, row = told
+                while row not in Path(table).read_text():
+                    time.sleep(0.01)
+                os.kill(os.getppid(), number)
             time.sleep(1000)
         elif what == "note":
             say(note=told, keep=keep)

@@ -1,7 +1,8 @@
 """One process that has imported torch, and runs `eckart` in forks of itself: whole processes, at no wait.
 
 Reads a request a line (JSON) and answers with the exit code, once the fork has ended. A request may ask for
-a signal at the moment that a function is entered, and for a limit on the size of files.
+a signal at the moment that a function is entered, for a limit on the size of files, and for another program
+in the place of a comparison's processes.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import torch
 
 import eckart
 from eckart import cli
+from eckart.pipeline import workers
 
 LONGEST_SECONDS = 1000
 
@@ -50,6 +52,8 @@ def _become(request: dict[str, Any]) -> None:
     signal.alarm(LONGEST_SECONDS)
     if size := request.get("largest_file"):
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    if worker := request.get("worker"):
+        workers.WORKER = worker
     for place in request.get("interrupt_at", []):
         _signal_on_entry(place, request["signal"])
 
