@@ -290,6 +290,20 @@ def test_the_callers_modes_do_not_matter(mode):
         seen.gradients[name].second.add_(1)
 
 
+def test_a_loss_may_keep_what_a_caller_made_in_inference_mode():
+    toy = Toy()
+    with torch.inference_mode():
+        batch = {key: value.clone() for key, value in PADDED.items()}
+        seen = watch(
+            toy,
+            ["first"],
+            [batch | {"labels": torch.ones(2, 4, 3).double()}],
+            BACKWARD,
+            loss=lambda output, batch: (output * batch["labels"]).sum(),
+        )
+    assert seen.gradients["first"].windows == 2
+
+
 def test_a_model_that_bears_no_gradient_is_refused():
     with torch.inference_mode():
         model = LLAMA.build()

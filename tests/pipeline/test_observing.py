@@ -181,6 +181,8 @@ def test_a_folder_is_known_by_its_files(stored, tokenizer, data, tmp_path, watch
     weights[-1] ^= 1
     (copy / "model.safetensors").write_bytes(weights)
     assert runs_for(copy) == 1
+    model.to(torch.bfloat16)
+    assert runs_for(folder) == 1
 
 
 # A cache that is wrong, full or not there

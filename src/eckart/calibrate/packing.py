@@ -60,10 +60,7 @@ def unpack(tensors: dict[str, Tensor], words: dict[str, Any], device: torch.devi
 
 def _sums(tensors: dict[str, Tensor], name: str, device: torch.device | str) -> dict[str, Tensor]:
     found = {kind: tensors[f"{name}/{kind}"] for kind in SUMS if f"{name}/{kind}" in tensors}
-    return {
-        kind: (_whole(total) if kind == SYMMETRIC else total.clone()).to(device)
-        for kind, total in found.items()
-    }
+    return {kind: (_whole(total) if kind == SYMMETRIC else total).to(device) for kind, total in found.items()}
 
 
 def _upper(square: Tensor) -> Tensor:

@@ -179,20 +179,18 @@ def _spaces(reads: Reads) -> dict[str, str]:
 def _lightest(model: Any, reads: Reads, batch: Batch) -> Any:
     """The model without its head, where that hands every target the very same numbers: logits are large."""
     body = getattr(model, "base_model", model)
-    inside = set(body.modules())
-    if body is model or any(model.get_submodule(name) not in inside for name in reads):
+    if body is model:
         return model
     try:
         again = _reads(model, body, list(reads), batch)
     except Exception:  # a body may want other arguments than the whole, and fail in any way
         return model
-    for name, read in reads.items():
-        pairs = zip(read, again[name], strict=False)
-        if len(read) != len(again[name]) or not all(
-            torch.equal(one, other) for (one, _), (other, _) in pairs
-        ):
-            return model
-    return body
+    same = all(
+        len(read) == len(again[name])
+        and all(torch.equal(one, other) for (one, _), (other, _) in zip(read, again[name], strict=True))
+        for name, read in reads.items()
+    )
+    return body if same else model
 
 
 @contextmanager
