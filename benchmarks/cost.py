@@ -49,7 +49,10 @@ def main() -> None:
             against = {
                 f"{key}_ratio": round(value / middle["peers"][key], 3) for key, value in middle[way].items()
             }
-            print(json.dumps({"model": Path(model).parent.name or model, "way": way, **middle[way], **against}), flush=True)
+            print(
+                json.dumps({"model": Path(model).parent.name or model, "way": way, **middle[way], **against}),
+                flush=True,
+            )
 
 
 def worker(way: str, name: str, data: str) -> None:
@@ -107,7 +110,9 @@ def as_peers_do(model: Any, batches: list[dict[str, Any]]) -> None:
         U, S, V = torch.linalg.svd(W @ L, full_matrices=False)
         rank = int(KEEP * largest_paying_rank("lowrank", *W.shape))
         first = (U[:, :rank] * S[:rank].sqrt()).to(weight.dtype)
-        second = (S[:rank].sqrt()[:, None] * torch.linalg.solve_triangular(L, V[:rank], upper=False, left=False))
+        second = S[:rank].sqrt()[:, None] * torch.linalg.solve_triangular(
+            L, V[:rank], upper=False, left=False
+        )
         module = model.get_submodule(name)
         module.weight = torch.nn.Parameter(first @ second.to(weight.dtype))
 

@@ -72,7 +72,7 @@ METRICS: dict[str, Metric] = {
         left="second-moment",
         shrink=0.01,
         in_loss_units=True,
-        meaning="loss to second order, Fisher information as a Kronecker product: R Rᵀ = E[x xᵀ], L Lᵀ = E[g gᵀ]",
+        meaning="loss to second order, its Fisher information as a Kronecker product: E[x xᵀ] and E[g gᵀ]",
     ),
     "softened": Metric(
         "second-moment",
@@ -81,7 +81,7 @@ METRICS: dict[str, Metric] = {
         labels="sampled",
         temperature=2.0,
         in_loss_units=True,
-        meaning="as kfac, for labels that the model itself gives at temperature 2: what it is sure of counts too",
+        meaning="as kfac, for labels that the model itself gives at temperature 2: what it is sure of counts",
     ),
 }
 
@@ -131,8 +131,8 @@ METHODS: dict[str, Method] = {
             allocation="uniform",
             recovery="none",
             paper="FWSVD, Hsu et al. 2022 (ICLR), arXiv 2207.00112",
-            departure="labels are right (peers shift them twice); rows are those of W (out, in) as stored; the "
-            "paper fine-tunes before and after",
+            departure="labels are right (peers shift them twice); rows are those of W (out, in) as stored; "
+            "the paper fine-tunes before and after",
         ),
         Method(
             "svd-llm",
@@ -151,8 +151,8 @@ METHODS: dict[str, Method] = {
             allocation="uniform",
             recovery="refit",
             paper="AA-SVD, Sinha & Fleuret 2026, arXiv 2604.02119; MPIFA (PIFA, ICML 2025) refits likewise",
-            departure="reduced-rank regression of each target on what the compressed model before it gives, front to "
-            "back; block-wise training is left out",
+            departure="reduced-rank regression of each target on what the compressed model before it gives, "
+            "front to back; block-wise training is left out",
         ),
         Method(
             "kfac",
@@ -161,7 +161,8 @@ METHODS: dict[str, Method] = {
             allocation="uniform",
             recovery="none",
             paper="GFWSVD 2025, arXiv 2505.17974; KFAC-SVD (LEMS, ICML 2026)",
-            departure="labels are right (peers shift them twice); only the output side is shrunk, as only it is inverted",
+            departure="labels are right (peers shift them twice); only the output side is shrunk, as only it "
+            "is inverted",
         ),
         Method(
             "lems",
@@ -170,7 +171,8 @@ METHODS: dict[str, Method] = {
             allocation="measured",
             recovery="none",
             paper="LEMS, ICML 2026",
-            departure="as kfac; the curves are a power of each target's own spectral tail, and there is no bias for depth",
+            departure="as kfac; the curves are a power of each target's own spectral tail, and there is no "
+            "bias for depth",
         ),
         Method(
             "auto",

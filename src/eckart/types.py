@@ -23,7 +23,10 @@ Track = Callable[[Iterable[Any], str, int], Iterable[Any]]
 
 
 SAMPLES = 512
-"""Windows of the data to calibrate on at most, unless told otherwise."""
+"""Windows of the data to calibrate on, unless told otherwise or the data has fewer."""
+
+SAMPLE_TOKENS = 32768
+"""Where so many windows have fewer tokens than this, more are taken: sentences are short."""
 
 MAX_LENGTH = 512
 """Tokens in a window at most, unless told otherwise."""
@@ -169,7 +172,7 @@ class Recipe(BaseModel):
     targets: list[str] | None = None
     layers: str | None = None
     data: str | None = None
-    samples: int = SAMPLES
+    samples: int | None = None
     max_length: int = MAX_LENGTH
 
 

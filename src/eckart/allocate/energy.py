@@ -41,7 +41,7 @@ def energy(curves: Sequence[Curve], budget: int) -> Ranks:
 
 
 def ranks_at(curves: Sequence[Curve], share: float) -> Ranks:
-    """The least rank of each target that keeps `share` of its energy (1 at least), dense where none that pays does.
+    """The least rank of each target that keeps `share` of its energy, 1 at least; dense where none does.
 
     Args:
         share: from 0 to 1; 0.9, 0.95, 0.99 and 0.999 are the customary ones.

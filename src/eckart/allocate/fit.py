@@ -15,7 +15,7 @@ def fitted(tail: np.ndarray, ranks: Sequence[int], losses: Sequence[float]) -> n
 
     The spectral tail has the right shape and the wrong unit; a loss grows as some power of it, 1 where the
     error is small. Scale and power are the least-squares line through the logarithms, the power between
-    0 and `STEEPEST`, so that the curve never rises with the rank. (LEMS, ICML 2026, fits its own measured losses
+    0 and `STEEPEST`, so that the curve never rises with the rank. (LEMS, ICML 2026, fits what it measured
     likewise; it adds a bias for depth, which a loss measured at the model's end already has.)
 
     Args:

@@ -40,13 +40,14 @@ from eckart.cli.options import (
     Rank,
     Ratio,
     Recovery,
+    Samples,
     StructureName,
     Targets,
     filled,
     split,
 )
 from eckart.cli.saying import console, number, print_json, say, show_notes, show_plan, shrunk, track
-from eckart.types import MAX_LENGTH, SAMPLES
+from eckart.types import MAX_LENGTH
 
 app = typer.Typer(
     name="eckart",
@@ -195,7 +196,7 @@ def compress(
     targets: Targets = None,
     layers: Layers = None,
     data: Data = None,
-    samples: Annotated[int, typer.Option("--samples", help="Windows of the data to use at most.")] = SAMPLES,
+    samples: Samples = None,
     max_length: MaxLength = MAX_LENGTH,
     device: Device = "cpu",
     dtype: Dtype = "auto",

@@ -20,6 +20,7 @@ from eckart.cli.options import (
     Methods,
     Model,
     Of,
+    Samples,
     Targets,
     Test,
     filled,
@@ -27,7 +28,7 @@ from eckart.cli.options import (
     split,
 )
 from eckart.cli.saying import console, print_json, say, show_notes, track
-from eckart.types import MAX_LENGTH, SAMPLES, Comparison, ComparisonRow
+from eckart.types import MAX_LENGTH, Comparison, ComparisonRow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +56,7 @@ def compare(
     of: Of = "model",
     targets: Targets = None,
     layers: Layers = None,
-    samples: Annotated[int, typer.Option("--samples", help="Windows of the data to use at most.")] = SAMPLES,
+    samples: Samples = None,
     max_length: MaxLength = MAX_LENGTH,
     device: Device = "cpu",
     dtype: Dtype = "auto",

@@ -83,6 +83,12 @@ Data = Annotated[
     str | None,
     typer.Option("--data", help=".jsonl, .txt, .csv or .tsv; pocket for the built-in.", callback=filled),
 ]
+Samples = Annotated[
+    int | None,
+    typer.Option(
+        "--samples", help="Windows of the data to calibrate on; default 512, and more of short ones."
+    ),
+]
 MaxLength = Annotated[int, typer.Option("--max-length", help="Tokens in a window at most.")]
 Device = Annotated[str, typer.Option("--device", help="Where to run: cpu, cuda, cuda:1.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="Load weights in: auto, float32, bfloat16, float16.")]

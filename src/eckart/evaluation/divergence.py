@@ -86,7 +86,7 @@ class Reference:
 
 @torch.no_grad()
 def _says(model: Any, batch: Batch) -> tuple[Tensor, bool]:
-    """Log probabilities `(tokens, vocabulary)` and true, or embeddings `(windows, width)` of length 1 and false."""
+    """Log probabilities `(tokens, vocabulary)` and true; or embeddings of length 1, and false."""
     moved = {key: value.to(model.device) for key, value in batch.items() if key != "labels"}
     training = model.training
     model.eval()

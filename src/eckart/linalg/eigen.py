@@ -20,12 +20,14 @@ OVERSAMPLING = 10, 0.25
 """Columns beyond the rank that a random subspace has: so many, and this share of the rank. Weights have
 flat spectra, and a share costs less there than the products that would sharpen as much."""
 
-PRODUCTS = 4
-"""Products with the matrix in `randomized`. Two, as is usual, leave errors 2-5% above the best on weights."""
+PRODUCTS = 6
+"""Products with the matrix in `randomized`. Two, as is usual, leave errors some 3% above the best on
+weights; with six what is lost is less than a rank in a hundred."""
 
-RANDOM_SIZE, RANDOM_SHARE = 1024, 1 / 8
-"""`auto` is `randomized` for matrices at least as large, up to this share of their size as rank. Measured
-by `benchmarks/solvers.py` on two CPU cores; not on a GPU."""
+RANDOM_SIZE, RANDOM_SHARE = 2048, 1 / 8
+"""`auto` is `randomized` for matrices at least as large, up to this share of their size as rank: there it
+takes a half of the time or less, and seconds are saved. Measured by `benchmarks/solvers.py` on two CPU
+cores; not on a GPU."""
 
 
 def choose(size: int, rank: int | None) -> Solver:

@@ -61,7 +61,7 @@ def put(model: Any, name: str, module: nn.Module) -> None:
 
 
 def reweigh(model: Any, name: str, weight: Tensor) -> None:
-    """Put a copy of a linear layer with another weight `(out, in)` in its place; the old one stays as it was."""
+    """Put a copy of a linear layer with another weight `(out, in)` in the place of the old one."""
     new = copy.deepcopy(model.get_submodule(name))
     weight_of(new).copy_(weight)
     put(model, name, new)

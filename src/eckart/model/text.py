@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
@@ -37,7 +37,12 @@ def usable_length(model: Any, tokenizer: Any, max_length: int) -> int:
 
 
 def windows(
-    model: Any, tokenizer: Any, texts: Sequence[Text], max_length: int, limit: int | None = None
+    model: Any,
+    tokenizer: Any,
+    texts: Sequence[Text],
+    max_length: int,
+    limit: int | None = None,
+    least_tokens: int = 0,
 ) -> list[Window]:
     """Cut texts into windows of at most `max_length` tokens.
 
@@ -48,30 +53,36 @@ def windows(
 
     Args:
         limit: stop at this many windows; default all.
+        least_tokens: go on beyond `limit` until there are this many tokens.
 
     Raises:
         EckartError: no text gives a token.
     """
-    max_length = usable_length(model, tokenizer, max_length)
     found: list[Window] = []
-    for text in texts:
-        if limit is not None and len(found) >= limit:
+    tokens = 0
+    for window in _windows(model, tokenizer, texts, usable_length(model, tokenizer, max_length)):
+        if limit is not None and len(found) >= limit and tokens >= least_tokens:
             break
+        found.append(window)
+        tokens += len(window.ids)
+    if not found:
+        raise EckartError("the data gives no tokens: every text in it is empty")
+    return found
+
+
+def _windows(model: Any, tokenizer: Any, texts: Sequence[Text], max_length: int) -> Iterator[Window]:
+    for text in texts:
         if is_encoder_decoder(model):
             read = text.prompt or text.completion
             ids = tokenizer(read, truncation=True, max_length=max_length)["input_ids"]
             labels = tokenizer(text.completion, truncation=True, max_length=max_length)["input_ids"]
-            found.append(Window(ids, labels))
+            if ids and labels:
+                yield Window(ids, labels)
         elif is_causal(model):
             pieces = _pieces(tokenizer, text.text, max_length)
-            found += [Window(ids) for ids in (pieces if len(texts) == 1 else pieces[:1])]
-        else:
-            ids = tokenizer(text.text, truncation=True, max_length=max_length)["input_ids"]
-            found.append(Window(ids))
-    found = [window for window in found if window.ids and window.labels != []][:limit]
-    if not found:
-        raise EckartError("the data gives no tokens: every text in it is empty")
-    return found
+            yield from (Window(ids) for ids in (pieces if len(texts) == 1 else pieces[:1]) if ids)
+        elif ids := tokenizer(text.text, truncation=True, max_length=max_length)["input_ids"]:
+            yield Window(ids)
 
 
 def batches(model: Any, tokenizer: Any, cut: Sequence[Window], batch_tokens: int = 8192) -> list[Batch]:

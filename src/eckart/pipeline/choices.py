@@ -11,7 +11,7 @@ import numpy as np
 
 from eckart import allocate, recipes
 from eckart.linalg import largest_paying_rank, parameters
-from eckart.types import MAX_LENGTH, SAMPLES, Curve, Recipe, Structure, Target, UsageError
+from eckart.types import MAX_LENGTH, Curve, Recipe, Structure, Target, UsageError
 
 DIALS = ("keep", "max-loss", "energy", "rank", "ratio")
 MEASURED = ("measured", "auto")
@@ -36,7 +36,7 @@ def make_recipe(
     targets: Sequence[str] | None = None,
     layers: str | None = None,
     data: str | None = None,
-    samples: int = SAMPLES,
+    samples: int | None = None,
     max_length: int = MAX_LENGTH,
 ) -> Recipe:
     """Fill the four axes from a method's row where they were not named, and check every value.
@@ -202,7 +202,7 @@ def dense_notes(targets: Sequence[Target], recipe: Recipe, ranks: Sequence[int |
 
 def _check_dials(
     values: tuple[float | None, float | None, float | None, int | None, float | None],
-    samples: int,
+    samples: int | None,
     max_length: int,
 ) -> None:
     keep, max_loss, energy, rank, ratio = values
@@ -222,7 +222,7 @@ def _check_dials(
         raise UsageError(f"ratio {ratio:g} is not a share of the smaller side: it is above 0 and at most 1")
     if rank is not None and rank < 1:
         raise UsageError(f"rank {rank} is not a rank: it is 1 or more")
-    if samples < 1 or max_length < 1:
+    if (samples is not None and samples < 1) or max_length < 1:
         raise UsageError("--samples and --max-length are 1 or more")
 
 

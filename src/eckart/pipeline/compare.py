@@ -28,7 +28,6 @@ from eckart.pipeline.protocol import (
 from eckart.pipeline.workers import OnRow, Run
 from eckart.types import (
     MAX_LENGTH,
-    SAMPLES,
     Comparison,
     Recipe,
     Structure,
@@ -58,7 +57,7 @@ def compare(
     of: str = "model",
     targets: Sequence[str] | None = None,
     layers: str | None = None,
-    samples: int = SAMPLES,
+    samples: int | None = None,
     max_length: int = MAX_LENGTH,
     device: str = "cpu",
     dtype: str = "auto",

@@ -17,7 +17,6 @@ from eckart.pipeline import choices
 from eckart.pipeline.cutting import Prepared
 from eckart.types import (
     MAX_LENGTH,
-    SAMPLES,
     Bytes,
     Count,
     EckartError,
@@ -49,7 +48,7 @@ def compress(
     targets: Sequence[str] | None = None,
     layers: str | None = None,
     data: str | None = None,
-    samples: int = SAMPLES,
+    samples: int | None = None,
     max_length: int = MAX_LENGTH,
     tokenizer: Any = None,
     device: str = "cpu",
@@ -64,7 +63,7 @@ def compress(
         out: folder to save in; it must not exist. Without it the result is in memory only.
         keep: parameters after / parameters before, above 0 and at most 1. Or instead of it:
         max_loss: the smallest model whose loss on held-out data is at most this share above the dense
-            model's; of an encoder, 1 − the correlation of its cosines with the dense one's is at most this; or
+            model's; of an encoder, 1 − the correlation of its cosines with the dense one's at most; or
         energy: the least rank of each target that keeps this share of its energy in the metric; or
         rank: the same rank for every target; or
         ratio: rank as a share of each target's smaller side.
@@ -75,7 +74,8 @@ def compress(
         targets: endings of module names or globs; default every linear layer in the blocks.
         layers: which blocks, e.g. `top:4` or `3-7`; default all.
         data: a `.jsonl`, `.txt` or `.csv` file to calibrate on, or `pocket`, `pocket-math`, ….
-        samples: windows of the data to use at most.
+        samples: windows of the data to calibrate on at most; default 512, and more of short ones, until
+            there are 32,768 tokens.
         max_length: tokens in a window at most.
         tokenizer: for a loaded model with data; a folder brings its own.
         device: where to run, e.g. `cuda`.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from eckart import allocate, recipes
-from eckart.evaluation import Reference
+from eckart.evaluation import Moved, Reference
 from eckart.model import replacing, text
 from eckart.model import targets as targets_
 from eckart.pipeline import choices
@@ -15,7 +15,7 @@ from eckart.pipeline.observing import observe
 from eckart.pipeline.refitting import refit
 from eckart.pipeline.searching import Found, Search
 from eckart.pipeline.workbench import Workbench
-from eckart.types import HeldOut, Recipe, TargetRecord, Text, Track, UsageError
+from eckart.types import SAMPLE_TOKENS, SAMPLES, HeldOut, Recipe, TargetRecord, Text, Track, UsageError
 
 HELD_OUT = 8
 """One window in so many is held out of calibration, where something is to be measured."""
@@ -65,11 +65,14 @@ class Prepared:
         chosen = found.targets
         size = sum(target.out_features * target.in_features for target in chosen)
         choices.require_possible(chosen, recipe, replacing.count_parameters(model) - size)
-        observed, held, calibrating = None, [], []
+        observed = None
+        held: list[text.Window] = []
+        calibrating: list[text.Window] = []
         if choices.needs_data(recipe):
             if tokenizer is None:
                 raise UsageError("a loaded model with data needs its tokenizer too: pass tokenizer=")
-            windows = text.windows(model, tokenizer, texts, recipe.max_length, recipe.samples)
+            limit, least = (recipe.samples, 0) if recipe.samples else (SAMPLES, SAMPLE_TOKENS)
+            windows = text.windows(model, tokenizer, texts, recipe.max_length, limit, least)
             calibrating, held = self._split(windows)
             metric = recipes.find_metric(recipe.metric)
             observed = observe(
@@ -119,6 +122,9 @@ class Prepared:
             keep_dense: so that `bench.restore` makes it dense again.
         """
         found = self._ranks(recipe)
+        return self._cut(found, recipe, keep_dense)
+
+    def _cut(self, found: Found, recipe: Recipe, keep_dense: bool) -> Cut:
         notes = choices.dense_notes(self.bench.targets, recipe, found.ranks)
         refitting = recipe.recovery == "refit" and any(rank is not None for rank in found.ranks)
         reference = self.search.reference
@@ -151,10 +157,18 @@ class Prepared:
         if recipe.keep is not None:
             return self.search.ranks(choices.require_possible(targets, recipe, bench.fixed))
         if recipe.max_loss is not None:
-            return self.search.smallest(recipe.max_loss)[0]
+            delivered = self._delivered if recipe.recovery == "refit" else None
+            return self.search.smallest(recipe.max_loss, delivered)
         if recipe.energy is not None:
             return Found(allocate.ranks_at(bench.curves(), recipe.energy))
         return Found(choices.hand_ranks(targets, recipe))
+
+    def _delivered(self, found: Found) -> Moved:
+        """How far the model moves with its targets cut to these ranks, refit and all."""
+        refit(self.bench, found.ranks, self.fitting, keep_dense=True)
+        moved = self.search.moved()
+        self.bench.restore()
+        return moved
 
 
 def _count(windows: Sequence[text.Window], tokens: int) -> int:

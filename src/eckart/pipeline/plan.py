@@ -71,7 +71,7 @@ def plan(
     """
     started = time.perf_counter()
     recipe = choices.make_recipe(
-        method=method or "svd",
+        method=method or ("svd" if keep is None else None),
         structure=structure,
         allocation=allocation,
         keep=keep,
@@ -91,7 +91,7 @@ def plan(
     before = replacing.count_parameters(empty) + _own_heads(folder, empty, notes)
     chosen = found.targets
     fixed = before - sum(target.out_features * target.in_features for target in chosen)
-    ranks = choices.choose_ranks(chosen, _without_spectra(recipe, notes), fixed)
+    ranks = _ranks(chosen, recipe, fixed, notes)
     notes += choices.dense_notes(chosen, recipe, ranks)
     planned = [_planned(target, recipe, rank) for target, rank in zip(chosen, ranks, strict=True)]
     targets_before = sum(row.parameters_before for row in planned)
@@ -144,13 +144,18 @@ def _own_heads(folder: Path, empty: Any, notes: list[str]) -> int:
     return extra
 
 
-def _without_spectra(recipe: Recipe, notes: list[str]) -> Recipe:
-    if recipe.allocation not in allocate.NEEDS_ERRORS or recipe.keep is None:
-        return recipe
-    notes.append(
-        f"the ranks of {recipe.allocation} depend on the weights: shown are uniform ones of the same size"
-    )
-    return recipe.model_copy(update={"allocation": "uniform"})
+def _ranks(chosen: Sequence[Target], recipe: Recipe, fixed: int, notes: list[str]) -> list[int | None]:
+    """The ranks that the recipe gives; where they depend on the weights or the data, uniform ones."""
+    if recipe.keep is None:
+        return choices.hand_ranks(chosen, recipe)
+    budget = choices.require_possible(chosen, recipe, fixed)
+    if recipe.keep == 1:
+        return [None] * len(chosen)
+    if recipe.allocation != "uniform":
+        notes.append(
+            f"the ranks of {recipe.allocation} depend on the weights: shown are uniform ones of the same size"
+        )
+    return allocate.uniform(choices.curves(chosen, recipe.structure), budget)
 
 
 def _planned(target: Target, recipe: Recipe, rank: int | None) -> PlannedTarget:

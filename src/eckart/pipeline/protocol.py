@@ -36,7 +36,7 @@ class Protocol(BaseModel):
     targets: list[str] | None
     layers: str | None
     data: str | None
-    samples: int
+    samples: int | None
     max_length: int
     task: str
     test: str | None

@@ -1,4 +1,4 @@
-"""Closed-form refit, front to back: each target learns to follow the dense model from what it really reads."""
+"""Closed-form refit, front to back: each target follows the dense model from what it really reads."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def refit(bench: Workbench, ranks: Ranks, batches: Sequence[Batch], keep_dense: 
     Errors add up through the layers. With `x` what a target reads in the dense model and `x̂` what it reads in
     the compressed one, its weight becomes the best map from `x̂` to `W x`, and that is decomposed in the
     metric of `x̂` on the right and the recipe's own on the left: reduced-rank regression (AA-SVD, arXiv
-    2604.02119, theorem on anchored adaptive approximation; there the left is the identity). Targets that stay dense are
-    refitted too: that costs no parameter.
+    2604.02119; there the left is the identity). Targets that stay dense are refitted too: that costs no
+    parameter.
 
     Blocks are walked in order with two streams of hidden states, the dense model's and the compressed
-    one's, through one set of modules. Targets outside the blocks, and in stacks that cannot be walked, are cut
-    without a refit.
+    one's, through one set of modules. Targets outside the blocks, and in stacks that cannot be walked, are
+    cut without a refit.
 
     Args:
         batches: what to fit on.
@@ -120,6 +120,8 @@ def _pair(cut: calibrate.Walk, leader: str, before: list[Any], pair: calibrate.P
 def _place_refitted(
     bench: Workbench, target: Target, rank: int | None, pair: calibrate.Pair, keep_dense: bool
 ) -> TargetRecord:
+    assert pair.cross is not None
+    assert pair.second is not None
     try:
         weight, right = linalg.follow(bench.weight(target.name), pair.cross, pair.second, pair.tokens, RIDGE)
         sides = bench.left(target.name), right

@@ -1,9 +1,11 @@
-"""Ranks by measurement: candidates on held-out data, losses of single cuts, the smallest model within a loss."""
+"""Ranks by measurement: candidates on held-out data, single cuts, the smallest model within a loss."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from eckart import allocate
 from eckart.evaluation import Moved, Reference
@@ -48,11 +50,15 @@ class Search:
             return self._best(budget)
         return Found(allocated(self.bench, allocation, budget))
 
-    def smallest(self, max_loss: float) -> tuple[Found, Moved]:
+    def smallest(self, max_loss: float, delivered: Callable[[Found], Moved] | None = None) -> Found:
         """The fewest parameters whose loss on held-out data is within `1 + max_loss` of the dense model's.
 
-        An encoder has no loss: `max_loss` bounds its divergence. Found by bisection; larger models are taken
-        to lose less.
+        An encoder has no loss: `max_loss` bounds its divergence. Found by bisection over one set of
+        decompositions; larger models are taken to lose less.
+
+        Args:
+            delivered: how far the model moves with everything that follows the cut (a refit), asked where
+                the cut alone moves it too far.
 
         Raises:
             UsageError: no cut that saves a parameter is within it.
@@ -60,13 +66,13 @@ class Search:
         bench, reference = self.bench, self._reference()
         limit = allowed(reference, max_loss)
         low, high = allocate.least(bench.costs()), bench.size - 1
-        best: tuple[Found, Moved] | None = None
+        best: Found | None = None
         for _ in bench.track(range(STEPS), "searching", STEPS):
             middle = (low + high) // 2
             found = self.ranks(middle)
-            moved = self.measure(found.ranks)
-            if moved.loss <= limit:
-                best, high = (found, moved), middle
+            within = self.measure(found.ranks).loss <= limit
+            if within or (delivered is not None and delivered(found).loss <= limit):
+                best, high = found, middle
             else:
                 low = middle
         if best is None:
@@ -76,10 +82,14 @@ class Search:
             )
         return best
 
+    def moved(self) -> Moved:
+        """How far the model is, as it stands, from the dense one."""
+        return self._reference().of(self.bench.model)
+
     def measure(self, ranks: Ranks) -> Moved:
         """How far the model moves with its targets cut to these ranks."""
         with self.bench.tried(ranks):
-            return self._reference().of(self.bench.model)
+            return self.moved()
 
     def _reference(self) -> Reference:
         assert self.reference is not None
@@ -101,7 +111,7 @@ class Search:
         return Found(tries[best.name], candidates)
 
     def _measured_curves(self) -> list[Curve]:
-        """Each target's divergence when it alone is cut, measured at a few ranks and fitted (LEMS, ICML 2026)."""
+        """Each target's divergence when it alone is cut, at a few ranks and fitted (LEMS, ICML 2026)."""
         if self._measured is None:
             spectral = self.bench.curves()
             todo = list(enumerate(spectral))
@@ -111,7 +121,7 @@ class Search:
             self._measured = choices.curves(self.bench.targets, self.bench.recipe.structure, losses)
         return self._measured
 
-    def _alone(self, index: int, curve: Curve) -> Sequence[float]:
+    def _alone(self, index: int, curve: Curve) -> np.ndarray:
         assert curve.errors is not None
         shares = (allocate.largest_within(curve, share * curve.dense) for share in MEASURED_SHARES)
         ranks = sorted({rank for rank in shares if rank is not None})

@@ -126,7 +126,7 @@ class Workbench:
 
     @contextmanager
     def tried(self, ranks: Ranks) -> Iterator[None]:
-        """The model as if its targets were cut: weights of lower rank in the dense modules, and back again."""
+        """The model as if its targets were cut: weights of lower rank in the dense modules, and back."""
         todo = [(target, rank) for target, rank in zip(self.targets, ranks, strict=True) if rank is not None]
         weights = (
             (target.name, linalg.reconstruct(Factors("lowrank", *self._pair(target, rank))))
