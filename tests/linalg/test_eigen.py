@@ -14,7 +14,7 @@ from eckart.linalg import Decomposition, Side, Solver, decompose, decompose_many
 from eckart.linalg.solve import TIE_BREAK
 
 SOLVERS: tuple[Solver, ...] = ("exact", *RANDOM)
-EXCESS = {"exact": 1e-9, "randomized": 0.01, "nystrom": 0.2}
+EXCESS = {"randomized": 1e-4, "nystrom": 0.1}
 """How much larger than the smallest error that of rank `LARGEST` may be here."""
 
 
@@ -149,7 +149,7 @@ def test_zero_weight_gives_zeros(shape: str, metric: str, solver: Solver) -> Non
 
 
 def test_small_values_are_not_lost_beside_large_ones() -> None:
-    # Four products without a new basis at each step raise the largest value to 1 and the last to 1e-40.
+    # Products without a new basis at each step would leave of the last value its sixth power.
     values = torch.logspace(0, -14, 80, dtype=torch.float64)
     energies, _ = eigen.leading(matrix(values), 50, "randomized")
     assert energies.numpy() == pytest.approx(values[:50].numpy(), rel=1e-5, abs=1e-15)
