@@ -33,6 +33,7 @@ def made(stored, data, tmp_path_factory):
                 str(stored(architecture)),
                 cache[key],
                 keep=architecture.keep,
+                method="svd-llm",
                 structure=structure,
                 data=data,
             )
@@ -90,7 +91,12 @@ def test_a_half_precision_model_stays_one_bit_for_bit(stored, data, tmp_path, ar
     shutil.copy(stored(architecture) / "tokenizer.json", tmp_path / "dense")
     shutil.copy(stored(architecture) / "tokenizer_config.json", tmp_path / "dense")
     result = eckart.compress(
-        str(tmp_path / "dense"), tmp_path / "out", keep=architecture.keep, structure=structure, data=data
+        str(tmp_path / "dense"),
+        tmp_path / "out",
+        keep=architecture.keep,
+        method="svd-llm",
+        structure=structure,
+        data=data,
     )
     again = architecture.load(tmp_path / "out")
     assert again.dtype == dtype
@@ -116,7 +122,12 @@ def test_shards_load_the_same_and_can_be_compressed(made, stored, data, tmp_path
     LLAMA.load(stored(LLAMA)).save_pretrained(tmp_path / "dense", max_shard_size="30KB")
     assert not (tmp_path / "dense" / "model.safetensors").exists()
     result = eckart.compress(
-        str(tmp_path / "dense"), tmp_path / "out", keep=LLAMA.keep, structure=structure, data=data
+        str(tmp_path / "dense"),
+        tmp_path / "out",
+        keep=LLAMA.keep,
+        method="svd-llm",
+        structure=structure,
+        data=data,
     )
     assert_same_outputs(LLAMA, LLAMA.load(tmp_path / "out"), model)
     assert_same_outputs(LLAMA, result.model, model)
@@ -153,7 +164,9 @@ def test_copies_are_the_same_and_separate(made, structure):
 
 @BOTH
 def test_it_generates_what_it_generated_before_saving(stored, data, tmp_path, structure):
-    result = eckart.compress(str(stored(LLAMA)), tmp_path / "out", keep=0.8, structure=structure, data=data)
+    result = eckart.compress(
+        str(stored(LLAMA)), tmp_path / "out", keep=0.8, method="svd-llm", structure=structure, data=data
+    )
     prompt = some_inputs(LLAMA, batch=1)["input_ids"]
     written = [
         model.generate(prompt, max_new_tokens=12, do_sample=False, eos_token_id=None)

@@ -83,7 +83,9 @@ def test_svd_llm_never_leaves_more_output_error_than_svd(stored, data, tokenizer
 def test_more_parameters_never_leave_more_error(stored, data, structure):
     errors = []
     for keep in (0.5, 0.6, 0.7, 0.8, 0.9, 0.95):
-        result = eckart.compress(str(stored(LLAMA)), keep=keep, structure=structure, data=data)
+        result = eckart.compress(
+            str(stored(LLAMA)), keep=keep, method="svd-llm", structure=structure, data=data
+        )
         errors.append([record.measured_error for record in result.manifest.targets])
     for smaller, larger in pairwise(errors):
         assert all(more <= less + 1e-9 for less, more in zip(smaller, larger, strict=True))

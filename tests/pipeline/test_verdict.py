@@ -18,7 +18,7 @@ from eckart.types import EckartError, UsageError
 @pytest.fixture(scope="module")
 def saved(stored, data, tmp_path_factory):
     out = tmp_path_factory.mktemp("verdict") / "out"
-    eckart.compress(str(stored(LLAMA)), out, keep=0.8, structure="pivoted", data=data)
+    eckart.compress(str(stored(LLAMA)), out, keep=0.8, method="svd-llm", structure="pivoted", data=data)
     return out
 
 

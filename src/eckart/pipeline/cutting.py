@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from eckart import allocate, recipes
+from eckart import allocate, calibrate, recipes
 from eckart.evaluation import Moved, Reference
 from eckart.model import replacing, text
 from eckart.model import targets as targets_
@@ -88,7 +88,8 @@ class Prepared:
                 cache=cache,
                 track=track,
             )
-            unseen = [t for t in chosen if observed.spaces[t.name] not in observed.moments]
+            watched = metric.moments & calibrate.INPUT_KINDS or not metric.moments
+            unseen = [t for t in chosen if watched and observed.spaces[t.name] not in observed.moments]
             self.notes += [f"{t.name} stays dense: no token of the data reached it" for t in unseen]
             chosen = [target for target in chosen if target not in unseen]
         self.tokens = observed.tokens if observed else None

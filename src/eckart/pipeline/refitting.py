@@ -11,7 +11,7 @@ from eckart.model import targets
 from eckart.pipeline.workbench import Ranks, Workbench
 from eckart.types import EckartError, Target, TargetRecord
 
-RIDGE = 1e-4
+RIDGE = 1e-2
 """Towards the dense weight, relative to the mean eigenvalue of what is read."""
 
 Batch = dict[str, Any]
