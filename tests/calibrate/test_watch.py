@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import ARCHITECTURES, BERT, GPT2, LAYERS, LLAMA, T5
+from architectures import ARCHITECTURES, BERT, GPT2, LAYERS, LLAMA, MAMBA, T5
 from torch import nn
 from watching import ALL, alone, cut_for, relative, targets_of
 
@@ -377,3 +377,18 @@ def test_spaces_that_are_known_are_taken(tokenizer, data):
     names, single = targets_of(model), alone(model, tokenizer, cut_for(model, tokenizer, data)[:2])
     apart = {name: name for name in names}
     assert set(watch(model, names, single, BOTH, spaces=apart).moments) == set(names)
+
+
+@pytest.mark.parametrize("architecture", [LLAMA, T5, MAMBA], ids=str)
+def test_nothing_is_kept_for_a_next_token(architecture, tokenizer, data):
+    model = architecture.build()
+    made = batches(model, tokenizer, cut_for(model, tokenizer, data)[:2])
+    kept = []
+
+    def loss(output: Any, batch: Any) -> torch.Tensor:
+        kept.append(output.get("past_key_values") or output.get("cache_params"))
+        return softened()(output, batch)
+
+    watch(model, targets_of(model), made, ALL, loss=loss)
+    assert kept == [None]
+    assert model.config.use_cache

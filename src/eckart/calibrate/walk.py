@@ -6,16 +6,16 @@ one of its modules, without the blocks before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from eckart.calibrate.modes import evaluating, uncached
 from eckart.calibrate.rows import Batch, PaddingUnknownError, masks_of, module_input, real_tokens
-from eckart.calibrate.watch import evaluating
 from eckart.types import EckartError
 
 HIDDEN = "hidden_states"
@@ -121,7 +121,7 @@ class Walk:
 
         hooks = [block.register_forward_pre_hook(see, with_kwargs=True) for block in self.blocks]
         try:
-            with suppress(_Enough), torch.no_grad(), evaluating(self.model), _uncached(self.model):
+            with suppress(_Enough), torch.no_grad(), evaluating(self.model), uncached(self.model):
                 self.model(
                     **{key: value.to(self.model.device) for key, value in batch.items() if key != "labels"}
                 )
@@ -164,21 +164,6 @@ class _Reader:
         self.left.discard(name)
         if not self.left:
             raise _Enough
-
-
-@contextmanager
-def _uncached(model: Any) -> Iterator[None]:
-    """Keys and values of a first run are not kept: a block run again would read them too."""
-    # A part may have a config of its own, as T5's decoder has.
-    configs = {id(part.config): part.config for part in model.modules() if hasattr(part, "config")}
-    before = [(config, config.use_cache) for config in configs.values() if hasattr(config, "use_cache")]
-    for config, _ in before:
-        config.use_cache = False
-    try:
-        yield
-    finally:
-        for config, value in before:
-            config.use_cache = value
 
 
 class _Enough(Exception):  # noqa: N818 - not an error: what was wanted has been seen

@@ -8,12 +8,13 @@ very same tensor. One hook per space then adds its moment once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from eckart.calibrate.modes import evaluating, frozen, uncached
 from eckart.calibrate.observed import GRADIENT_KINDS, INPUT_KINDS, Observed
 from eckart.calibrate.rows import Batch, masks_of, module_input
 from eckart.calibrate.sums import InputSum, OutputSum, mirror
@@ -67,7 +68,13 @@ def watch(
             "load it outside"
         )
     # A caller's inference mode would forbid what a backward pass needs, and to tell inputs apart.
-    with torch.inference_mode(False), torch.no_grad(), evaluating(model), _frozen(model, backward):
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        evaluating(model),
+        uncached(model),
+        frozen(model) if backward else nullcontext(),
+    ):
         row = {key: value[:1] for key, value in batches[0].items()}
         reads = _reads(model, model, names, row)
         spaces = _spaces(reads) if spaces is None else spaces
@@ -191,31 +198,6 @@ def _lightest(model: Any, reads: Reads, batch: Batch) -> Any:
         for name, read in reads.items()
     )
     return body if same else model
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Every module in evaluation mode, and afterwards in its own again."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-@contextmanager
-def _frozen(model: nn.Module, needed: bool) -> Iterator[None]:
-    """No parameter asks for a gradient, and afterwards those that did do so again."""
-    asking = [parameter for parameter in model.parameters() if needed and parameter.requires_grad]
-    for parameter in asking:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in asking:
-            parameter.requires_grad_(True)
 
 
 def _on(batch: Batch, device: torch.device) -> Batch:
