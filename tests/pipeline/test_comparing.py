@@ -228,6 +228,23 @@ def test_what_stays_dense_is_told_once(request_of: Make) -> None:
     assert not any("keep" in message for message in notes)
 
 
+def test_a_row_that_keeps_more_than_was_asked_for_says_so(
+    request_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where no token of the data reaches a target."""
+    kept = comparing.Prepared.cut
+    monkeypatch.setattr(
+        comparing.Prepared,
+        "cut",
+        lambda self, recipe, keep_dense: kept(self, recipe.model_copy(update={"keep": 0.9}), keep_dense),
+    )
+    notes = [message for message in told(request_of(method="svd", of="targets")) if "note" in message]
+    (note,) = notes
+    assert note["keep"] == 0.7
+    assert note["note"] in {f"{share} of the targets is left, more than was asked for" for share in
+                            ("0.900", "0.899", "0.898")}  # fmt: skip
+
+
 # What a row took
 
 

@@ -93,7 +93,7 @@ class Comparing:
         seconds = shared + time.perf_counter() - started
         assert recipe.keep is not None
         row = self._row(recipe.keep, seconds, peak.so_far())
-        for note in cut.notes:
+        for note in [*cut.notes, *self._missed(row)]:
             self.send({"note": note, "keep": recipe.keep})
         self._finish(row)
 
@@ -106,6 +106,17 @@ class Comparing:
             row.seconds = seconds
             row.peak_memory_bytes = Peak().so_far() if peak is None else peak
         return row
+
+    def _missed(self, row: ComparisonRow) -> list[str]:
+        """A note where more is left than was asked for: a row must not win by that unseen."""
+        pairs = {
+            "model": (row.parameters, self.before),
+            "targets": (row.targets_parameters, self.targets_before),
+        }
+        after, before = pairs[row.of]
+        if (after or 0) <= row.keep * before:
+            return []
+        return [f"{(after or 0) / before:.3f} of the {row.of} is left, more than was asked for"]
 
     def _finish(self, row: ComparisonRow) -> None:
         """Measure the model as it is now and send its row, with what went wrong where it could not be."""
