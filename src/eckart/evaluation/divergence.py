@@ -16,6 +16,9 @@ from eckart.types import EckartError
 REFERENCE_BYTES = 2**28
 """At most, for what the dense model said: 256 MiB."""
 
+NEIGHBOURS = 5
+LEAST_WINDOWS = 3
+
 
 @dataclass(frozen=True)
 class Moved:
@@ -23,8 +26,9 @@ class Moved:
 
     Attributes:
         divergence: of a model with logits the mean over tokens of `KL(before ‖ after)` in nats. Of an encoder
-            `1 − r`, `r` the Pearson correlation of the cosines between its embeddings of all pairs of windows
-            with what they were: what it is used for is to compare, and a shift that all share changes none.
+            `1 − r`, `r` the Pearson correlation of the cosines between each window's embedding and those of the
+            `NEIGHBOURS` that were nearest to it with what they were. To compare is what it is used for; a shift
+            that all share changes nothing, and pairs far apart say little about telling near ones apart.
         loss: mean loss in nats of the tokens that the data has; of a model that predicts none of them, the
             divergence again.
     """
@@ -74,13 +78,16 @@ class Reference:
         return Moved(divergence, loss / predicted if predicted else divergence)
 
     def _by_embeddings(self, model: Any) -> Moved:
-        before = torch.cat(self.said)
-        after = torch.cat([_says(model, batch)[0] for batch in self.batches])
-        pairs = torch.triu_indices(len(before), len(before), 1).unbind()
-        cosines = torch.stack([(rows @ rows.T)[pairs] for rows in (before.double(), after.double())])
-        if cosines.shape[1] < 2:
-            raise EckartError("an encoder compares texts: three windows of held-out data are the least")
-        divergence = 1 - float(torch.corrcoef(cosines)[0, 1])
+        before = torch.cat(self.said).double()
+        after = torch.cat([_says(model, batch)[0] for batch in self.batches]).double()
+        if len(before) < LEAST_WINDOWS:
+            raise EckartError(
+                f"an encoder compares texts, so {LEAST_WINDOWS} held-out windows are the least: give more data"
+            )
+        cosines = (before @ before.T).fill_diagonal_(-torch.inf)
+        near, which = cosines.topk(min(NEIGHBOURS, len(before) - 1), dim=1)
+        now = (after @ after.T).gather(1, which)
+        divergence = 1 - float(torch.corrcoef(torch.stack([near.flatten(), now.flatten()]))[0, 1])
         return Moved(max(divergence, 0.0) if math.isfinite(divergence) else math.inf, divergence)
 
 

@@ -20,7 +20,7 @@ from eckart.types import SAMPLE_TOKENS, SAMPLES, HeldOut, Recipe, TargetRecord, 
 HELD_OUT = 8
 """One window in so many is held out of calibration, where something is to be measured."""
 HELD_OUT_TOKENS = 8192
-REFIT_TOKENS = 16384
+REFIT_TOKENS = 32768
 BACKWARD_TOKENS = 2048
 """In a batch whose backward pass needs its activations."""
 GRADIENT_TOKENS = 16384

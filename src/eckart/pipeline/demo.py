@@ -1,4 +1,4 @@
-"""The main job on the built-in model: compress, save, load, measure; dense beside three methods."""
+"""The main job on the built-in model: compress, save, load, measure; dense beside four methods."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from eckart.pipeline.evaluate import POCKET, evaluate
 from eckart.pipeline.plan import plan
 from eckart.types import Track, silent
 
-METHODS = ("svd", "asvd", "svd-llm")
+METHODS = ("svd", "asvd", "svd-llm", "auto")
 KEEPS = (0.8, 0.6)
 
 

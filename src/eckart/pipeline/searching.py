@@ -13,7 +13,7 @@ from eckart.pipeline import choices
 from eckart.pipeline.workbench import Ranks, Workbench, allocated
 from eckart.types import Candidate, Curve, UsageError
 
-FLOORS = (0.0, 0.3, 0.5, 0.7)
+FLOORS = (0.0, 0.3, 0.5, 0.7, 0.85)
 """Shares of its uniform rank that no target goes below: a candidate each."""
 MEASURED_SHARES = (0.2, 0.5, 0.8)
 """Of a target's parameters: where the loss of cutting it alone is measured."""
