@@ -1,13 +1,14 @@
 """What compressing costs beside how peers do it, in pairs: `python benchmarks/cost.py [DATA]`.
 
-Peers (SVD-LLM's code, ASVD's, Dobi-SVD's) keep one float64 covariance for each matrix, take one Cholesky factor of it
-and one SVD of the weight times that factor. Here the same is done in the plainest way, on the same windows, beside
-`svd-llm` (the same metric and structure) and `auto` (gradients, candidates, refit and all). Each run has a process of
-its own, in turn, `ROUNDS` times; the time is that from a loaded dense model to a smaller one, without saving. Prints a
-line of JSON for each model and method: seconds and peak memory, medians, and both as ratios to the peers'.
+Peers (the code of SVD-LLM, ASVD and Dobi-SVD) keep a float64 covariance for each matrix, take one Cholesky
+factor of it and one SVD of the weight times that factor. Here that is done in the plainest way, on the same
+windows, beside `svd-llm` (the same metric and structure) and `auto` (gradients, candidates, refit and all).
+Each run has a process of its own, in turn, `ROUNDS` times; the time is that from a loaded dense model to a
+smaller one, without saving. Prints a line of JSON for each model and method: seconds and peak memory beyond
+the loaded model, medians, and both as ratios to the peers'.
 
-DATA is the folder with `tasks/stsb_train.csv`, by default `../shared/data` beside the clone; without it the pocket
-model alone is measured.
+DATA is the folder with `tasks/stsb_train.csv`, by default `../shared/data` beside the clone; without it the
+pocket model alone is measured.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def worker(way: str, name: str, data: str) -> None:
     from eckart.pipeline.choices import make_recipe
     from eckart.pipeline.compress import peak_memory_bytes
     from eckart.pipeline.cutting import Prepared
-    from eckart.types import silent
+    from eckart.types import SAMPLE_TOKENS, SAMPLES, silent
 
     folder = loading.find_model(name)
     model, tokenizer = loading.load_model(folder, "cpu", "auto"), loading.load_tokenizer(folder)
@@ -71,7 +72,7 @@ def worker(way: str, name: str, data: str) -> None:
     started = time.perf_counter()
     recipe = make_recipe(method="svd-llm" if way == "peers" else way, keep=KEEP, of="targets", data=data)
     if way == "peers":
-        windows = text.windows(model, tokenizer, texts, recipe.max_length, recipe.samples)
+        windows = text.windows(model, tokenizer, texts, recipe.max_length, SAMPLES, SAMPLE_TOKENS)
         as_peers_do(model, text.batches(model, tokenizer, windows))
     else:
         Prepared(model, tokenizer, recipe, texts, silent, cache=False).cut(recipe)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
+
+# Tiny models gain nothing from threads, and lose much where other work shares the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What one test observed must not be what another finds, nor what is left in a person's own cache.
+os.environ["ECKART_CACHE"] = tempfile.mkdtemp(prefix="eckart-tests-")
 
 STUB = Path(__file__).parent / "stub_worker.py"
 

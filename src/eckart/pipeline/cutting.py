@@ -11,7 +11,7 @@ from eckart.evaluation import Moved, Reference
 from eckart.model import replacing, text
 from eckart.model import targets as targets_
 from eckart.pipeline import choices
-from eckart.pipeline.observing import observe
+from eckart.pipeline.observing import BACKWARD_TOKENS, observe
 from eckart.pipeline.refitting import refit
 from eckart.pipeline.searching import Found, Search
 from eckart.pipeline.workbench import Workbench
@@ -21,8 +21,6 @@ HELD_OUT = 8
 """One window in so many is held out of calibration, where something is to be measured."""
 HELD_OUT_TOKENS = 8192
 REFIT_TOKENS = 32768
-BACKWARD_TOKENS = 2048
-"""In a batch whose backward pass needs its activations."""
 GRADIENT_TOKENS = 16384
 """That gradients are taken of: their moments settle sooner than those of the inputs."""
 
