@@ -31,7 +31,7 @@ MOMENTS = [
 def test_an_interrupted_run_leaves_nothing(
     process: Eckart, tmp_path: Path, stored: Any, data: str, moment: str, number: int
 ) -> None:
-    arguments = ["compress", stored(LLAMA), "-o", "new/out", "--keep", "0.8", "--data", data, "--json"]
+    arguments = ["compress", stored(LLAMA), "-o", "new/out", "--keep", "0.8", "--data", data, "--no-cache"]
     answer = process(*arguments, interrupt_at=[moment], signal=number)
     answer.fails(1, "interrupted")
     assert list(tmp_path.iterdir()) == []

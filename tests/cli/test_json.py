@@ -37,7 +37,7 @@ def test_plan(process: Eckart, stored: Any) -> None:
     answer = process("plan", stored(LLAMA), "--keep", "0.8", "--json")
     check_sizes(answer.json, 0.8)
     assert answer.json["out"] is None
-    assert answer.json["method"] == "svd"
+    assert answer.json["method"] == "auto"
     assert (
         sum(row["parameters"]["after"] for row in answer.json["targets"])
         == (answer.json["parameters"]["targets_after"])
@@ -50,7 +50,7 @@ def test_plan_and_compress_say_the_same(process: Eckart, stored: Any, data: str)
     for structure in ("lowrank", "pivoted"):
         options = [stored(LLAMA), "--keep", "0.7", "--structure", structure, "--json"]
         planned = process("plan", *options).json
-        made = process("compress", *options, "-o", structure, "--method", "svd").json
+        made = process("compress", *options, "-o", structure).json
         for field in ("method", "parameters", "bytes"):
             assert planned[field] == made[field]
 
@@ -70,9 +70,16 @@ def test_compress_in_a_process_of_its_own(stored: Any, tmp_path: Path, data: str
     assert run.stdout.count("\n") == 1
     answer = json.loads(run.stdout)
     check_sizes(answer, 0.8)
-    assert (answer["out"], answer["method"]) == ("out", "svd-llm")
-    (line,) = run.stderr.splitlines()
-    assert line.startswith("out: svd-llm, lowrank, uniform; ")
+    assert (answer["out"], answer["method"]) == ("out", "auto")
+    *notes, made, measured = run.stderr.splitlines()
+    assert all(note.startswith("note: ") for note in notes)
+    assert made.startswith("out: auto, pivoted, auto; ")
+    assert measured.startswith("on held-out data: loss ")
+    held_out = answer["held_out"]
+    assert held_out["tokens"] > 0
+    assert held_out["divergence"] <= next(
+        c["divergence"] for c in held_out["candidates"] if c["name"] == "uniform"
+    )
     saved = sum(path.stat().st_size for path in (tmp_path / "out").glob("*.safetensors"))
     assert answer["bytes"]["after"] == pytest.approx(saved, rel=0.1)
 

@@ -46,7 +46,17 @@ from eckart.cli.options import (
     filled,
     split,
 )
-from eckart.cli.saying import console, number, print_json, say, show_notes, show_plan, shrunk, track
+from eckart.cli.saying import (
+    console,
+    number,
+    print_json,
+    say,
+    show_held_out,
+    show_notes,
+    show_plan,
+    shrunk,
+    track,
+)
 from eckart.types import MAX_LENGTH
 
 app = typer.Typer(
@@ -239,6 +249,7 @@ def compress(
             f"{shrunk(manifest.parameters, manifest.bytes)}; {made.seconds:.1f} s, "
             f"{made.peak_memory_bytes / 1e9:.2f} GB at the peak"
         )
+        show_held_out(manifest.held_out)
         print_json(
             as_json,
             {
@@ -248,6 +259,7 @@ def compress(
                 "bytes": manifest.bytes.model_dump(),
                 "seconds": made.seconds,
                 "peak_memory_bytes": made.peak_memory_bytes,
+                "held_out": manifest.held_out and manifest.held_out.model_dump(),
                 "notes": manifest.notes,
             },
         )

@@ -30,6 +30,8 @@ from eckart.cli.options import (
 from eckart.cli.saying import console, print_json, say, show_notes, track
 from eckart.types import MAX_LENGTH, Comparison, ComparisonRow
 
+LARGE = 1e5
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -104,7 +106,7 @@ def _say_row(row: ComparisonRow) -> None:
     assert row.seconds is not None
     assert row.peak_memory_bytes is not None
     say(
-        f"{row.method} at {row.keep:g}: {row.metric} {row.value:.4f}; {row.seconds:.1f} s, "
+        f"{row.method} at {row.keep:g}: {row.metric} {_figure(row.value)}; {row.seconds:.1f} s, "
         f"{row.peak_memory_bytes / 1e9:.2f} GB at the peak"
     )
 
@@ -120,7 +122,9 @@ def _show(made: Comparison) -> None:
         cells = [_cell(found.get((method, keep)), best[keep]) for keep in keeps]
         table.add_row(method, *cells)
     better = "lower" if made.lower_is_better else "higher"
-    say(f"{made.out}: {dense.metric}, {better} is better; dense {dense.value:.4f}; * the best at its size")
+    say(
+        f"{made.out}: {dense.metric}, {better} is better; dense {_figure(dense.value)}; * the best at its size"
+    )
     console.print(table)
 
 
@@ -136,4 +140,10 @@ def _cell(row: ComparisonRow | None, best: float | None) -> str:
         return ""
     if row.value is None:
         return "failed"
-    return f"{row.value:.4f}{' *' if row.value == best else ''}"
+    return f"{_figure(row.value)}{' *' if row.value == best else ''}"
+
+
+def _figure(value: float | None) -> str:
+    """Four places, or four digits of what is too large for them."""
+    assert value is not None
+    return f"{value:.4f}" if value < LARGE else f"{value:.3e}"

@@ -26,9 +26,9 @@ class Moved:
 
     Attributes:
         divergence: of a model with logits the mean over tokens of `KL(before ‖ after)` in nats. Of an encoder
-            `1 − r`, `r` the Pearson correlation of the cosines between each window's embedding and those of the
-            `NEIGHBOURS` that were nearest to it with what they were. To compare is what it is used for; a shift
-            that all share changes nothing, and pairs far apart say little about telling near ones apart.
+            `1 − r`, `r` the Pearson correlation of the cosines between each window's embedding and those of
+            its `NEIGHBOURS` nearest with what they were. To compare is what it is used for; a shift that all
+            share changes nothing, and pairs far apart say little about telling near ones apart.
         loss: mean loss in nats of the tokens that the data has; of a model that predicts none of them, the
             divergence again.
     """
@@ -82,7 +82,7 @@ class Reference:
         after = torch.cat([_says(model, batch)[0] for batch in self.batches]).double()
         if len(before) < LEAST_WINDOWS:
             raise EckartError(
-                f"an encoder compares texts, so {LEAST_WINDOWS} held-out windows are the least: give more data"
+                f"an encoder compares texts: {LEAST_WINDOWS} held-out windows are the least; give more data"
             )
         cosines = (before @ before.T).fill_diagonal_(-torch.inf)
         near, which = cosines.topk(min(NEIGHBOURS, len(before) - 1), dim=1)
