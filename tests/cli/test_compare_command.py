@@ -83,7 +83,7 @@ def test_the_table_marks_the_best_of_each_size(eckart: Eckart, does: Any, stored
     assert (answer.code, answer.out) == (0, "")
     for row in ("dense at 1: perplexity 2.0000; 1.5 s, 0.10 GB at the peak", "svd-llm at 0.8: perplexity"):
         assert row in answer.err
-    assert "out: perplexity, lower is better; dense 2.0000; * the best at its size" in answer.err
+    assert "out: perplexity, lower is better; dense 2.0000; * best at its size" in answer.err
     for method in ("svd", "svd-llm"):
         (line,) = (line for line in answer.err.splitlines() if line.startswith(f"│ {method} "))
         for keep in (0.9, 0.8):

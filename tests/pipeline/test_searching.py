@@ -1,0 +1,123 @@
+"""Ranks found by measurement keep what they promise on held-out data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from architectures import BERT, LLAMA, T5
+from torch import nn
+
+import eckart
+from eckart import allocate
+from eckart.data import read_texts
+from eckart.pipeline.choices import make_recipe
+from eckart.pipeline.cutting import Prepared
+from eckart.types import silent
+
+
+@pytest.fixture
+def decaying() -> Any:
+    """A Llama whose weights have decaying spectra, each at its own pace, as trained ones have."""
+    model = LLAMA.build()
+    with torch.no_grad():
+        for index, module in enumerate(m for m in model.modules() if isinstance(m, nn.Linear)):
+            left, values, right = torch.linalg.svd(module.weight, full_matrices=False)
+            shape = torch.arange(1, len(values) + 1) ** -(0.3 + 0.3 * (index % 5))
+            module.weight.copy_((left * shape * values[0]) @ right)
+    return model
+
+
+def prepare(model: Any, tokenizer: Any, data: str, **choices: Any) -> Prepared:
+    recipe = make_recipe(**{"method": "auto", "of": "targets", "data": data, **choices})
+    return Prepared(model, tokenizer, recipe, read_texts(data), silent, cache=False)
+
+
+@pytest.mark.parametrize("architecture", [LLAMA, T5, BERT], ids=str)
+@pytest.mark.parametrize("keep", [0.8, 0.5])
+def test_auto_is_never_further_from_dense_than_uniform_ranks(architecture, keep, tokenizer, data):
+    ready = prepare(architecture.build(), tokenizer, data, keep=keep)
+    held_out = ready.cut(ready.recipe).held_out
+    assert held_out is not None
+    uniform = next(one for one in held_out.candidates if one.name == "uniform")
+    assert held_out.divergence <= min(one.divergence for one in held_out.candidates) + 1e-6
+    assert held_out.divergence <= uniform.divergence + 1e-6
+    assert ready.search.reference is not None
+    assert held_out.tokens == ready.search.reference.tokens > 0
+
+
+def test_held_out_windows_are_not_calibrated_on(decaying, tokenizer, data):
+    measured, plain = (
+        prepare(decaying, tokenizer, data, keep=0.8, allocation=allocation, recovery="none")
+        for allocation in ("auto", "uniform")
+    )
+    assert measured.search.reference is not None
+    assert measured.tokens + measured.search.reference.tokens == plain.tokens
+    assert plain.search.reference is None
+
+
+def test_spectra_are_decomposed_once_for_all_sizes(decaying, tokenizer, data, monkeypatch):
+    from eckart import linalg
+
+    calls: list[Any] = []
+    decompose = linalg.decompose
+    monkeypatch.setattr(linalg, "decompose", lambda *a, **k: calls.append(a) or decompose(*a, **k))
+    ready = prepare(decaying, tokenizer, data, max_loss=0.2, recovery="none")
+    ready.cut(ready.recipe, keep_dense=True)
+    assert len(calls) == len(ready.bench.targets)
+
+
+def test_smallest_model_is_within_the_loss_and_a_smaller_one_is_not(decaying, tokenizer, data):
+    sizes = {}
+    for max_loss in (0.005, 0.05):
+        ready = prepare(decaying, tokenizer, data, max_loss=max_loss, recovery="none")
+        cut = ready.cut(ready.recipe, keep_dense=True)
+        assert cut.held_out is not None
+        limit = cut.held_out.before * (1 + max_loss)
+        assert cut.held_out.after <= limit
+        sizes[max_loss] = sum(record.parameters_after for record in cut.records)
+        ready.bench.restore()
+        smaller = ready.search.ranks(int(0.97 * sizes[max_loss])).ranks
+        assert ready.search.measure(smaller).loss > limit
+        ready.bench.restore()
+    assert sizes[0.05] < sizes[0.005]
+
+
+def test_refit_lets_the_smallest_model_be_smaller(decaying, tokenizer, data):
+    sizes = {}
+    for recovery in ("none", "refit"):
+        ready = prepare(decaying, tokenizer, data, max_loss=0.03, recovery=recovery)
+        cut = ready.cut(ready.recipe, keep_dense=True)
+        sizes[recovery] = sum(record.parameters_after for record in cut.records)
+        assert cut.held_out is not None
+        assert cut.held_out.after <= 1.03 * cut.held_out.before
+        ready.bench.restore()
+    assert sizes["refit"] <= sizes["none"]
+
+
+def test_loss_that_no_cut_keeps_is_refused(decaying, tokenizer, data):
+    ready = prepare(decaying, tokenizer, data, max_loss=1e-12, recovery="none")
+    ready.search.reference.before = ready.search.reference.before.__class__(0.0, 0.1)
+    with pytest.raises(eckart.UsageError, match="no cut of these targets keeps the loss"):
+        ready.cut(ready.recipe)
+
+
+def test_measured_curves_say_what_a_single_cut_costs(decaying, tokenizer, data):
+    ready = prepare(decaying, tokenizer, data, keep=0.6, allocation="measured", recovery="none")
+    before = {name: value.clone() for name, value in decaying.state_dict().items()}
+    curves = ready.search._measured_curves()
+    assert all(torch.equal(value, before[name]) for name, value in decaying.state_dict().items())
+    index = 3
+    rank = allocate.largest_within(curves[index], 0.5 * curves[index].dense)
+    ranks: list[int | None] = [None] * len(curves)
+    ranks[index] = rank
+    assert curves[index].errors[rank] == pytest.approx(ready.search.measure(ranks).divergence, rel=0.5)
+
+
+def test_too_little_data_to_hold_some_out_is_said(tokenizer, tmp_path):
+    few = tmp_path / "few.jsonl"
+    few.write_text('{"text": "w1 w2 w3 w4 w5 w6 w7"}\n' * 3)
+    ready = prepare(LLAMA.build(), tokenizer, str(few), keep=0.8)
+    assert any("too few to hold some out" in note for note in ready.notes)
+    assert ready.cut(ready.recipe).held_out is not None
