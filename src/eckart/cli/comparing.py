@@ -122,9 +122,7 @@ def _show(made: Comparison) -> None:
         cells = [_cell(found.get((method, keep)), best[keep]) for keep in keeps]
         table.add_row(method, *cells)
     better = "lower" if made.lower_is_better else "higher"
-    say(
-        f"{made.out}: {dense.metric}, {better} is better; dense {_figure(dense.value)}; * the best at its size"
-    )
+    say(f"{made.out}: {dense.metric}, {better} is better; dense {_figure(dense.value)}; * best at its size")
     console.print(table)
 
 
