@@ -62,22 +62,25 @@ def curves(axes: Any) -> dict[str, Any]:
     return {line.get_color(): line for line in axes.get_lines() if len(line.get_xdata()) > 0}
 
 
-def test_the_same_rows_give_the_same_bytes_and_others_do_not() -> None:
-    first = draw(some_rows(), True)
-    assert set(first) == {"plot.svg", "plot.png"}
-    assert first["plot.png"].startswith(b"\x89PNG")
-    assert draw(some_rows(), True) == first
-    assert draw(some_rows(worst=4.0), True) != first
+@pytest.fixture(scope="module")
+def pictures() -> dict[str, bytes]:
+    return draw(some_rows(), True)
 
 
-def test_a_picture_does_not_say_when_or_by_what_it_was_made() -> None:
-    made = draw(some_rows(), True)
-    assert not re.search(rb"dc:date|dc:creator|20\d\d-\d\d-\d\d", made["plot.svg"])
-    assert b"tEXt" not in made["plot.png"]
+def test_the_same_rows_give_the_same_bytes_and_others_do_not(pictures: dict[str, bytes]) -> None:
+    assert set(pictures) == {"plot.svg", "plot.png"}
+    assert pictures["plot.png"].startswith(b"\x89PNG")
+    assert draw(some_rows(), True) == pictures
+    assert draw(some_rows(worst=4.0), True) != pictures
 
 
-def test_a_picture_needs_no_network() -> None:
-    assert not re.search(rb"(href|src)=\"(?!#)|url\((?!#)", draw(some_rows(), True)["plot.svg"])
+def test_a_picture_does_not_say_when_or_by_what_it_was_made(pictures: dict[str, bytes]) -> None:
+    assert not re.search(rb"dc:date|dc:creator|20\d\d-\d\d-\d\d", pictures["plot.svg"])
+    assert b"tEXt" not in pictures["plot.png"]
+
+
+def test_a_picture_needs_no_network(pictures: dict[str, bytes]) -> None:
+    assert not re.search(rb"(href|src)=\"(?!#)|url\((?!#)", pictures["plot.svg"])
 
 
 def test_every_row_with_a_value_is_a_point_at_its_place() -> None:
