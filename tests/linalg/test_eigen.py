@@ -155,6 +155,17 @@ def test_small_values_are_not_lost_beside_large_ones() -> None:
     assert energies.numpy() == pytest.approx(values[:50].numpy(), rel=1e-5, abs=1e-15)
 
 
+def test_nystrom_keeps_the_leading_vectors_of_the_nystrom_approximation() -> None:
+    A, rank = matrix(torch.logspace(0, -3, 90, dtype=torch.float64)), 8
+    energies, vectors = eigen.leading(A, rank, "nystrom", seed=5)
+    draw = torch.randn(90, rank + 12, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    product = (A @ draw).numpy()
+    whole = product @ np.linalg.solve(draw.numpy().T @ product, product.T)
+    expected = np.linalg.eigh(whole)[1][:, -rank:]
+    assert (vectors @ vectors.T).numpy() == pytest.approx(expected @ expected.T, abs=1e-9)
+    assert torch.allclose(energies, torch.linalg.eigvalsh(vectors.T @ A @ vectors).flip(0), rtol=1e-10)
+
+
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_energies_are_those_of_the_vectors(solver: Solver) -> None:
     A = full_gram(90, 200)

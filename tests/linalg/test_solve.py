@@ -162,6 +162,16 @@ def test_spectrum_is_in_the_metrics_own_unit(shape: str, metric: str) -> None:
         )
 
 
+def test_directions_that_cost_nothing_come_by_plain_energy() -> None:
+    W = weight("square").double()
+    found = decompose(W, Side(), Side(full_gram(32, 5)))
+    P = found.basis[:, :5]
+    rest = torch.linalg.svdvals(W - P @ (P.T @ W))
+    for rank in (6, 12, 20):
+        left = (W - approximation(W, found, rank)).norm()
+        assert left == pytest.approx(float(rest[rank - 5 :].norm()), rel=1e-3)
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_scaling_a_weight_scales_its_spectrum_alone(metric: str) -> None:
     W, left, right, found = solved("tall", metric)
