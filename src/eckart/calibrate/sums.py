@@ -11,6 +11,10 @@ from eckart.calibrate.rows import module_input, real_tokens, widened, windows_of
 from eckart.types import EckartError, Moment
 
 
+LEAST_WIDTH = 256
+"""Of a half that is worth a product of its own."""
+
+
 class InputSum:
     """A forward pre-hook that adds its module's input to a moment."""
 
@@ -25,7 +29,7 @@ class InputSum:
         moment = self.moment
         moment.tokens += len(x)
         if "second" in self.kinds:
-            moment.second = _added(moment.second, (x.T @ x).double())
+            moment.second = _added(moment.second, _gram(x).double())
         if "absolute" in self.kinds:
             moment.absolute = _added(moment.absolute, x.abs().sum(0, dtype=torch.float64))
 
@@ -73,7 +77,7 @@ class OutputSum:
         moment = self.moment
         moment.tokens += len(real)
         if "gradient" in self.kinds:
-            moment.second = _added(moment.second, (real.T @ real).double())
+            moment.second = _added(moment.second, _gram(real).double())
         if x is not None:
             self.arrived.append((x, g.detach()))
             if len(self.arrived) == self.calls:
@@ -112,6 +116,20 @@ class OutputSum:
                 f"while calibrating, the gradient at the output of {self.name} is not finite: "
                 "the backward pass overflows on this data; try another dtype"
             )
+
+
+def _gram(x: Tensor) -> Tensor:
+    """`xᵀ x`, `(width, width)`: halves that mirror each other are multiplied once, which torch has no call for."""
+    width = x.shape[1]
+    if width < 2 * LEAST_WIDTH:
+        return x.T @ x
+    middle = width // 2
+    first, second = x[:, :middle], x[:, middle:]
+    gram = x.new_empty(width, width)
+    gram[:middle, :middle], gram[middle:, middle:] = _gram(first), _gram(second)
+    gram[:middle, middle:] = first.T @ second
+    gram[middle:, :middle] = gram[:middle, middle:].T
+    return gram
 
 
 def mirror(moment: Moment) -> None:
