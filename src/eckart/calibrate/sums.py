@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from eckart.calibrate.rows import module_input, real_tokens, widened, windows_of
 from eckart.types import EckartError, Moment
 
-
 LEAST_WIDTH = 256
 """Of a half that is worth a product of its own."""
 
@@ -119,7 +118,7 @@ class OutputSum:
 
 
 def _gram(x: Tensor) -> Tensor:
-    """`xᵀ x`, `(width, width)`: halves that mirror each other are multiplied once, which torch has no call for."""
+    """`xᵀ x`, `(width, width)`: halves that mirror each other are multiplied once; torch has no call for it."""
     width = x.shape[1]
     if width < 2 * LEAST_WIDTH:
         return x.T @ x
