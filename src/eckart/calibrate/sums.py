@@ -118,7 +118,7 @@ class OutputSum:
 
 
 def _gram(x: Tensor) -> Tensor:
-    """`xᵀ x`, `(width, width)`: halves that mirror each other are multiplied once; torch has no call for it."""
+    """`xᵀ x`, `(width, width)`: mirrored halves are multiplied once, for which torch has no call."""
     width = x.shape[1]
     if width < 2 * LEAST_WIDTH:
         return x.T @ x
