@@ -62,8 +62,8 @@ def test_spectra_are_decomposed_once_for_all_sizes(decaying, tokenizer, data, mo
     from eckart import linalg
 
     calls: list[Any] = []
-    decompose = linalg.decompose
-    monkeypatch.setattr(linalg, "decompose", lambda *a, **k: calls.append(a) or decompose(*a, **k))
+    many = linalg.decompose_many
+    monkeypatch.setattr(linalg, "decompose_many", lambda *a, **k: calls.extend(a[0]) or many(*a, **k))
     ready = prepare(decaying, tokenizer, data, max_loss=0.2, recovery="none")
     ready.cut(ready.recipe, keep_dense=True)
     assert len(calls) == len(ready.bench.targets)

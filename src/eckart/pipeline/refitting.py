@@ -125,7 +125,7 @@ def _place_refitted(
     try:
         weight, right = linalg.follow(bench.weight(target.name), pair.cross, pair.second, pair.tokens, RIDGE)
         sides = bench.left(target.name), right
-        solved = None if rank is None else linalg.decompose(weight, *sides)
+        solved = None if rank is None else linalg.decompose(weight, *sides, rank=rank)
     except (ValueError, RuntimeError) as error:
         raise EckartError(f"{target.name} could not be refitted: {error}") from error
     record = bench.place(target, rank, weight, solved, sides, keep_dense)
@@ -136,5 +136,5 @@ def _place_refitted(
 
 def _place_plainly(bench: Workbench, target: Target, rank: int | None, keep_dense: bool) -> TargetRecord:
     weight = bench.weight(target.name).clone()
-    solved = None if rank is None else bench.decomposition(target)
+    solved = None if rank is None else bench.decomposition(target, None if keep_dense else rank)
     return bench.place(target, rank, weight, solved, bench.sides(target.name), keep_dense)

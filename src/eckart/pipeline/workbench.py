@@ -16,6 +16,9 @@ from eckart.types import Curve, EckartError, Factors, Recipe, Target, TargetReco
 
 Ranks = Sequence[int | None]
 
+TOGETHER = 8
+"""Weights of one shape that a GPU decomposes in one call: it takes the memory of all their Grams."""
+
 
 class Workbench:
     """A model, its targets and what was observed; its metrics, decompositions and curves, each made once.
@@ -93,25 +96,45 @@ class Workbench:
         """A target's dense weight `(out, in)`, whatever stands in its place now."""
         return weight_of(self._dense.get(name) or self.model.get_submodule(name))
 
-    def decomposition(self, target: Target) -> linalg.Decomposition:
-        """Of the dense weight in the recipe's metric, up to the largest rank that pays."""
+    def decomposition(self, target: Target, rank: int | None = None) -> linalg.Decomposition:
+        """Of the dense weight in the recipe's metric, up to a rank; by default the largest that pays."""
         if target.name not in self._solved:
-            largest = linalg.largest_paying_rank(
-                self.recipe.structure, target.out_features, target.in_features
-            )
-            self._solved[target.name] = self._decompose(target, largest)
+            self._decompose([target], rank or self._largest(target))
         return self._solved[target.name]
 
-    def _decompose(self, target: Target, rank: int) -> linalg.Decomposition:
+    def _largest(self, target: Target) -> int:
+        shape = (target.out_features, target.in_features)
+        return max(1, linalg.largest_paying_rank(self.recipe.structure, *shape))
+
+    def _decompose(self, targets: Sequence[Target], rank: int) -> None:
+        weights = [self.weight(target.name) for target in targets]
         try:
-            return linalg.decompose(self.weight(target.name), *self.sides(target.name)).truncated(rank)
+            lefts, rights = zip(*(self.sides(target.name) for target in targets), strict=True)
+            solved = linalg.decompose_many(weights, lefts, rights, rank=rank)
         except (ValueError, RuntimeError) as error:
-            raise EckartError(f"{target.name} could not be decomposed: {error}") from error
+            names = ", ".join(target.name for target in targets)
+            raise EckartError(f"{names} could not be decomposed: {error}") from error
+        for target, each in zip(targets, solved, strict=True):
+            self._solved[target.name] = each.truncated(rank)
 
     def curves(self) -> list[Curve]:
         """What each target costs and loses at each rank, in units that compare between targets."""
-        todo = self.track(self.targets, "decomposing", len(self.targets))
-        return choices.curves(self.targets, self.recipe.structure, [self._errors(target) for target in todo])
+        pieces = self._pieces([target for target in self.targets if target.name not in self._solved])
+        for piece in self.track(pieces, "decomposing", len(pieces)):
+            self._decompose(piece, self._largest(piece[0]))
+        return choices.curves(
+            self.targets, self.recipe.structure, [self._errors(target) for target in self.targets]
+        )
+
+    def _pieces(self, targets: Sequence[Target]) -> list[list[Target]]:
+        """Targets of one shape, a few together where a GPU solves them in one call."""
+        together = TOGETHER if self.model.device.type == "cuda" else 1
+        shapes: dict[tuple[int, int], list[Target]] = {}
+        for target in targets:
+            shapes.setdefault((target.out_features, target.in_features), []).append(target)
+        return [
+            group[at : at + together] for group in shapes.values() for at in range(0, len(group), together)
+        ]
 
     def costs(self) -> list[Curve]:
         """What each target costs at each rank."""
@@ -148,7 +171,8 @@ class Workbench:
         records = []
         for target, rank in self.track(todo, "factorizing", len(todo)):
             weight, sides = self.weight(target.name).clone(), self.sides(target.name)
-            solved = None if rank is None else self.decomposition(target)
+            # What is cut once is decomposed to its rank alone; another size may ask for more.
+            solved = None if rank is None else self.decomposition(target, None if keep_dense else rank)
             records.append(self.place(target, rank, weight, solved, sides, keep_dense))
             if not keep_dense:
                 self._solved.pop(target.name, None)
