@@ -12,6 +12,7 @@ from torch import nn
 import eckart
 from eckart import allocate
 from eckart.data import read_texts
+from eckart.evaluation import Moved
 from eckart.model import loading
 from eckart.pipeline.choices import make_recipe
 from eckart.pipeline.cutting import Prepared
@@ -76,25 +77,33 @@ def pocket() -> Any:
     return loading.load_model(folder, "cpu", "float32"), loading.load_tokenizer(folder)
 
 
-def test_smallest_model_is_within_the_loss_a_smaller_one_is_not_and_a_refit_makes_it_smaller(
-    pocket, monkeypatch
-):
+def test_smallest_model_is_within_the_loss_and_a_smaller_one_is_not(pocket, monkeypatch):
     monkeypatch.setattr("eckart.pipeline.searching.STEPS", 5)
-    sizes = {}
-    for recovery in ("none", "refit"):
-        ready = prepare(
-            *pocket, "pocket", max_loss=0.05, recovery=recovery, samples=24, allocation="waterfill"
-        )
-        cut = ready.cut(ready.recipe, keep_dense=True)
-        assert cut.held_out is not None
-        limit = 1.05 * cut.held_out.before
-        assert cut.held_out.after <= limit
-        sizes[recovery] = sum(record.parameters_after for record in cut.records)
-        ready.bench.restore()
-        if recovery == "none":
-            smaller = ready.search.ranks(int(0.9 * sizes[recovery])).ranks
-            assert ready.search.measure(smaller).loss > limit
-    assert sizes["refit"] < sizes["none"]
+    chosen = {"recovery": "none", "samples": 24, "allocation": "waterfill"}
+    ready = prepare(*pocket, "pocket", max_loss=0.05, **chosen)
+    cut = ready.cut(ready.recipe, keep_dense=True)
+    assert cut.held_out is not None
+    limit = 1.05 * cut.held_out.before
+    assert cut.held_out.after <= limit
+    size = sum(record.parameters_after for record in cut.records)
+    ready.bench.restore()
+    assert ready.search.measure(ready.search.ranks(int(0.9 * size)).ranks).loss > limit
+
+
+def test_what_follows_the_cut_counts_where_the_cut_alone_moves_too_far(pocket):
+    """As a refit does: here it makes everything good, so the smallest model of all is within the loss."""
+    ready = prepare(*pocket, "pocket", max_loss=0.05, recovery="none", samples=16, allocation="uniform")
+    asked: list[int] = []
+
+    def made_good(found: Any) -> Moved:
+        asked.append(allocate.cost(ready.bench.costs(), found.ranks))
+        return Moved(0.0, 0.0)
+
+    found = ready.search.smallest(0.05, made_good)
+    least, size = allocate.least(ready.bench.costs()), ready.bench.size
+    assert allocate.cost(ready.bench.costs(), found.ranks) < least + (size - least) / 100
+    assert asked
+    assert max(asked) < size
 
 
 def test_loss_that_no_cut_keeps_is_refused(decaying, tokenizer, data):
