@@ -280,7 +280,8 @@ class ComparisonRow(BaseModel):
         metric: what `value` is.
         loss: nats a token, where the task has one.
         seconds: from a loaded dense model to this one: calibrating, decomposing and cutting, and not the
-            measurement. What several sizes of a method share counts for each of them.
+            measurement. What several sizes of a method share counts for each of them: its decompositions too,
+            which are made for all ranks that pay, where `compress` may stop at the one it needs.
         peak_memory_bytes: the largest resident size of the method's process (of this machine's memory, not of
             a GPU's) up to the end of this cut, measurements excluded where the system can tell. The dense
             weights and what was decomposed are kept for the next size, so it never falls from one size to the

@@ -276,6 +276,7 @@ def test_seconds_are_those_of_compress_for_each_size_alone(
 
     timed(cutting, "observe")
     timed(linalg, "decompose")
+    timed(linalg, "decompose_many")
     timed(linalg, "factorize")
     timed(searching.Search, "measure")
     timed(comparing, "measure")
