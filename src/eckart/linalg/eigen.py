@@ -26,8 +26,8 @@ weights; with six what is lost is less than a rank in a hundred."""
 
 RANDOM_SIZE, RANDOM_SHARE = 2048, 1 / 8
 """`auto` is `randomized` for matrices at least as large, up to this share of their size as rank: there it
-takes a half of the time or less, and seconds are saved. Measured by `benchmarks/solvers.py` on two CPU
-cores; not on a GPU."""
+takes from a half to two thirds of the time, and at twice the size a third. Measured by
+`benchmarks/solvers.py` on two CPU cores; not on a GPU."""
 
 
 def choose(size: int, rank: int | None) -> Solver:

@@ -112,7 +112,7 @@ def decompose_many(
         weights, lefts, rights: as many of each; the weights `(out, in)` on one device.
         rank, solver, seed: as for `decompose`, the same for all.
         together: whether to solve their eigenproblems in one call, which takes the memory of all Grams
-            at once. Default: on a GPU only; on a CPU there is nothing to gain.
+            at once. Default: on a GPU only; a CPU gains next to nothing (`benchmarks/solvers.py`).
 
     Raises:
         ValueError: as `decompose`, or the weights are not of one shape.
