@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -24,11 +26,13 @@ class InputSum:
         self.moment = Moment(tokens=0)
 
     def __call__(self, module: nn.Module, positional: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
-        x = widened(real_tokens(module_input(positional, named).detach(), self.masks, self.space))
+        rows = real_tokens(module_input(positional, named).detach(), self.masks, self.space)
+        x = widened(rows)
         moment = self.moment
         moment.tokens += len(x)
         if "second" in self.kinds:
-            moment.second = _added(moment.second, _gram(x).double())
+            with _products_of(rows.dtype):
+                moment.second = _added(moment.second, _gram(x).double())
         if "absolute" in self.kinds:
             moment.absolute = _added(moment.absolute, x.abs().sum(0, dtype=torch.float64))
 
@@ -72,11 +76,13 @@ class OutputSum:
         return y
 
     def _add(self, x: Tensor | None, g: Tensor) -> None:
-        real = widened(real_tokens(g.detach(), self.masks, self.name))
+        rows = real_tokens(g.detach(), self.masks, self.name)
+        real = widened(rows)
         moment = self.moment
         moment.tokens += len(real)
         if "gradient" in self.kinds:
-            moment.second = _added(moment.second, _gram(real).double())
+            with _products_of(rows.dtype):
+                moment.second = _added(moment.second, _gram(real).double())
         if x is not None:
             self.arrived.append((x, g.detach()))
             if len(self.arrived) == self.calls:
@@ -115,6 +121,22 @@ class OutputSum:
                 f"while calibrating, the gradient at the output of {self.name} is not finite: "
                 "the backward pass overflows on this data; try another dtype"
             )
+
+
+@contextmanager
+def _products_of(dtype: torch.dtype) -> Iterator[None]:
+    """Float32 products on the CPU of numbers that came as `dtype`.
+
+    Of bfloat16 ones the hardware's own bfloat16 products, summed in float32, are exact and twice as fast.
+    """
+    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    before = matmul.fp32_precision
+    if dtype == torch.bfloat16:
+        matmul.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before
 
 
 def _gram(x: Tensor) -> Tensor:
