@@ -57,7 +57,7 @@ class Prepared:
         folder: Any = None,
         cache: bool = True,
     ) -> None:
-        self.recipe, self.track = recipe, track
+        self.recipe = recipe
         found = targets_.find_targets(model, recipe.targets, recipe.layers)
         self.notes = list(found.notes)
         chosen = found.targets
@@ -120,26 +120,23 @@ class Prepared:
         Args:
             keep_dense: so that `bench.restore` makes it dense again.
         """
-        found = self._ranks(recipe)
-        return self._cut(found, recipe, keep_dense)
-
-    def _cut(self, found: Found, recipe: Recipe, keep_dense: bool) -> Cut:
+        found, reference = self._ranks(recipe), self.search.reference
         notes = choices.dense_notes(self.bench.targets, recipe, found.ranks)
-        refitting = recipe.recovery == "refit" and any(rank is not None for rank in found.ranks)
-        reference = self.search.reference
-        plain = self.search.measure(found.ranks) if reference else None
-        if refitting:
+        if recipe.recovery == "refit" and any(rank is not None for rank in found.ranks):
+            plain = self.search.measure(found.ranks) if reference else None
             fitted = refit(self.bench, found.ranks, self.fitting, keep_dense or plain is not None)
             records, notes = fitted.records, notes + fitted.notes
-            if reference and plain and reference.of(self.bench.model).divergence > plain.divergence:
+            moved = self.search.moved() if reference else None
+            if plain and moved and moved.divergence > plain.divergence:
                 self.bench.restore()
                 records = self.bench.install(found.ranks, keep_dense)
+                moved = self.search.moved()
                 notes.append("not refitted: on held-out data the refit moved the model further")
         else:
             records = self.bench.install(found.ranks, keep_dense)
+            moved = self.search.moved() if reference else None
         held_out = None
-        if reference:
-            moved = reference.of(self.bench.model)
+        if reference and moved:
             held_out = HeldOut(
                 tokens=reference.tokens,
                 before=reference.before.loss,
