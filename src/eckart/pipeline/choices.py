@@ -18,6 +18,7 @@ MEASURED = ("measured", "auto")
 """Allocations that run the model on held-out data."""
 ALLOCATIONS = (*allocate.ALLOCATORS, *MEASURED)
 RECOVERIES = ("none", "refit")
+STRUCTURES = tuple(name for name in get_args(Structure) if name != "dense")
 
 
 def make_recipe(
@@ -56,9 +57,8 @@ def make_recipe(
     recipe_allocation = allocation or row.allocation
     recipe_recovery = recovery or row.recovery
     weighed_by = recipes.find_metric(recipe_metric)
-    structures = [name for name in get_args(Structure) if name != "dense"]
     for kind, value, known in (
-        ("structure", recipe_structure, structures),
+        ("structure", recipe_structure, STRUCTURES),
         ("allocation", recipe_allocation, ALLOCATIONS),
         ("recovery", recipe_recovery, RECOVERIES),
     ):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from eckart import checkpoint, recipes, report
 from eckart.data import is_built_in, read_texts
@@ -30,14 +30,13 @@ from eckart.types import (
     MAX_LENGTH,
     Comparison,
     Recipe,
-    Structure,
     Track,
     UsageError,
     silent,
 )
 
 AXIS_VALUES: dict[str, tuple[str, ...]] = {
-    "structure": tuple(name for name in get_args(Structure) if name != "dense"),
+    "structure": choices.STRUCTURES,
     "allocation": choices.ALLOCATIONS,
     "recovery": choices.RECOVERIES,
     "metric": tuple(recipes.METRICS),

@@ -46,6 +46,7 @@ class Workbench:
         self.metric = recipes.find_metric(recipe.metric)
         self.fixed = replacing.count_parameters(model) - self.size
         self._solved: dict[str, linalg.Decomposition] = {}
+        self._left: tuple[str, linalg.Side] | None = None
         self._right: tuple[str, linalg.Side] | None = None
         self._dense: dict[str, Any] = {}
 
@@ -68,7 +69,10 @@ class Workbench:
         if build is None or not self._has_gradient(name):
             return linalg.Side()
         assert self.observed is not None
-        return build(self.observed.gradients[name]).shrunk(self.metric.shrink)
+        # Asked for again and again while one target is worked on: a side factors its Gram once.
+        if self._left is None or self._left[0] != name:
+            self._left = name, build(self.observed.gradients[name]).shrunk(self.metric.shrink)
+        return self._left[1]
 
     def _inputs(self, name: str) -> linalg.Side:
         build = {
