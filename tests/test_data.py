@@ -185,11 +185,12 @@ def test_texts_of_white_space_do_not_count(tmp_path: Path) -> None:
     assert words(read_texts(source)) == ["one"]
 
 
-@pytest.mark.parametrize("name", ["a.parquet", "a.json", "a"])
+@pytest.mark.parametrize("name", ["a.xml", "a.gz", "a"])
 def test_other_kinds_are_refused_with_those_there_are(tmp_path: Path, name: str) -> None:
     source = put(tmp_path, name, "x")
     assert refused(source) == (
-        f"{source}: data comes as .jsonl, .txt, .csv, .tsv, not as {Path(name).suffix or 'this'}"
+        f"{source}: data comes as .jsonl, .jsonl.gz, .json, .csv, .tsv, .arrow, .parquet, .txt, "
+        f"not as {Path(name).suffix or 'this'}"
     )
 
 

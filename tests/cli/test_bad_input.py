@@ -319,7 +319,8 @@ BAD_DATA: dict[str, tuple[str, bytes, list[str]]] = {
     "text that is none": ("a.jsonl", b'{"text": 3}\n', ["a.jsonl, line 1", "no field text"]),
     "no object": ("a.jsonl", b'{"text": "w1"}\n["w2"]\n', ["a.jsonl, line 2", "expected an object"]),
     "no column text": ("a.csv", b"words\nw1\n", ["a.csv, line 2", "no field text"]),
-    "parquet": ("a.parquet", b"PAR1", ["a.parquet", ".jsonl", ".parquet"]),
+    "parquet": ("a.parquet", b"PAR1", ["a.parquet", "broken .parquet"]),
+    "another kind": ("a.xml", b"<a/>", ["a.xml", ".jsonl", ".xml"]),
     "no suffix": ("a", b"w1 w2", ["a: ", ".jsonl"]),
     "latin-1": ("a.txt", "w1\nw2 caf\xe9".encode("latin-1"), ["a.txt, line 2", "UTF-8"]),
 }

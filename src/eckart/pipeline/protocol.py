@@ -173,8 +173,10 @@ def model_digest(folder: Path) -> str:
 
 
 def data_digest(source: str | None) -> str | None:
-    """A hash of a file's content, or the name of data that Eckart makes itself."""
-    return source if source is None or is_built_in(source) else checkpoint.sha256(Path(source))
+    """A hash of a file's content, or the name of data that Eckart makes itself or the hub has."""
+    if source is None or is_built_in(source) or not Path(source).is_file():
+        return source
+    return checkpoint.sha256(Path(source))
 
 
 def split_texts(texts: list[Text]) -> tuple[list[Text], list[Text]]:
