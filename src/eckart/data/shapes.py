@@ -1,0 +1,151 @@
+"""What a row of data asks and answers: one table, for calibration, training and tasks alike.
+
+So a model is trained on the words that it is asked in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from eckart.types import Text, UsageError
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Rows that have these fields, and the text that one of them makes.
+
+    Attributes:
+        fields: all of them strings, or lists of strings.
+        of: what is known to come so.
+        text: from a row to its text.
+    """
+
+    fields: tuple[str, ...]
+    of: str
+    text: Callable[[Row], Text]
+
+    def fits(self, row: Row) -> bool:
+        return all(_is_text(row.get(field)) for field in self.fields)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(v, str) for v in value))
+
+
+def _lines(text: str) -> str:
+    """MBPP and SAMSum end their lines in two ways, within one file."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def mbpp_prompt(row: Row) -> str:
+    """A task of MBPP as it is asked: what to write, and the tests that it has to pass."""
+    tests = "\n".join(row["test_list"])
+    return f'"""\n{row["text"]}\n{tests}\n"""\n'
+
+
+def _instruction(row: Row) -> Text:
+    given = row.get("input")
+    given = f"\nInput: {given}" if isinstance(given, str) and given.strip() else ""
+    return Text(f"Instruction: {row['instruction']}{given}\nResponse:", f" {row['output']}")
+
+
+def _summary(kind: str, field: str, summary: str) -> Callable[[Row], Text]:
+    return lambda row: Text(
+        f"{kind}:\n{_lines(row[field]).strip()}\nSummary:", f" {_lines(row[summary]).strip()}"
+    )
+
+
+# The first that fits counts: MBPP's rows have a field `text` too.
+SHAPES = (
+    Shape(("text", "code", "test_list"), "MBPP", lambda row: Text(mbpp_prompt(row), _lines(row["code"]))),
+    Shape(("text",), "plain text", lambda row: Text("", row["text"])),
+    Shape(
+        ("prompt", "completion"),
+        "what is asked and answered",
+        lambda row: Text(row["prompt"], row["completion"]),
+    ),
+    Shape(
+        ("question", "answer"),
+        "GSM8K",
+        lambda row: Text(f"Question: {row['question']}\nAnswer:", f" {row['answer']}"),
+    ),
+    Shape(
+        ("problem", "solution"),
+        "MATH",
+        lambda row: Text(f"Problem: {row['problem']}\nSolution:", f" {row['solution']}"),
+    ),
+    Shape(("dialogue", "summary"), "SAMSum", _summary("Dialogue", "dialogue", "summary")),
+    Shape(
+        ("prompt", "canonical_solution"),
+        "HumanEval",
+        lambda row: Text(row["prompt"], row["canonical_solution"]),
+    ),
+    Shape(("instruction", "output"), "instructions", _instruction),
+    Shape(("article", "highlights"), "CNN/DailyMail", _summary("Article", "article", "highlights")),
+    Shape(("document", "summary"), "XSum", _summary("Document", "document", "summary")),
+)
+
+
+def text_of(row: Row, where: str, fields: tuple[str, ...] = ()) -> Text:
+    """The text of a row.
+
+    Args:
+        where: the file and the line, for messages.
+        fields: the names of one field with text, or of two with prompt and completion, taken as they
+            stand; default the first shape that fits.
+
+    Raises:
+        UsageError: the row has no such fields, or a character that is none.
+    """
+    if fields:
+        text = _named(row, where, fields)
+    else:
+        shape = next((shape for shape in SHAPES if shape.fits(row)), None)
+        if shape is None:
+            raise UsageError(f"{where}: {_missing(row)}")
+        text = shape.text(row)
+    # JSON can spell half of a surrogate pair, which no tokenizer takes.
+    try:
+        text.text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{where}: a character that is none ({error.reason})") from None
+    return text
+
+
+def parse_fields(fields: str | None) -> tuple[str, ...]:
+    """The names in `PROMPT,COMPLETION`, or in `TEXT`.
+
+    Raises:
+        UsageError: neither one name nor two.
+    """
+    if fields is None:
+        return ()
+    names = tuple(name.strip() for name in fields.split(","))
+    if len(names) > 2 or not all(names):
+        raise UsageError(f"--fields {fields}: give PROMPT,COMPLETION, or one field with text")
+    return names
+
+
+def _named(row: Row, where: str, fields: tuple[str, ...]) -> Text:
+    for field in fields:
+        if not isinstance(row.get(field), str):
+            why = f"field {field} is no text" if field in row else f"no field {field}"
+            raise UsageError(f"{where}: {why}; {_found(row)}")
+    return Text("", row[fields[0]]) if len(fields) == 1 else Text(row[fields[0]], row[fields[1]])
+
+
+def _missing(row: Row) -> str:
+    pairs = [" and ".join(shape.fields) for shape in SHAPES if len(shape.fields) == 2]
+    return (
+        f"no field text, nor {', nor '.join(pairs)}; {_found(row)}; "
+        "name what to take with --fields PROMPT,COMPLETION"
+    )
+
+
+def _found(row: Row) -> str:
+    names = [str(name) for name in row if name is not None]
+    return f"there is {', '.join(names)}" if names else "there is no field at all"
