@@ -99,7 +99,7 @@ def batches(model: Any, tokenizer: Any, cut: Sequence[Window], batch_tokens: int
         if not groups or (len(groups[-1]) + 1) * longest > batch_tokens:
             groups.append([])
         groups[-1].append(cut[index])
-    return [_collate(model, group, pad) for group in groups]
+    return [collate(model, group, pad) for group in groups]
 
 
 def encode(
@@ -113,7 +113,11 @@ def encode(
         max_length: cut there; default no cut.
     """
     cut = {} if max_length is None else {"truncation": True, "max_length": max_length}
-    rows = tokenizer(list(pieces), **cut)["input_ids"]
+    return padded(model, tokenizer, tokenizer(list(pieces), **cut)["input_ids"], left)
+
+
+def padded(model: Any, tokenizer: Any, rows: list[list[int]], left: bool = False) -> Batch:
+    """One batch of rows of token ids, on the model's device."""
     ids, mask = _padded(rows, padding_id(tokenizer), left=left)
     return {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
 
@@ -134,17 +138,22 @@ def is_encoder_decoder(model: Any) -> bool:
     return model.config.is_encoder_decoder and "decoder_input_ids" in signature(model.forward).parameters
 
 
-def _pieces(tokenizer: Any, text: str, max_length: int) -> list[list[int]]:
-    ids = tokenizer(text)["input_ids"] if text else []
+def begun(tokenizer: Any, ids: list[int]) -> list[int]:
+    """BOS first where the model has one, also where its tokenizer does not add it by itself."""
     start = tokenizer.bos_token_id
-    # BOS first where the model has one, also where its tokenizer does not add it by itself.
     if ids and start is not None and ids[0] != start and start != tokenizer.eos_token_id:
-        ids = [start, *ids]
+        return [start, *ids]
+    return ids
+
+
+def _pieces(tokenizer: Any, text: str, max_length: int) -> list[list[int]]:
+    ids = begun(tokenizer, tokenizer(text)["input_ids"]) if text else []
     pieces = [ids[at : at + max_length] for at in range(0, len(ids), max_length)]
     return [piece for piece in pieces if len(piece) > 1 or piece is pieces[0]]
 
 
-def _collate(model: Any, group: list[Window], pad: int) -> Batch:
+def collate(model: Any, group: Sequence[Window], pad: int) -> Batch:
+    """One batch of windows, padded on the right; with labels where there is something to write."""
     ids, mask = _padded([window.ids for window in group], pad)
     batch = {"input_ids": ids, "attention_mask": mask}
     if group[0].labels is not None:

@@ -1,0 +1,45 @@
+"""Which of several processes this one is, as `torchrun` and `accelerate launch` say. No torch."""
+
+from __future__ import annotations
+
+import os
+
+from eckart.types import UsageError
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world() -> int:
+    """How many processes train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def leads() -> bool:
+    """Whether this is the process that writes files and talks."""
+    return rank() == 0
+
+
+def own_device(device: str) -> str:
+    """Where this process computes: of several GPUs, each process has the one of its number."""
+    if world() > 1 and device != "cpu":
+        kind = device.partition(":")[0]
+        return f"{kind}:{os.environ.get('LOCAL_RANK', '0')}"
+    return device
+
+
+def windows_a_pass(batch: int, accumulate: int) -> int:
+    """How many windows of a batch one process computes at once.
+
+    Raises:
+        UsageError: the batch cannot be shared out.
+    """
+    parts = world() * accumulate
+    if batch % parts:
+        raise UsageError(
+            f"--batch {batch} is for all processes together, and {world()} processes with --accumulate "
+            f"{accumulate} cannot share it: give a multiple of {parts}"
+        )
+    return batch // parts
