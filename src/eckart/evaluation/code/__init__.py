@@ -1,0 +1,16 @@
+"""Code that a model wrote: into programs, run behind limits, counted. HumanEval and MBPP."""
+
+from eckart.evaluation.code.estimate import pass_at_k
+from eckart.evaluation.code.items import Item, humaneval_items, mbpp_items
+from eckart.evaluation.code.running import Outcome, protection, require_permission, run_programs
+
+__all__ = [
+    "Item",
+    "Outcome",
+    "humaneval_items",
+    "mbpp_items",
+    "pass_at_k",
+    "protection",
+    "require_permission",
+    "run_programs",
+]

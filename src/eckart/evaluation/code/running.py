@@ -1,0 +1,246 @@
+"""Programs in, outcomes out: behind limits, several at once, in the order they came.
+
+What is kept from a program, and what is not, is in `PERMISSION` and, of this machine, in `protection`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from eckart.types import EckartError, Track, UsageError, silent
+
+SECONDS = 10.0
+MEMORY = 2**30
+WORKERS = 4
+"""At most, unless told otherwise: each may take `MEMORY`."""
+
+PERMISSION = (
+    "this task runs code that the model wrote on this machine. Each program gets a process and an empty "
+    "folder of its own, no input, nothing of your environment, and limits on time, memory and the size of "
+    "a file; the network is closed to it as far as the system allows. That stops mistakes: endless loops, "
+    "memory bombs, stray files. It does not stop malice: the program runs as you do, can read your files, "
+    "and write where you can. To run it all the same, pass --allow-code-execution (best in a container)"
+)
+
+_KEEPER = Path(__file__).with_name("keeper.py")
+# Tried in this order; where none stands, Python itself refuses what it can.
+_WALLS = ("namespace", "seccomp")
+_START_SECONDS = 60.0
+# Beyond a program's own time: what ending it may take on a busy machine.
+_SPARE_SECONDS = 60.0
+# String hashes that differ from run to run would make programs that print a set pass now and then. One
+# thread, since a library that starts one for each core needs memory for each.
+_ENVIRONMENT = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one program ended.
+
+    Attributes:
+        passed: it ran to its end.
+        why: "passed", "wrong" (an assertion failed), "error: NameError: …", "out of time", "out of
+            memory", or "killed …".
+    """
+
+    passed: bool
+    why: str
+
+
+def require_permission(allowed: bool) -> None:
+    """Refuse to run generated code unless somebody who read what that means allowed it.
+
+    Raises:
+        UsageError: not allowed, or a system on which it cannot be run.
+    """
+    if not hasattr(os, "fork"):
+        raise UsageError("generated code runs on Linux and macOS only: this system cannot limit it")
+    if not allowed:
+        raise UsageError(PERMISSION)
+
+
+def run_programs(
+    programs: Sequence[str],
+    *,
+    seconds: float = SECONDS,
+    memory_bytes: int = MEMORY,
+    workers: int | None = None,
+    track: Track = silent,
+) -> list[Outcome]:
+    """Run each program in a fresh process, and say which ran to their ends. In the order given.
+
+    A program passes by reaching its last line without an exception: `sys.exit(0)` or `os._exit(0)` before
+    it do not pass. It reports through a pipe with a token that it was not told, which stands in its own
+    memory all the same: a program written to cheat can find it.
+
+    Args:
+        programs: whole Python programs, with their tests. Each runs as a module named `program`.
+        seconds: wall clock for each; all its processes are killed then.
+        memory_bytes: address space of each process, the interpreter's own (about 50 MB) included. Not on
+            macOS, which does not limit it.
+        workers: programs at a time; by default as many as there are cores, 4 at most.
+        track: shows progress.
+
+    Raises:
+        ValueError: limits that nothing can run in.
+        EckartError: the process that runs them does not start or does not hold its limits.
+    """
+    if seconds <= 0 or memory_bytes <= 0 or (workers is not None and workers < 1):
+        raise ValueError("seconds, memory and workers have to be more than nothing")
+    workers = min(workers or min(WORKERS, _cores()), len(programs))
+    with (
+        tempfile.TemporaryDirectory(prefix="eckart-code-", ignore_cleanup_errors=True) as folder,
+        ExitStack() as stack,
+    ):
+        keepers = [stack.enter_context(closing(_Keeper(folder))) for _ in range(workers)]
+        outcomes = _outcomes(programs, keepers, seconds, memory_bytes)
+        found = dict(track(outcomes, "running code", len(programs)))
+    return [found[index] for index in range(len(programs))]
+
+
+@cache
+def protection() -> str:
+    """Which of the walls stand on this machine, in words; found by trying them."""
+    with tempfile.TemporaryDirectory(prefix="eckart-code-") as folder, closing(_Keeper(folder)) as keeper:
+        return _in_words(keeper.walls, keeper.limits_memory)
+
+
+def _in_words(walls: Sequence[str], limits_memory: bool) -> str:
+    network = {
+        "namespace": "a network namespace with nothing in it",
+        "seccomp": "sockets refused by seccomp",
+        "audit": "sockets refused by Python alone, which a program can get around",
+    }
+    closed = " and ".join(words for wall, words in network.items() if wall in walls) or "open"
+    processes = (
+        "none can be started, no signal to others"
+        if "seccomp" in walls
+        else "few can be started (of root: any number), killed at the end"
+    )
+    memory = "limited" if limits_memory else "not limited on this system"
+    return f"network: {closed}; processes: {processes}; memory: {memory}; files: as the user who runs this"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Keeper:
+    """The process that forks a process for each program; started again if it is lost.
+
+    Args:
+        folder: where it makes the programs' folders.
+
+    Raises:
+        EckartError: it does not start.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._start()
+
+    def _start(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-s", "-P", str(_KEEPER), self._folder, *_WALLS],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=self._folder,
+            env=_ENVIRONMENT,
+            # Ctrl-C is for the process that asked, which ends this one.
+            start_new_session=True,
+        )
+        assert self._process.stdout is not None
+        self._stdout = self._process.stdout
+        hello = self._read() if wait([self.answers], _START_SECONDS) else None
+        if hello is None:
+            self._process.kill()
+            said = self._process.communicate()[1].decode(errors="replace").strip()
+            why = said.rpartition("\n")[2] or "it said nothing"
+            raise EckartError(f"the process that runs generated code did not start: {why}")
+        self.walls: list[str] = hello["walls"]
+        self.limits_memory: bool = hello["memory"]
+
+    @property
+    def answers(self) -> int:
+        """The descriptor to wait on."""
+        return self._stdout.fileno()
+
+    def ask(self, job: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        # One that is gone is noticed where its answer is read.
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(job).encode() + b"\n")
+            self._process.stdin.flush()
+
+    def outcome(self) -> Outcome:
+        """Of the program asked for; waits no longer, so only when there is an answer or no time left."""
+        answer = self._read() if wait([self.answers], 0) else None
+        if answer is None:
+            # Whatever it ran may live in another session: it dies with its keeper where the kernel can.
+            self.close()
+            self._start()
+            return Outcome(False, "killed with the process that kept it")
+        if "broken" in answer:
+            raise EckartError(f"generated code could not be run behind its limits: {answer['broken']}")
+        return Outcome(answer["why"] == "passed", answer["why"])
+
+    def _read(self) -> dict[str, Any] | None:
+        line = self._stdout.readline()
+        if not line.endswith(b"\n"):
+            return None
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        """End it; it ends its program and removes the folder on the way."""
+        self._process.terminate()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            assert pipe is not None
+            with suppress(BrokenPipeError):
+                pipe.close()
+        self._process.wait()
+
+
+def _outcomes(
+    programs: Sequence[str], keepers: Sequence[_Keeper], seconds: float, memory_bytes: int
+) -> Iterator[tuple[int, Outcome]]:
+    """`(index, outcome)` as they come."""
+    waiting = iter(enumerate(programs))
+    busy: dict[_Keeper, tuple[int, float]] = {}
+
+    def give(keeper: _Keeper) -> None:
+        index, source = next(waiting, (None, ""))
+        if index is not None:
+            keeper.ask({"source": source, "seconds": seconds, "memory": memory_bytes})
+            busy[keeper] = index, time.monotonic() + seconds + _SPARE_SECONDS
+
+    for keeper in keepers:
+        give(keeper)
+    while busy:
+        patience = min(deadline for _, deadline in busy.values()) - time.monotonic()
+        answered = wait([keeper.answers for keeper in busy], max(0.0, patience))
+        for keeper, (index, deadline) in list(busy.items()):
+            if keeper.answers in answered or time.monotonic() > deadline:
+                del busy[keeper]
+                outcome = keeper.outcome()
+                give(keeper)
+                yield index, outcome
