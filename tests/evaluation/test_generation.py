@@ -21,12 +21,14 @@ def one_at_a_time(model: Any, tokenizer: Any, prompts: list[str]) -> list[str]:
     """By transformers' own `generate`, each prompt alone and unpadded."""
     written = []
     for prompt in prompts:
-        ids = torch.tensor([tokenizer(prompt)["input_ids"]])
+        start = [] if model.config.is_encoder_decoder else [tokenizer.bos_token_id]
+        ids = torch.tensor([start + tokenizer(prompt)["input_ids"]])
         tokens = model.generate(
             input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW_TOKENS, do_sample=False
         )
         fresh = tokens[0] if model.config.is_encoder_decoder else tokens[0, ids.shape[1] :]
-        written.append(tokenizer.decode(fresh, skip_special_tokens=True))
+        text = tokenizer.decode(fresh, skip_special_tokens=True)
+        written.append(f" {text}" if text and start else text)
     return written
 
 

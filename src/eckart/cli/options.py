@@ -81,7 +81,20 @@ Layers = Annotated[
 ]
 Data = Annotated[
     str | None,
-    typer.Option("--data", help=".jsonl, .txt, .csv or .tsv; pocket for the built-in.", callback=filled),
+    typer.Option(
+        "--data",
+        help="A file (.jsonl, .json, .txt, .csv, .parquet, …), a data set of the hub, or pocket.",
+        callback=filled,
+    ),
+]
+Fields = Annotated[
+    str | None,
+    typer.Option(
+        "--fields",
+        metavar="PROMPT,COMPLETION",
+        help="Names of the fields to take from the data, as they stand; one name for plain text.",
+        callback=filled,
+    ),
 ]
 Samples = Annotated[
     int | None,

@@ -1,19 +1,22 @@
-"""A model in, numbers out. Each task is a function from a loaded model to a `Score`."""
+"""A model in, numbers out. Each task is a function from a request to a `Score`; the table has them all."""
 
+from eckart.evaluation.asking import Request, Settings
 from eckart.evaluation.divergence import Moved, Reference
 from eckart.evaluation.perplexity import perplexity
-from eckart.evaluation.pocket import pocket_code, pocket_math, pocket_stories
 from eckart.evaluation.score import Score, lower_is_better
 from eckart.evaluation.stsb import stsb
+from eckart.evaluation.tasks import TASKS, Task, find_task
 
 __all__ = [
+    "TASKS",
     "Moved",
     "Reference",
+    "Request",
     "Score",
+    "Settings",
+    "Task",
+    "find_task",
     "lower_is_better",
     "perplexity",
-    "pocket_code",
-    "pocket_math",
-    "pocket_stories",
     "stsb",
 ]

@@ -13,6 +13,8 @@ from eckart.pocket import Sample, samples
 from eckart.pocket.grading import grade_code, grade_math
 from eckart.types import Text, Track, silent
 
+BATCH = 100
+"""The prompts are short, and the model is small."""
 SPARE_TOKENS = 16
 """Beyond the longest reference: room for another wording, not for a broken model to ramble."""
 
@@ -46,4 +48,4 @@ def pocket_stories(model: Any, tokenizer: Any, limit: int = 200, track: Track = 
 def _answers(model: Any, tokenizer: Any, asked: Sequence[Sample], track: Track) -> list[str]:
     references = tokenizer([sample.completion for sample in asked])["input_ids"]
     room = max(len(ids) for ids in references) + SPARE_TOKENS
-    return generate(model, tokenizer, [sample.prompt for sample in asked], room, track)
+    return generate(model, tokenizer, [sample.prompt for sample in asked], room, track, BATCH)

@@ -13,7 +13,7 @@ from eckart.evaluation import lower_is_better
 from eckart.model import loading
 from eckart.model import targets as targets_
 from eckart.pipeline import choices
-from eckart.pipeline.evaluate import TASKS, read_material
+from eckart.pipeline.evaluate import COMPARED, read_material
 from eckart.pipeline.protocol import (
     DENSE,
     ComparisonFolder,
@@ -241,8 +241,8 @@ def _task(task: str | None, test: str | None, config: Any) -> str:
     writes, kind = loading.generates(config), loading.model_class(config).__name__
     if task is None:
         task = "perplexity" if writes else "stsb"
-    if task not in TASKS:
-        raise UsageError(recipes.unknown("task", task, TASKS))
+    if task not in COMPARED:
+        raise UsageError(recipes.unknown("task", task, COMPARED))
     if task == "stsb" and writes:
         raise UsageError(f"{kind} gives no hidden states to pool: stsb is for encoders")
     if task == "stsb" and test is None:

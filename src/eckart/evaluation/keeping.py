@@ -1,0 +1,169 @@
+"""A run on disk: what was asked for, each answer as soon as it is there, and the score at the end.
+
+A run that was killed is gone on with by the same request, and by no other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from eckart import checkpoint
+from eckart.types import EckartError, UsageError
+
+REQUEST, SAMPLES, SCORE = "request.json", "samples.jsonl", "score.json"
+SAMPLED = 64
+"""Values of each weight that a fingerprint looks at."""
+
+
+class Kept:
+    """The answers of one run: `request.json`, a line each in `samples.jsonl`, and `score.json`.
+
+    Nothing is written before the first answer.
+
+    Args:
+        folder: `None` keeps nothing.
+        request: what was asked for, by name.
+
+    Raises:
+        UsageError: the folder holds something else, or the answers to another request.
+        EckartError: what it holds is damaged.
+    """
+
+    def __init__(self, folder: Path | None = None, request: dict[str, Any] | None = None) -> None:
+        self.folder = folder
+        self.request = request or {}
+        self.rows: dict[int, dict[str, Any]] = {}
+        if folder is None or not (folder / REQUEST).is_file():
+            return
+        _refuse_another(folder, self.request)
+        try:
+            self.rows = {row["index"]: row for row in read_lines(folder / SAMPLES)}
+        except (KeyError, TypeError):
+            raise EckartError(f"{folder / SAMPLES} is damaged; give another folder") from None
+
+    def begin(self) -> None:
+        """Make the folder, if that is not done."""
+        if self.folder is None or (self.folder / REQUEST).is_file():
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise EckartError(f"{self.folder} could not be made ({error.strerror or error})") from error
+        checkpoint.replace_file(self.folder / REQUEST, _pretty(self.request))
+
+    def add(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Keep these too."""
+        self.begin()
+        self.rows.update({row["index"]: row for row in rows})
+        if self.folder is not None:
+            append_lines(self.folder / SAMPLES, rows)
+
+    def all(self) -> list[dict[str, Any]]:
+        """All answers, in the prompts' order."""
+        return [self.rows[index] for index in sorted(self.rows)]
+
+    def finish(self, score: dict[str, Any]) -> None:
+        """Write the answers in their order, and the score."""
+        if self.folder is None:
+            return
+        self.begin()
+        checkpoint.replace_file(self.folder / SAMPLES, "".join(map(_line, self.all())).encode())
+        checkpoint.replace_file(self.folder / SCORE, _pretty(score))
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Raises UsageError where a folder could not be made, or holds something that is no run."""
+    if not folder.is_dir():
+        checkpoint.refuse_existing(folder)
+        return
+    if (folder / REQUEST).is_file():
+        return
+    # An own file that was not finished begins with a dot.
+    if others := sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")):
+        raise UsageError(
+            f"{folder} exists already and holds something else ({others[0]}); give another output folder"
+        )
+
+
+def append_lines(path: Path, rows: Iterable[Any]) -> None:
+    """A line of JSON for each, written at once."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write("".join(map(_line, rows)))
+
+
+def read_lines(path: Path) -> list[Any]:
+    """The lines of a file, none where there is none. Half a line, of a run that was killed, is dropped.
+
+    Raises:
+        EckartError: a whole line is no JSON.
+    """
+    if not path.is_file():
+        return []
+    whole, end, broken = path.read_bytes().rpartition(b"\n")
+    if broken:
+        checkpoint.replace_file(path, whole + end)
+    found = []
+    for number, line in enumerate(whole.split(b"\n") if whole else [], 1):
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            raise EckartError(f"{path}, line {number}: damaged; give another folder") from None
+    return found
+
+
+@torch.no_grad()
+def fingerprint(model: Any) -> str:
+    """A hash of a model's config, and of the names, shapes, dtypes and a few values of its weights."""
+    known = model.config.to_dict()
+    whole = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode())
+    for name, weight in sorted(model.state_dict().items()):
+        whole.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+        if not weight.is_meta:
+            some = weight.reshape(-1)[:: max(1, weight.numel() // SAMPLED)]
+            whole.update(some.cpu().to(torch.float64).numpy().tobytes())
+    return whole.hexdigest()
+
+
+def digest(material: Iterable[object]) -> str:
+    """A hash of what a task asks."""
+    whole = hashlib.sha256()
+    for piece in material:
+        whole.update(json.dumps(piece, default=str).encode() + b"\n")
+    return whole.hexdigest()
+
+
+def _refuse_another(folder: Path, asked: dict[str, Any]) -> None:
+    """Raises UsageError where the answers in a folder are not those that are asked for."""
+    try:
+        found = dict(json.loads((folder / REQUEST).read_bytes()))
+    except (ValueError, TypeError):
+        raise EckartError(f"{folder / REQUEST} is damaged; give another folder") from None
+    asked = json.loads(_pretty(asked))
+    apart = [
+        f"{name} ({_word(found.get(name))} there, {_word(asked.get(name))} here)"
+        for name in {**found, **asked}
+        # Where the weights lie does not matter.
+        if name != "model" and found.get(name) != asked.get(name)
+    ]
+    if apart:
+        raise UsageError(
+            f"{folder} holds the answers to another request: {', '.join(apart)}; give another output folder"
+        )
+
+
+def _word(value: object) -> str:
+    return "none" if value is None else str(value)[:12]
+
+
+def _line(row: Any) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def _pretty(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n").encode()
