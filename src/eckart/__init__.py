@@ -15,7 +15,7 @@ from eckart.types import EckartError, UsageError
 
 if TYPE_CHECKING:
     from eckart.model.portable import LowRankLinear, PivotedLinear
-    from eckart.pipeline import compare, compress, evaluate, plan, verify
+    from eckart.pipeline import compare, compress, evaluate, plan, recover, verify
 
 __all__ = [
     "EckartError",
@@ -26,6 +26,7 @@ __all__ = [
     "compress",
     "evaluate",
     "plan",
+    "recover",
     "verify",
 ]
 

@@ -230,6 +230,28 @@ class Probe(BaseModel):
     outputs: list[float]
 
 
+class TrainingRecord(BaseModel):
+    """One training run after the cut.
+
+    Attributes:
+        settings: as `eckart.recovery.settings.Training` has them.
+        objective: what was made smaller, where a teacher was asked; labels' cross entropy otherwise.
+        examples: windows of the data.
+        steps, tokens: that were trained for.
+        losses: `(step, loss)`, at most a few hundred: each the mean of the steps since the one before.
+    """
+
+    settings: dict[str, Any]
+    data: str
+    data_sha256: str | None = None
+    teacher: str | None = None
+    objective: dict[str, Any] | None = None
+    examples: int
+    steps: int
+    tokens: int
+    losses: list[tuple[int, float]]
+
+
 class Manifest(BaseModel):
     """What was done, saved as `eckart.json` beside the weights. It holds no clock and no path."""
 
@@ -245,6 +267,7 @@ class Manifest(BaseModel):
     bytes: Bytes
     targets: list[TargetRecord]
     held_out: HeldOut | None = None
+    training: list[TrainingRecord] = []
     notes: list[str] = []
     probe: Probe | None = None
     files: dict[str, str] = {}
@@ -252,7 +275,7 @@ class Manifest(BaseModel):
 
 @dataclass
 class Result:
-    """What `eckart.compress` gives back.
+    """What `eckart.compress` and `eckart.recover` give back.
 
     Attributes:
         model: the compressed model, in memory, ready to use, train or `save_pretrained`.

@@ -5,6 +5,7 @@ from eckart.pipeline.compress import compress
 from eckart.pipeline.demo import demo
 from eckart.pipeline.evaluate import TASKS, evaluate
 from eckart.pipeline.plan import Plan, PlannedTarget, plan
+from eckart.pipeline.recover import recover
 from eckart.pipeline.verify import Verdict, verify
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "demo",
     "evaluate",
     "plan",
+    "recover",
     "verify",
 ]

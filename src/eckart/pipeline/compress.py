@@ -130,7 +130,7 @@ def compress(
         )
     manifest = _compress_in_place(model, tokenizer, recipe, texts, source, track, folder, cache)
     if out is not None:
-        _save(model, tokenizer, manifest, folder, Path(out))
+        save_folder(model, tokenizer, manifest, folder, Path(out))
     return Result(
         model=model,
         manifest=manifest,
@@ -194,12 +194,19 @@ def _digest(data: str | None) -> str | None:
     return checkpoint.sha256(Path(data)) if data is not None and Path(data).is_file() else None
 
 
-def _save(model: Any, tokenizer: Any, manifest: Manifest, folder: Path | None, out: Path) -> None:
+def save_folder(model: Any, tokenizer: Any, manifest: Manifest, folder: Path | None, out: Path) -> None:
+    """Write a model and its manifest, whose probe and files are filled in, into a new folder.
+
+    Args:
+        tokenizer: saved beside it, unless `folder`, that the model was loaded from, brings its own.
+    """
     count = manifest.parameters
     summary = (
         f"Made by Eckart {manifest.eckart} with method `{manifest.recipe.method}`: {count.after:,} of "
         f"{count.before:,} parameters ({count.keep:.1%})."
     )
+    for run in manifest.training:
+        summary += f" Then trained for {run.steps:,} steps, {run.tokens:,} tokens."
     with checkpoint.appearing(out) as temporary:
         saving.save_model(model, temporary, manifest.source, summary)
         if tokenizer is not None and folder is None:

@@ -71,11 +71,14 @@ class Checkpoints:
 
 
 def model_state(model: Any) -> dict[str, Tensor]:
-    """What training changes: parameters that learn, tied ones once, and persistent buffers, by name."""
+    """What training changes: parameters that learn and persistent buffers, shared ones once, by name."""
     names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     learning = {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
-    buffers = {name: tensor for name, tensor in model.state_dict().items() if name not in names}
-    return learning | buffers
+    buffers: dict[Any, tuple[str, Tensor]] = {}
+    for name, tensor in model.state_dict().items():
+        if name not in names:
+            buffers.setdefault((tensor.data_ptr(), tensor.shape, tensor.dtype), (name, tensor))
+    return learning | dict(buffers.values())
 
 
 def load_model_state(model: Any, state: Mapping[str, Tensor]) -> None:

@@ -1,0 +1,300 @@
+"""Training after the cut: a compressed (or dense) folder in, a folder of the same kind out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from eckart import checkpoint
+from eckart.data import is_built_in, read_texts
+from eckart.model import loading, replacing
+from eckart.pipeline.compress import MANIFEST, peak_memory_bytes, save_folder
+from eckart.recovery import learning, processes, windows
+from eckart.recovery.keeping import Checkpoints
+from eckart.recovery.settings import FACTORS, Training, make_training
+from eckart.recovery.training import Trained, train
+from eckart.types import (
+    Bytes,
+    Count,
+    EckartError,
+    Manifest,
+    Recipe,
+    Result,
+    Text,
+    Track,
+    TrainingRecord,
+    UsageError,
+    silent,
+)
+
+REQUEST = "request.json"
+POINTS = 200
+"""Losses that a manifest holds at most."""
+
+
+def recover(
+    model: str | Path,
+    out: str | Path,
+    *,
+    data: str,
+    teacher: str | Path | None = None,
+    fields: str | None = None,
+    samples: int | None = None,
+    temperature: float | None = None,
+    labels: float | None = None,
+    hidden: float | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    resume: bool = False,
+    track: Track = silent,
+    **settings: Any,
+) -> Result:
+    """Train what a cut left, and save the same plain folder.
+
+    Checkpoints and a log of each step are in `<out>.training` until the end. Started by `torchrun` or
+    `accelerate launch`, several processes share each step; the first of them writes.
+
+    Args:
+        model: a folder that `compress` wrote, a dense model's folder, a hub id, or `pocket`.
+        out: folder to save in; it must not exist.
+        data: what to learn from: text, or prompts and completions, of which the completions are learned.
+        teacher: the dense model, or another with the same vocabulary, to be imitated. An encoder needs one.
+        fields: which fields of the data are prompt and completion, by a comma.
+        samples: texts of the data to use at most; default all, of the built-in data 1000.
+        temperature, labels, hidden: how a teacher is imitated; see `recovery.distillation.Distillation`.
+        device: where to run; of several processes on GPUs each has its own.
+        dtype: of the weights while they are trained; they are saved in the folder's own.
+        resume: go on with a run that was stopped, from its last checkpoint.
+        track: shows progress.
+        settings: see `recovery.settings.Training`, where the defaults are.
+
+    Raises:
+        UsageError: the request is wrong; nothing was started.
+        EckartError: the work failed. Where a checkpoint was reached, `<out>.training` is left.
+    """
+    started = time.perf_counter()
+    training = make_training(**settings)
+    processes.windows_a_pass(training.batch, training.accumulate)
+    if samples is not None and samples < 1:
+        raise UsageError(f"--samples {samples}: it is 1 or more")
+    out = Path(out)
+    checkpoint.refuse_existing(out)
+    folder = loading.find_model(model)
+    config = loading.load_config(folder)
+    _require_trainable(config, training)
+    stored = checkpoint.open_checkpoint(folder)
+    checkpoint.refuse_full(out, stored.nbytes)
+    objective = _objective(config, teacher, temperature=temperature, labels=labels, hidden=hidden)
+    teaching = None if teacher is None else _find_teacher(folder, config, teacher, hidden)
+    loading.require_dtype(dtype)
+    loading.require_device(processes.own_device(device))
+    texts = _texts(data, fields, samples, loading.generates(config))
+    request = {
+        "model": _fingerprint(folder),
+        "data": [data, _digest(data), fields, samples],
+        "teacher": teaching and _fingerprint(teaching),
+        "objective": objective and asdict(objective),
+        "dtype": dtype,
+        **training.model_dump(),
+    }
+    work = Path(f"{out}.training")
+    with _working(work, request, resume):
+        where = processes.own_device(device)
+        student = loading.load_model(folder, where, dtype)
+        tokenizer = loading.load_tokenizer(folder)
+        if bad := replacing.first_not_finite(student):
+            raise EckartError(f"{bad} has values that are not finite: the checkpoint is damaged")
+        examples = windows.read(student, tokenizer, texts, training.max_length, training.end)
+        before = replacing.count_parameters(student)
+        finish = learning.choose(student, training)
+        trained = train(
+            student,
+            tokenizer,
+            examples.rows,
+            training,
+            workdir=work,
+            teacher=None if teaching is None else loading.load_model(teaching, where),
+            objective=objective,
+            resume=resume,
+            track=track,
+        )
+        student = finish()
+        learning.cast(student, config)
+        record = TrainingRecord(
+            settings=training.model_dump(exclude_none=True),
+            data=data if is_built_in(data) else Path(data).name,
+            data_sha256=_digest(data),
+            teacher=None if teaching is None else _name(teacher, teaching),
+            objective=objective and asdict(objective),
+            examples=len(examples.rows),
+            steps=trained.steps,
+            tokens=trained.tokens,
+            losses=_thinned(trained),
+        )
+        manifest = _manifest(folder, _name(model, folder), student, before, stored.nbytes)
+        manifest.training.append(record)
+        manifest.notes += examples.notes
+        if processes.leads():
+            save_folder(student, tokenizer, manifest, folder, out)
+    return Result(
+        model=student,
+        manifest=manifest,
+        out=str(out),
+        seconds=time.perf_counter() - started,
+        peak_memory_bytes=peak_memory_bytes(),
+    )
+
+
+def _require_trainable(config: Any, training: Training) -> None:
+    """Raises UsageError where the model has nothing that this training could change."""
+    compressed = learning.has_factors(config)
+    if not compressed:
+        loading.refuse_compressed(config)
+    if training.by_peft:
+        learning.require_method(training.train)
+    elif training.train == FACTORS and not compressed:
+        raise UsageError(
+            "this model has no factors to train: it is dense. Train all of it (--train all), or adapters "
+            "(--train lora)"
+        )
+
+
+def _objective(config: Any, teacher: Any, **given: float | None) -> Any:
+    """How a teacher is imitated; `None` where there is none, and labels alone are learned."""
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if teacher is not None:
+        from eckart.recovery import distillation
+
+        return distillation.Distillation(**chosen)
+    if chosen:
+        raise UsageError(f"--{next(iter(chosen))} says how a teacher is imitated: give --teacher MODEL too")
+    if not loading.generates(config):
+        raise UsageError(
+            f"{loading.model_class(config).__name__} writes no text that it could learn: give --teacher "
+            "MODEL, the dense model, and it learns to answer as that does"
+        )
+    return None
+
+
+def _find_teacher(folder: Path, config: Any, teacher: str | Path, hidden: float | None) -> Path:
+    """The teacher's folder.
+
+    Raises:
+        UsageError: its answers cannot be compared with the model's.
+    """
+    from eckart.recovery import distillation
+
+    teaching = loading.find_model(teacher)
+    distillation.require_teacher(config, loading.load_config(teaching))
+    checkpoint.open_checkpoint(teaching)
+    if loading.has_tokenizer(folder) and loading.has_tokenizer(teaching):
+        own, other = (loading.load_tokenizer(one).get_vocab() for one in (folder, teaching))
+        if own != other:
+            raise UsageError(
+                f"the teacher {teacher} has another vocabulary: {len(other):,} tokens where the model has "
+                f"{len(own):,}, or others; the teacher is the model that was cut, or one of its tokenizer"
+            )
+    return teaching
+
+
+def _texts(data: str, fields: str | None, samples: int | None, generates: bool) -> list[Text]:
+    if samples is not None and is_built_in(data):
+        return read_texts(data, count=samples)
+    return read_texts(data, lines=not generates, fields=fields)[:samples]
+
+
+def _digest(data: str) -> str | None:
+    return checkpoint.sha256(Path(data)) if Path(data).is_file() else None
+
+
+def _fingerprint(folder: Path) -> dict[str, str]:
+    """What tells a model from others: every byte of its weights."""
+    return {path.name: checkpoint.sha256(path) for path in checkpoint.open_checkpoint(folder).files}
+
+
+@contextmanager
+def _working(work: Path, request: dict[str, Any], resume: bool) -> Iterator[None]:
+    """The folder beside `out`, while the work lasts; afterwards only where it can be gone on with.
+
+    Raises:
+        UsageError: it is there and nobody said to resume, or it is of another request.
+    """
+    if not processes.leads():
+        yield
+        return
+    request = json.loads(json.dumps(request))
+    if work.exists() or work.is_symlink():
+        _require_same(work, request, resume)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        checkpoint.replace_file(work / REQUEST, json.dumps(request, indent=1).encode())
+        yield
+    except BaseException:
+        if Checkpoints(work).latest() is None:
+            shutil.rmtree(work, ignore_errors=True)
+        raise
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _require_same(work: Path, request: dict[str, Any], resume: bool) -> None:
+    if not resume:
+        raise UsageError(
+            f"{work} is there already, from a run that was stopped: go on with it (--resume), or remove it"
+        )
+    try:
+        before = json.loads((work / REQUEST).read_text())
+    except (OSError, ValueError):
+        raise UsageError(f"{work} does not say what was asked for: remove it and start again") from None
+    changed = [name for name in request if before.get(name) != request[name]]
+    if changed:
+        said = ", ".join(name.replace("_", "-") for name in changed)
+        raise UsageError(
+            f"{work} is of another request: {said} changed. Ask for the same again, or remove it and "
+            "start anew"
+        )
+
+
+def _name(model: Any, folder: Path) -> str:
+    """A model's name without its path."""
+    return folder.resolve().name if Path(model).exists() else str(model)
+
+
+def _manifest(folder: Path, source: str, model: Any, before: int, nbytes: int) -> Manifest:
+    """What the folder's own manifest says, of the trained model; a new one where there is none.
+
+    What was measured of the cut is true of it alone, and is left out.
+    """
+    after, size = replacing.count_parameters(model), replacing.count_bytes(model)
+    path = folder / MANIFEST
+    if path.is_file():
+        manifest = Manifest.model_validate_json(path.read_text())
+        manifest.bytes.after, manifest.held_out = size, None
+        for record in manifest.targets:
+            record.measured_error = None
+        versions = {name: version(name) for name in ("eckart", "torch", "transformers")}
+        return manifest.model_copy(update=versions)
+    return Manifest(
+        eckart=version("eckart"),
+        torch=version("torch"),
+        transformers=version("transformers"),
+        source=source,
+        recipe=Recipe(method="dense", metric="identity", structure="dense", allocation="uniform"),
+        parameters=Count(before=before, after=after, keep=after / before, targets_before=0, targets_after=0),
+        bytes=Bytes(before=nbytes, after=size),
+        targets=[],
+    )
+
+
+def _thinned(trained: Trained) -> list[tuple[int, float]]:
+    """So few losses that a manifest may hold them, each the mean of the steps since the one before."""
+    losses: Sequence[tuple[int, float]] = trained.losses
+    width = -(-len(losses) // POINTS)
+    groups = [losses[at : at + width] for at in range(0, len(losses), width)]
+    return [(group[-1][0], sum(loss for _, loss in group) / len(group)) for group in groups]
