@@ -20,6 +20,7 @@ from rich.table import Table
 from eckart import recipes
 from eckart.cli.comparing import compare
 from eckart.cli.ending import INTERRUPTS, Interrupted, errors, explained, interrupt
+from eckart.cli.evaluating import evaluate
 from eckart.cli.options import (
     Allocate,
     Cache,
@@ -46,9 +47,9 @@ from eckart.cli.options import (
     filled,
     split,
 )
+from eckart.cli.recovering import recover
 from eckart.cli.saying import (
     console,
-    number,
     print_json,
     say,
     show_held_out,
@@ -265,41 +266,11 @@ def compress(
         )
 
 
-@app.command()
-def evaluate(
-    model: Model,
-    task: Annotated[
-        str,
-        typer.Option("--task", help="perplexity, stsb, pocket, pocket-math, pocket-code, pocket-stories."),
-    ],
-    data: Data = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", help="Texts, pairs or samples to use at most.")
-    ] = None,
-    max_length: MaxLength = MAX_LENGTH,
-    device: Device = "cpu",
-    dtype: Dtype = "auto",
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Measure a model, dense or compressed, on a task."""
-    with errors(debug):
-        from eckart import pipeline
-
-        score = pipeline.evaluate(
-            model, task, data, limit=limit, max_length=max_length, device=device, dtype=dtype, track=track
-        )
-        answer = score.as_json()
-        details = ", ".join(
-            f"{name} {number(value)}" for name, value in score.details.items() if name != "skills"
-        )
-        say(f"{task}: {score.metric} {score.value:.4f}" + (f" ({details})" if details else ""))
-        for name, skill in score.details.get("skills", {}).items():
-            say(f"  {name}: {skill['metric']} {skill['value']:.4f}")
-        print_json(as_json, answer)
-
-
+app.command()(evaluate)
 app.command()(compare)
+
+
+app.command()(recover)
 
 
 @app.command()
