@@ -6,7 +6,8 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,14 @@ def nothing_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[No
     monkeypatch.setattr(tempfile, "tempdir", str(place))
     yield
     assert not list(place.iterdir())
+
+
+def until(what: Callable[[], object]) -> None:
+    for _ in range(6000):
+        if what():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not happen within a minute")
 
 
 def why(program: str, **limits: Any) -> str:
@@ -195,6 +204,23 @@ def test_a_program_that_kills_its_keeper_fails_alone(monkeypatch: pytest.MonkeyP
     outcomes = run_programs(programs, workers=1)
     assert [outcome.passed for outcome in outcomes] == [True, False, True]
     assert outcomes[1].why.startswith("killed")
+
+
+def test_nothing_goes_on_when_nobody_waits_for_it(tmp_path: Path) -> None:
+    place, pid = tmp_path / "place" / "run", tmp_path / "pid"
+    place.mkdir()
+    source = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    keeper = running._Keeper(str(place))
+    keeper.ask({"source": source, "seconds": 600, "memory": 2**30})
+    until(lambda: pid.exists() and pid.read_text() != "")
+    assert list(place.iterdir())
+    # As it is closed for a process that was killed.
+    assert keeper._process.stdin is not None
+    keeper._process.stdin.close()
+    until(lambda: not place.exists())
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+    keeper.close()
 
 
 @pytest.mark.parametrize("workers", [1, 3, None])

@@ -224,7 +224,11 @@ def listen(report: int, pid: int, seconds: float) -> tuple[bytes, int | None, bo
         # Closed, the pipe says that the program is about to end; a process that the program started may
         # hold it open, so the end is looked for in any case.
         patience = 0.05 if pipes else 0.002
-        if select.select(pipes, [], [], max(0.0, min(left, patience)))[0]:
+        ready = select.select([*pipes, 0], [], [], max(0.0, min(left, patience)))[0]
+        if 0 in ready:
+            # No second job comes before the answer to the first: whoever asked is gone.
+            raise EOFError
+        if ready:
             piece = os.read(report, 4096)
             said += piece
             if b"\n" in said or len(said) > 2**16:
@@ -337,12 +341,13 @@ def main() -> None:
         importlib.import_module(name)
     gc.freeze()
     say({"walls": walls, "memory": LINUX})
-    for line in sys.stdin.buffer:
-        try:
-            answer = judge(json.loads(line), walls, folder)
-        except OSError as error:
-            answer = {"broken": str(error)}
-        say(answer)
+    with contextlib.suppress(EOFError):
+        for line in sys.stdin.buffer:
+            try:
+                answer = judge(json.loads(line), walls, folder)
+            except OSError as error:
+                answer = {"broken": str(error)}
+            say(answer)
     # Whoever asked may be gone without a word; whichever keeper is last takes the folder along.
     with contextlib.suppress(OSError):
         os.rmdir(folder)

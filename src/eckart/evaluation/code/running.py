@@ -89,8 +89,8 @@ def run_programs(
     Args:
         programs: whole Python programs, with their tests. Each runs as a module named `program`.
         seconds: wall clock for each; all its processes are killed then.
-        memory_bytes: address space of each process, the interpreter's own (about 50 MB) included. Not on
-            macOS, which does not limit it.
+        memory_bytes: address space of each process, the interpreter's own (about 50 MB) included. macOS
+            does not limit it, nor end what a program started and moved to another process group.
         workers: programs at a time; by default as many as there are cores, 4 at most.
         track: shows progress.
 
@@ -128,7 +128,7 @@ def _in_words(walls: Sequence[str], limits_memory: bool) -> str:
     processes = (
         "none can be started, no signal to others"
         if "seccomp" in walls
-        else "few can be started (of root: any number), killed at the end"
+        else "few can be started (by root: any number)"
     )
     memory = "limited" if limits_memory else "not limited on this system"
     return f"network: {closed}; processes: {processes}; memory: {memory}; files: as the user who runs this"
