@@ -29,7 +29,7 @@ WORKERS = 4
 
 PERMISSION = (
     "this task runs code that the model wrote on this machine. Each program gets a process and an empty "
-    "folder of its own, no input, nothing of your environment, and limits on time, memory and the size of "
+    "folder of its own, no input, an empty environment, and limits on time, memory and the size of "
     "a file; the network is closed to it as far as the system allows. That stops mistakes: endless loops, "
     "memory bombs, stray files. It does not stop malice: the program runs as you do, can read your files, "
     "and write where you can. To run it all the same, pass --allow-code-execution (best in a container)"
