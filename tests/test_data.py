@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
-from eckart.data import POCKET_TEXTS, SEPARATOR, is_built_in, read_pairs, read_texts
+from eckart.data import POCKET_TEXTS, SEPARATOR, is_built_in, read_pairs, read_rows, read_texts
 from eckart.pocket import SKILLS, samples, split_of
 from eckart.types import Text, UsageError
 
@@ -23,7 +28,7 @@ def put(folder: Path, name: str, content: str | bytes) -> str:
     return str(path)
 
 
-def refused(source: str, **options: bool) -> str:
+def refused(source: str, **options: Any) -> str:
     with pytest.raises(UsageError) as caught:
         read_texts(source, **options)
     return str(caught.value)
@@ -235,3 +240,158 @@ def test_file_of_that_name_goes_before_the_pocket(tmp_path: Path, monkeypatch: p
     put(tmp_path, "pocket-notes.txt", "mine")
     assert not is_built_in("pocket-notes.txt")
     assert words(read_texts("pocket-notes.txt")) == ["mine"]
+
+
+ROWS = [
+    {"question": "1 + 1?", "answer": "#### 2", "id": 7},
+    {"question": "2 + 2?", "answer": "#### 4", "id": 8},
+]
+ASKED = [Text("Question: 1 + 1?\nAnswer:", " #### 2"), Text("Question: 2 + 2?\nAnswer:", " #### 4")]
+
+
+def arrow(kind: str) -> bytes:
+    table, sink = pa.Table.from_pylist(ROWS), pa.BufferOutputStream()
+    with (pa.ipc.new_stream if kind == "stream" else pa.ipc.new_file)(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def columns() -> bytes:
+    sink = pa.BufferOutputStream()
+    parquet.write_table(pa.Table.from_pylist(ROWS), sink)
+    return sink.getvalue().to_pybytes()
+
+
+LINES = "\n".join(json.dumps(row) for row in ROWS)
+KINDS = {
+    "rows.jsonl": LINES.encode(),
+    "rows.jsonl.gz": gzip.compress(LINES.encode()),
+    "lines.json": LINES.encode(),
+    "array.json": json.dumps(ROWS, indent=1).encode(),
+    "rows.csv": b"id,question,answer\n7,1 + 1?,#### 2\n8,2 + 2?,#### 4\n",
+    "stream.arrow": arrow("stream"),
+    "file.arrow": arrow("file"),
+    "rows.parquet": columns(),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, name: str) -> None:
+    source = put(tmp_path, name, KINDS[name])
+    assert read_texts(source) == ASKED
+    assert [{**row, "id": int(row["id"])} for row in read_rows(source)] == ROWS
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl.gz", b"plain", "broken gzip"),
+        ("a.jsonl.gz", gzip.compress(b"x" * 999)[:-9], "broken gzip"),
+        ("a.arrow", b"nonsense", "broken .arrow"),
+        ("a.arrow", b"", "broken .arrow"),
+        ("a.parquet", b"nonsense", "broken .parquet"),
+        ("a.json", b"[1]", "expected an object"),
+        ("a.json", b"[{}", "broken JSON"),
+        ("a.json", b"[]", "is empty"),
+        ("a.json", b'[{"text": "a"}, {"b": 1}]', "no field text"),
+    ],
+)
+def test_broken_files_are_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    source = put(tmp_path, name, content)
+    said = refused(source)
+    assert said.startswith(source)
+    assert message in said
+    assert "\n" not in said
+
+
+def test_rows_are_named_by_their_entry(tmp_path: Path) -> None:
+    source = put(tmp_path, "a.json", '[{"text": "a"},\n\n {"b": 1}]')
+    assert refused(source).startswith(f"{source}, entry 2: no field text, nor prompt and completion, nor ")
+    assert "there is b" in refused(source)
+
+
+@pytest.mark.parametrize(
+    ("row", "prompt", "completion"),
+    [
+        ({"problem": "p", "solution": "s"}, "Problem: p\nSolution:", " s"),
+        ({"dialogue": "A: a\r\nB: b", "summary": "s ", "id": "1"}, "Dialogue:\nA: a\nB: b\nSummary:", " s"),
+        ({"article": "a", "highlights": "h"}, "Article:\na\nSummary:", " h"),
+        ({"document": "d", "summary": "s"}, "Document:\nd\nSummary:", " s"),
+        ({"prompt": "def f():\n", "canonical_solution": "    return 1"}, "def f():\n", "    return 1"),
+        ({"instruction": "i", "output": "o"}, "Instruction: i\nResponse:", " o"),
+        ({"instruction": "i", "input": "n", "output": "o"}, "Instruction: i\nInput: n\nResponse:", " o"),
+        (
+            {"text": "t", "code": "a\r\nb", "test_list": ["assert 1", "assert 2"]},
+            '"""\nt\nassert 1\nassert 2\n"""\n',
+            "a\nb",
+        ),
+        ({"text": "t", "code": "c"}, "", "t"),
+        ({"question": "q", "answer": "a", "text": "t"}, "", "t"),
+    ],
+)
+def test_a_row_of_a_known_shape_asks_in_its_own_words(
+    tmp_path: Path, row: dict[str, Any], prompt: str, completion: str
+) -> None:
+    assert read_texts(put(tmp_path, "a.jsonl", json.dumps(row))) == [Text(prompt, completion)]
+
+
+def test_fields_are_taken_as_they_stand(tmp_path: Path) -> None:
+    source = put(tmp_path, "a.jsonl", json.dumps({"text": "t", "ask": " a", "say": "b ", "n": 3}))
+    assert read_texts(source, fields="ask,say") == [Text(" a", "b ")]
+    assert read_texts(source, fields="say") == [Text("", "b ")]
+    assert refused(source, fields="ask,n").startswith(f"{source}, line 1: field n is no text; there is text")
+    assert refused(source, fields="ask,none") == (
+        f"{source}, line 1: no field none; there is text, ask, say, n"
+    )
+    for fields in ("a,b,c", "a,", "", ","):
+        assert "give PROMPT,COMPLETION" in refused(source, fields=fields)
+    assert "has no fields" in refused(put(tmp_path, "a.txt", "x"), fields="a")
+
+
+def test_the_pocket_gives_as_many_as_are_asked_for() -> None:
+    assert len(read_texts("pocket-math", count=POCKET_TEXTS + 7)) == POCKET_TEXTS + 7
+    few, many = read_texts("pocket", count=30), read_texts("pocket", count=60)
+    assert few == many[:30]
+
+
+@pytest.mark.parametrize("source", ["some-org/some-data", "some-org/some-data:config", "a/b:c@validation"])
+def test_a_data_set_is_loaded_by_its_name_config_and_split(
+    source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def load_dataset(name: str, config: str | None, split: str) -> list[dict[str, Any]]:
+        asked.append((name, config, split))
+        return ROWS
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    assert read_texts(source, split="test") == ASKED
+    assert asked == [
+        {
+            "some-org/some-data": ("some-org/some-data", None, "test"),
+            "some-org/some-data:config": ("some-org/some-data", "config", "test"),
+            "a/b:c@validation": ("a/b", "c", "validation"),
+        }[source]
+    ]
+
+
+def test_a_data_set_that_cannot_be_had_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_dataset(*_: Any, **__: Any) -> None:
+        raise ConnectionError("no\nnetwork")
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    assert (
+        refused("a/b") == "no such data: a/b is not a file, and no data set that can be loaded (no network)"
+    )
+    # What ends as a file does is one.
+    assert refused("a/b.jsonl") == "no such data file: a/b.jsonl"
+
+
+@pytest.mark.parametrize(("source", "library"), [("rows.parquet", "pyarrow"), ("a/b", "datasets")])
+def test_a_library_that_is_not_there_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, library: str
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    if library == "pyarrow":
+        source = put(tmp_path, source, KINDS[source])
+    assert 'pip install "eckart[eval]"' in refused(source)

@@ -12,6 +12,8 @@ from typing import Any
 from eckart.types import Text, UsageError
 
 Row = dict[str, Any]
+NAMED = 8
+"""Fields that a message names at most."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,14 @@ def _is_text(value: object) -> bool:
 
 
 def _lines(text: str) -> str:
-    """MBPP and SAMSum end their lines in two ways, within one file."""
+    """Lines ended alike: MBPP and SAMSum have two ways within one file."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def mbpp_prompt(row: Row) -> str:
     """A task of MBPP as it is asked: what to write, and the tests that it has to pass."""
     tests = "\n".join(row["test_list"])
-    return f'"""\n{row["text"]}\n{tests}\n"""\n'
+    return _lines(f'"""\n{row["text"]}\n{tests}\n"""\n')
 
 
 def _instruction(row: Row) -> Text:
@@ -148,4 +150,6 @@ def _missing(row: Row) -> str:
 
 def _found(row: Row) -> str:
     names = [str(name) for name in row if name is not None]
-    return f"there is {', '.join(names)}" if names else "there is no field at all"
+    if not names:
+        return "there is no field at all"
+    return f"there is {', '.join(names[:NAMED])}{', …' if len(names) > NAMED else ''}"

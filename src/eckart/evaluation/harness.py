@@ -7,7 +7,6 @@ import hashlib
 import json
 import logging
 import math
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -41,11 +40,9 @@ def find(task: str, include: str | None) -> Any:
     if include is not None and not Path(include).is_dir():
         raise UsageError(f"--include {include}: no such folder")
     try:
-        from lm_eval.tasks import TaskManager
-    except ModuleNotFoundError:
-        raise UsageError(f'{task} needs lm-eval: pip install "eckart[eval]"') from None
-    with _quiet():
-        manager = TaskManager(include_path=include)
+        manager = _manager(include)
+    except ModuleNotFoundError as error:
+        raise UsageError(f'{task} needs {error.name}: pip install "eckart[eval]"') from None
     name = task.removeprefix(PREFIX)
     if name not in manager.all_tasks:
         raise UsageError(
@@ -53,6 +50,15 @@ def find(task: str, include: str | None) -> Any:
             "and --include FOLDER adds others"
         )
     return manager
+
+
+@cache
+def _manager(include: str | None) -> Any:
+    """The harness reads thousands of tasks, which takes seconds."""
+    from lm_eval.tasks import TaskManager
+
+    with _quiet():
+        return TaskManager(include_path=include)
 
 
 def harness(request: Request) -> Score:
@@ -140,20 +146,18 @@ def _samples(samples: dict[str, list[dict[str, Any]]]) -> Iterator[dict[str, Any
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the harness's own bars and log, and with nothing of its on standard output."""
+    """Without the harness's own log, and with nothing of its on standard output."""
+    import datasets
+
+    datasets.disable_progress_bars()
     logger = logging.getLogger("lm_eval")
-    level, bars = logger.level, os.environ.get("TQDM_DISABLE")
+    level = logger.level
     logger.setLevel(logging.ERROR)
-    os.environ["TQDM_DISABLE"] = "1"
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
     finally:
         logger.setLevel(level)
-        if bars is None:
-            del os.environ["TQDM_DISABLE"]
-        else:
-            os.environ["TQDM_DISABLE"] = bars
 
 
 @cache

@@ -120,7 +120,7 @@ def read_lines(path: Path) -> list[Any]:
 @torch.no_grad()
 def fingerprint(model: Any) -> str:
     """A hash of a model's config, and of the names, shapes, dtypes and a few values of its weights."""
-    known = model.config.to_dict()
+    known = {name: value for name, value in model.config.to_dict().items() if name != "_name_or_path"}
     whole = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode())
     for name, weight in sorted(model.state_dict().items()):
         whole.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
