@@ -239,6 +239,7 @@ class TrainingRecord(BaseModel):
         examples: windows of the data.
         steps, tokens: that were trained for.
         losses: `(step, loss)`, at most a few hundred: each the mean of the steps since the one before.
+        notes: what became of texts that are too long.
     """
 
     settings: dict[str, Any]
@@ -250,6 +251,7 @@ class TrainingRecord(BaseModel):
     steps: int
     tokens: int
     losses: list[tuple[int, float]]
+    notes: list[str] = []
 
 
 class Manifest(BaseModel):

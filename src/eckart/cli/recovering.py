@@ -185,7 +185,7 @@ def recover(
         manifest = made.manifest
         record = manifest.training[-1]
         first, last = record.losses[0][1], record.losses[-1][1]
-        show_notes(manifest.notes)
+        show_notes(record.notes)
         say(
             f"{out}: {record.settings['train']} trained for {record.steps:,} steps, {record.tokens:,} "
             f"tokens; loss {first:.4f} -> {last:.4f}; {made.seconds:.1f} s, "
@@ -203,6 +203,6 @@ def recover(
                 "bytes": manifest.bytes.model_dump(),
                 "seconds": made.seconds,
                 "peak_memory_bytes": made.peak_memory_bytes,
-                "notes": manifest.notes,
+                "notes": record.notes,
             },
         )

@@ -137,10 +137,10 @@ def recover(
             steps=trained.steps,
             tokens=trained.tokens,
             losses=_thinned(trained),
+            notes=examples.notes,
         )
         manifest = _manifest(folder, _name(model, folder), student, before, stored.nbytes)
         manifest.training.append(record)
-        manifest.notes += examples.notes
         if processes.leads():
             save_folder(student, tokenizer, manifest, folder, out)
     return Result(

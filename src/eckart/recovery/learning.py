@@ -97,7 +97,7 @@ def _config_class(name: str) -> tuple[str, Any, dict[str, Any]]:
     kind = plain.upper()
     if kind not in fitting:
         why = "it is not put on linear layers" if kind in configs else "there is no such way to train"
-        near = get_close_matches(kind, fitting, 1)
+        near = get_close_matches(kind, fitting, 1, 0.75) if kind not in configs else []
         meant = f"did you mean {near[0].lower()}? " if near else ""
         raise UsageError(
             f"--train {name}: {why}; {meant}Say factors, all, or a method of peft for linear layers, as "

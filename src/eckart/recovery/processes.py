@@ -23,9 +23,15 @@ def leads() -> bool:
 
 
 def own_device(device: str) -> str:
-    """Where this process computes: of several GPUs, each process has the one of its number."""
-    if world() > 1 and device != "cpu":
-        kind = device.partition(":")[0]
+    """Where this process computes: of several GPUs, each process has the one of its number.
+
+    Raises:
+        UsageError: another GPU than the first by its number, which transformers' Trainer would leave.
+    """
+    kind, _, number = device.partition(":")
+    if number not in ("", "0"):
+        raise UsageError(f"--device {device}: training takes the first GPU it sees; set CUDA_VISIBLE_DEVICES")
+    if world() > 1 and kind != "cpu":
         return f"{kind}:{os.environ.get('LOCAL_RANK', '0')}"
     return device
 

@@ -216,10 +216,10 @@ class _Trainer(Trainer):
             for callback in self.callback_handler.callbacks:
                 if isinstance(callback, _Bar):
                     callback.close()
-            # Autocast goes from the models' forward again.
+            # Autocast was put around the models' own forward.
             for one in (self.model, self.teacher):
-                if one is not None:
-                    self.accelerator.unwrap_model(one, keep_fp32_wrapper=False)
+                if one is not None and "_original_forward" in vars(one):
+                    del one.forward, one._original_forward
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> None:
         # The objective counts: it knows what its loss is a sum over.

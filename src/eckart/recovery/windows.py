@@ -102,7 +102,7 @@ def _decoding(tokenizer: Any, texts: Sequence[Text], stop: int | None, found: Ex
         if stop is not None and ids[-1:] != [stop]:
             ids = [*ids, stop]
         found.cut += len(ids) > length
-        if max(start, 1) < min(len(ids), length):
+        if text.completion and max(start, 1) < min(len(ids), length):
             yield Example(array("i", ids[:length]), start)
         else:
             found.left_out += 1
