@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import BERT, GPT2, LLAMA, T5
+from architectures import BERT, GPT2, LLAMA, OPT, T5
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification
 
-from eckart.recovery.distillation import Distillation, require_teacher
+from eckart.recovery.distillation import Distillation, require_teacher, without_dropout
 from eckart.types import EckartError, UsageError
 
 BOTH = [LLAMA, GPT2, T5, BERT]
@@ -181,6 +181,24 @@ def test_only_the_model_learns_and_the_teacher_does_not_drop_out():
     assert not teacher.training
     assert all(parameter.grad is None for parameter in teacher.parameters())
     assert any(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("architecture", [BERT, GPT2, T5, OPT], ids=str)
+def test_model_reads_without_gaps_while_dropout_is_off(architecture):
+    model = architecture.build().train()
+    rates = [(m.p, getattr(m, "dropout", 0)) for m in model.modules() if isinstance(m, torch.nn.Dropout)]
+    batch = {name: tensor for name, tensor in batch_for(architecture).items() if name != "labels"}
+    with torch.no_grad():
+        gaps = [model(**batch)[0] for _ in range(2)]
+        with without_dropout(model):
+            whole = [model(**batch)[0] for _ in range(2)]
+        expected = model.eval()(**batch)[0]
+    assert not torch.equal(*gaps)
+    assert torch.equal(*whole)
+    assert torch.equal(whole[0], expected)
+    assert rates == [
+        (m.p, getattr(m, "dropout", 0)) for m in model.modules() if isinstance(m, torch.nn.Dropout)
+    ]
 
 
 def test_labels_need_some():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from eckart.model.loading import generates
@@ -16,6 +18,8 @@ from eckart.types import EckartError, UsageError
 
 IGNORED = -100
 """What no label is, in the convention of PyTorch and transformers."""
+
+DROPOUT = nn.modules.dropout._DropoutNd
 
 ENCODER = "an encoder"
 ENCODER_HIDDEN = 1.0
@@ -159,6 +163,28 @@ def require_teacher(config: Any, teacher: Any, hidden: float | None = None) -> N
             f"the teacher's hidden states are {its.hidden_size:,} wide and the model's {own.hidden_size:,}: "
             f"{what} cannot be compared"
         )
+
+
+@contextmanager
+def without_dropout(model: Any) -> Iterator[None]:
+    """No activation is dropped at random meanwhile, though the model is in training mode.
+
+    A teacher's answer is of what it read, all of it: a model that reads with gaps learns to differ from it.
+    On MiniLM, with the default 0.1, dropping loses more than a short training gains.
+    """
+    rates = [
+        (module, name, value)
+        for module in model.modules()
+        for name, value in vars(module).items()
+        if isinstance(value, float) and ("dropout" in name or (isinstance(module, DROPOUT) and name == "p"))
+    ]
+    for module, name, _ in rates:
+        setattr(module, name, 0.0)
+    try:
+        yield
+    finally:
+        for module, name, value in rates:
+            setattr(module, name, value)
 
 
 def _kind(config: Any) -> str:

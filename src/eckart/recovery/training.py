@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from eckart import checkpoint
 from eckart.model import text
 from eckart.model.loading import quiet
 from eckart.recovery import keeping, order, processes
+from eckart.recovery.distillation import without_dropout
 from eckart.recovery.objective import Objective, cross_entropy
 from eckart.recovery.settings import Training
 from eckart.recovery.windows import Collator, Example
@@ -98,7 +99,8 @@ def train(
     start = kept.latest() if resume else None
     log = _Log(workdir / LOG, [sum(len(examples[index]) for index in step) for step in steps])
     arguments = _arguments(model, training, workdir, len(steps), passes)
-    with quiet(), _prepared(model, teacher, training):
+    undropped = nullcontext() if teacher is None else without_dropout(model)
+    with quiet(), _prepared(model, teacher, training), undropped:
         trainer = _Trainer(
             model=model,
             args=arguments,
