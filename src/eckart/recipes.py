@@ -175,6 +175,17 @@ METHODS: dict[str, Method] = {
             "bias for depth",
         ),
         Method(
+            "basis-selection",
+            metric="identity",
+            structure="lowrank",
+            allocation="learned",
+            recovery="basis-selection",
+            paper="Basis Selection, Li et al. 2024, arXiv 2405.15877; BSI 2026, arXiv 2605.01627",
+            departure="bases are ranked by the loss that dropping one is expected to cost (BSI), its curvature "
+            "from the gradients of training, over all weights together; --importance magnitude is the first "
+            "paper's. Additional bases take half of a weight's rank at most",
+        ),
+        Method(
             "auto",
             metric="softened",
             structure="pivoted",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
     import numpy as np
@@ -153,6 +153,33 @@ class Bytes(BaseModel):
     after: int
 
 
+class Selection(BaseModel):
+    """How the bases of an application are found, where recovery is `basis-selection`.
+
+    Attributes:
+        bases: whether the bases of the pretrained weights stay as they are (`frozen`), or are `trained` too.
+        additional: new bases beside those of each weight, at most. The paper has 32.
+        prunes: in how many steps bases are dropped.
+        schedule: whether these take less and less (`cubic`) or the same (`linear`).
+        importance: what bases are ranked by: the loss that dropping one is expected to cost, its curvature from
+            the gradients of training (`fisher`) or from Hutchinson's probes (`bsi`); or `magnitude`, the paper's.
+        scope: whether all bases of the model are ranked together (`global`) or those of each target (`target`).
+        share: of the training tokens, how many go into this; the rest goes into training what is left.
+        weights_rate: learning rate of the bases' weights, which start at 1.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    bases: Literal["frozen", "trained"] = "frozen"
+    additional: int = Field(default=32, ge=0)
+    prunes: int = Field(default=100, ge=1)
+    schedule: Literal["cubic", "linear"] = "cubic"
+    importance: Literal["fisher", "bsi", "magnitude"] = "fisher"
+    scope: Literal["global", "target"] = "global"
+    share: float = Field(default=0.3, gt=0, lt=1)
+    weights_rate: float = Field(default=3e-3, gt=0)
+
+
 class Recipe(BaseModel):
     """One choice on each axis and the data: everything needed to do it again."""
 
@@ -163,6 +190,7 @@ class Recipe(BaseModel):
     structure: Structure
     allocation: str
     recovery: str = "none"
+    selection: Selection | None = None
     keep: float | None = None
     max_loss: float | None = None
     energy: float | None = None
@@ -231,9 +259,10 @@ class Probe(BaseModel):
 
 
 class TrainingRecord(BaseModel):
-    """One training run after the cut.
+    """One training run during or after the cut.
 
     Attributes:
+        purpose: `recovery`, or `basis-selection`: training in which bases are dropped.
         settings: as `eckart.recovery.settings.Training` has them.
         objective: what was made smaller, where a teacher was asked; labels' cross entropy otherwise.
         examples: windows of the data.
@@ -242,6 +271,7 @@ class TrainingRecord(BaseModel):
         notes: what became of texts that are too long.
     """
 
+    purpose: str = "recovery"
     settings: dict[str, Any]
     data: str
     data_sha256: str | None = None

@@ -7,6 +7,7 @@ budget, and as much of it as whole ranks allow.
 from collections.abc import Callable, Sequence
 
 from eckart.allocate.budget import Ranks, cost, largest_within, least
+from eckart.allocate.drop import keep_best, keep_share
 from eckart.allocate.energy import energy, ranks_at
 from eckart.allocate.fit import fitted
 from eckart.allocate.uniform import uniform
@@ -27,6 +28,8 @@ __all__ = [
     "cost",
     "energy",
     "fitted",
+    "keep_best",
+    "keep_share",
     "largest_within",
     "least",
     "ranks_at",

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import inf
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
+from pydantic import ValidationError
 
 from eckart import allocate, recipes
 from eckart.linalg import largest_paying_rank, parameters
-from eckart.types import MAX_LENGTH, Curve, Recipe, Structure, Target, UsageError
+from eckart.types import MAX_LENGTH, Curve, Recipe, Selection, Structure, Target, UsageError
 
 DIALS = ("keep", "max-loss", "energy", "rank", "ratio")
 MEASURED = ("measured", "auto")
 """Allocations that run the model on held-out data."""
-ALLOCATIONS = (*allocate.ALLOCATORS, *MEASURED)
-RECOVERIES = ("none", "refit")
+LEARNED = "learned"
+"""The allocation that comes out of training, where recovery is `SELECTING`."""
+ALLOCATIONS = (*allocate.ALLOCATORS, *MEASURED, LEARNED)
+SELECTING = "basis-selection"
+RECOVERIES = ("none", "refit", SELECTING)
 STRUCTURES = tuple(name for name in get_args(Structure) if name != "dense")
 
 
@@ -39,6 +43,7 @@ def make_recipe(
     data: str | None = None,
     samples: int | None = None,
     max_length: int = MAX_LENGTH,
+    selection: Mapping[str, Any] | None = None,
 ) -> Recipe:
     """Fill the four axes from a method's row where they were not named, and check every value.
 
@@ -54,8 +59,8 @@ def make_recipe(
         row = replace(row, metric="identity", allocation="uniform", recovery="none")
     recipe_metric = metric or row.metric
     recipe_structure = structure or row.structure
-    recipe_allocation = allocation or row.allocation
     recipe_recovery = recovery or row.recovery
+    recipe_allocation = allocation or (LEARNED if recipe_recovery == SELECTING else row.allocation)
     weighed_by = recipes.find_metric(recipe_metric)
     for kind, value, known in (
         ("structure", recipe_structure, STRUCTURES),
@@ -64,13 +69,14 @@ def make_recipe(
     ):
         if value not in known:
             raise UsageError(recipes.unknown(kind, value, known))
+    chosen = make_selection(selection or {}, recipe_allocation, recipe_recovery, keep)
     if of not in ("model", "targets"):
         raise UsageError(f"--of {of}: keep is counted over the model or over the targets")
     _check_dials((keep, max_loss, energy, rank, ratio), samples, max_length)
     needs = {
         row.name if metric is None else metric: bool(weighed_by.moments),
         f"allocation {recipe_allocation}": recipe_allocation in MEASURED,
-        f"recovery {recipe_recovery}": recipe_recovery == "refit",
+        f"recovery {recipe_recovery}": recipe_recovery != "none",
         "--max-loss": max_loss is not None,
     }
     for what, needed in needs.items():
@@ -85,6 +91,7 @@ def make_recipe(
         structure=recipe_structure,  # type: ignore[arg-type]
         allocation=recipe_allocation,
         recovery=recipe_recovery,
+        selection=chosen,
         keep=keep,
         max_loss=max_loss,
         energy=energy,
@@ -97,6 +104,39 @@ def make_recipe(
         samples=samples,
         max_length=max_length,
     )
+
+
+def make_selection(
+    given: Mapping[str, Any], allocation: str, recovery: str, keep: float | None
+) -> Selection | None:
+    """How bases are selected; `None` where they are not. What is `None` in `given` is as it is by default.
+
+    Raises:
+        UsageError: a value that does not exist or is out of range, or of no use with this recovery.
+    """
+    given = {name: value for name, value in given.items() if value is not None}
+    if (allocation == LEARNED) != (recovery == SELECTING):
+        raise UsageError(
+            f"allocation {allocation} with recovery {recovery}: {LEARNED} ranks come out of {SELECTING}, and "
+            f"{SELECTING} gives no others"
+        )
+    if recovery != SELECTING:
+        if given:
+            raise UsageError(f"--{_dashed(next(iter(given)))} is for --method {SELECTING}")
+        return None
+    if keep is None:
+        raise UsageError(f"{SELECTING} trains towards a size: give --keep")
+    try:
+        selection = Selection(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        raise UsageError(f"--{_dashed(name)} {given[name]}: {first['msg']}") from None
+    return selection
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
 
 
 def needs_data(recipe: Recipe) -> bool:

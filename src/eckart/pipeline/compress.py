@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import resource
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from eckart import checkpoint
-from eckart.data import read_texts
 from eckart.model import loading, probe, replacing, saving
 from eckart.pipeline import choices
 from eckart.pipeline.cutting import Prepared
+from eckart.pipeline.selecting import select
+from eckart.pipeline.training import Lessons, digest, fingerprint, texts_of, working
+from eckart.recovery import learning
+from eckart.recovery.settings import Training, make_training
 from eckart.types import (
     MAX_LENGTH,
     Bytes,
@@ -24,6 +29,7 @@ from eckart.types import (
     Recipe,
     Result,
     Track,
+    UsageError,
     silent,
 )
 
@@ -54,6 +60,10 @@ def compress(
     device: str = "cpu",
     dtype: str = "auto",
     cache: bool = True,
+    training: Mapping[str, Any] | None = None,
+    selection: Mapping[str, Any] | None = None,
+    fields: str | None = None,
+    resume: bool = False,
     track: Track = silent,
 ) -> Result:
     """Make a pretrained model smaller by replacing its weight matrices with low-rank structure.
@@ -82,6 +92,13 @@ def compress(
         dtype: to load weights in; default as stored.
         cache: keep the moments on disk, and use those kept before (`$ECKART_CACHE`, default
             `~/.cache/eckart`).
+        training: train on the data what the cut left, as `recover` does: its settings (`tokens`,
+            `learning_rate`, …; see `recovery.settings.Training`). Basis selection always trains, an epoch
+            unless told otherwise, and these are the settings of all of it. An encoder imitates itself as
+            it was.
+        selection: how bases are selected, where they are (see `types.Selection`).
+        fields: which fields of the data are prompt and completion, by a comma.
+        resume: go on with a training that was stopped, from its last checkpoint in `<out>.training`.
         track: shows progress.
 
     Raises:
@@ -106,7 +123,11 @@ def compress(
         data=data,
         samples=samples,
         max_length=max_length,
+        selection=selection,
     )
+    settings = _settings(recipe, training, max_length)
+    if resume and (settings is None or out is None):
+        raise UsageError("--resume goes on with a training, and none was asked for, or nothing of it is kept")
     if out is not None:
         checkpoint.refuse_existing(Path(out))
     folder = loading.find_model(model) if isinstance(model, (str, Path)) else None
@@ -117,20 +138,26 @@ def compress(
         stored = checkpoint.open_checkpoint(folder)
         if out is not None:
             checkpoint.refuse_full(Path(out), int(stored.nbytes * (recipe.keep or 1)))
-        texts = _texts(recipe, loading.generates(config))
-        model = loading.load_model(folder, device, dtype)
-        tokenizer = loading.load_tokenizer(folder) if texts or loading.has_tokenizer(folder) else None
+        generates = loading.generates(config)
     else:
         loading.require_loaded(model)
-        texts = _texts(recipe, model.can_generate())
         source = Path(getattr(model.config, "name_or_path", "")).name or type(model).__name__
-    if bad := replacing.first_not_finite(model):
-        raise EckartError(
-            f"{bad} has values that are not finite (NaN or infinity): the checkpoint is damaged"
-        )
-    manifest = _compress_in_place(model, tokenizer, recipe, texts, source, track, folder, cache)
-    if out is not None:
-        save_folder(model, tokenizer, manifest, folder, Path(out))
+        generates = model.can_generate()
+    texts = _texts(recipe, settings, fields, generates)
+    with _working(out, folder, recipe, settings, fields, resume) as work:
+        if folder is not None:
+            model = loading.load_model(folder, device, dtype)
+            tokenizer = loading.load_tokenizer(folder) if texts or loading.has_tokenizer(folder) else None
+        if bad := replacing.first_not_finite(model):
+            raise EckartError(
+                f"{bad} has values that are not finite (NaN or infinity): the checkpoint is damaged"
+            )
+        lessons = None
+        if settings is not None and work is not None:
+            lessons = Lessons(model, tokenizer, recipe.data or "", texts, settings, work, resume, track)
+        manifest = _compress_in_place(model, tokenizer, recipe, texts, source, track, folder, cache, lessons)
+        if out is not None:
+            save_folder(model, tokenizer, manifest, folder, Path(out))
     return Result(
         model=model,
         manifest=manifest,
@@ -146,11 +173,53 @@ def peak_memory_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _texts(recipe: Recipe, generates: bool) -> list[Any]:
+def _settings(recipe: Recipe, training: Mapping[str, Any] | None, max_length: int) -> Training | None:
+    """How to train, where that was asked for or is a part of the method."""
+    if training is None and recipe.selection is None:
+        return None
+    if recipe.data is None:
+        raise UsageError("training needs something to learn from: give --data FILE")
+    settings = make_training(**{"max_length": max_length, **(training or {})})
+    if settings.by_peft:
+        raise UsageError(
+            f"--train {settings.train}: adapters come after the cut, by `eckart recover OUT --train "
+            f"{settings.train}`"
+        )
+    return settings
+
+
+def _texts(recipe: Recipe, settings: Training | None, fields: str | None, generates: bool) -> list[Any]:
     """Read the data before anything heavy starts: a broken row should cost nobody a model load."""
-    if recipe.data is None or not choices.needs_data(recipe):
+    if recipe.data is None or not (settings or choices.needs_data(recipe)):
         return []
-    return read_texts(recipe.data, lines=not generates)
+    return texts_of(recipe.data, generates, fields, tokens=settings.tokens if settings else None)
+
+
+@contextmanager
+def _working(
+    out: str | Path | None,
+    folder: Path | None,
+    recipe: Recipe,
+    settings: Training | None,
+    fields: str | None,
+    resume: bool,
+) -> Iterator[Path | None]:
+    """Where checkpoints go while a model is trained: beside `out`, so that a run can be gone on with."""
+    if settings is None:
+        yield None
+    elif out is None:
+        with tempfile.TemporaryDirectory() as scratch:
+            yield Path(scratch)
+    else:
+        request = {
+            "model": folder and fingerprint(folder),
+            "data": [recipe.data, digest(recipe.data or ""), fields],
+            **recipe.model_dump(mode="json", exclude={"data"}),
+            **settings.model_dump(),
+        }
+        work = Path(f"{out}.training")
+        with working(work, request, resume):
+            yield work
 
 
 def _compress_in_place(
@@ -162,10 +231,21 @@ def _compress_in_place(
     track: Track,
     folder: Path | None,
     cache: bool,
+    lessons: Lessons | None,
 ) -> Manifest:
     before, bytes_before = replacing.count_parameters(model), replacing.count_bytes(model)
+    if lessons:
+        model.float()
     prepared = Prepared(model, tokenizer, recipe, texts, track, folder=folder, cache=cache)
-    cut = prepared.cut(recipe)
+    if lessons and recipe.selection is not None:
+        cut, runs = select(prepared.bench, recipe, lessons)
+    else:
+        cut, runs = prepared.cut(recipe), []
+        if lessons:
+            runs.append(lessons.recover(model))
+            cut = cut.trained()
+    if lessons:
+        learning.cast(model, model.config)
     replacing.describe(model)
     after = replacing.count_parameters(model)
     return Manifest(
@@ -174,7 +254,7 @@ def _compress_in_place(
         transformers=version("transformers"),
         source=source,
         recipe=recipe.model_copy(update={"data": recipe.data and Path(recipe.data).name}),
-        data_sha256=_digest(recipe.data),
+        data_sha256=None if recipe.data is None else digest(recipe.data),
         calibration_tokens=prepared.tokens,
         parameters=Count(
             before=before,
@@ -186,12 +266,9 @@ def _compress_in_place(
         bytes=Bytes(before=bytes_before, after=replacing.count_bytes(model)),
         targets=cut.records,
         held_out=cut.held_out,
+        training=runs,
         notes=prepared.notes + cut.notes,
     )
-
-
-def _digest(data: str | None) -> str | None:
-    return checkpoint.sha256(Path(data)) if data is not None and Path(data).is_file() else None
 
 
 def save_folder(model: Any, tokenizer: Any, manifest: Manifest, folder: Path | None, out: Path) -> None:

@@ -33,6 +33,11 @@ class Cut:
     held_out: HeldOut | None = None
     notes: list[str] = field(default_factory=list)
 
+    def trained(self) -> Cut:
+        """The same after training: what was measured of the cut alone is true of it no more."""
+        records = [record.model_copy(update={"measured_error": None}) for record in self.records]
+        return Cut(records, None, self.notes)
+
 
 class Prepared:
     """A model that was looked at once, to be cut to any number of sizes.

@@ -106,6 +106,10 @@ class Workbench:
             self._decompose([target], rank or self._largest(target))
         return self._solved[target.name]
 
+    def forget(self, target: Target) -> None:
+        """Give up the memory of a decomposition that is not asked for again."""
+        self._solved.pop(target.name, None)
+
     def _largest(self, target: Target) -> int:
         shape = (target.out_features, target.in_features)
         return max(1, linalg.largest_paying_rank(self.recipe.structure, *shape))
@@ -179,7 +183,7 @@ class Workbench:
             solved = None if rank is None else self.decomposition(target, None if keep_dense else rank)
             records.append(self.place(target, rank, weight, solved, sides, keep_dense))
             if not keep_dense:
-                self._solved.pop(target.name, None)
+                self.forget(target)
         return records
 
     def place(

@@ -1,0 +1,137 @@
+"""Basis selection: weights into bases, training that drops them, and what is left into factors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from eckart import allocate, linalg
+from eckart.model import replacing
+from eckart.pipeline import choices
+from eckart.pipeline.cutting import Cut
+from eckart.pipeline.training import Lessons, length
+from eckart.pipeline.workbench import Workbench
+from eckart.recovery.bases import BasisLinear, Selecting, ranks
+from eckart.recovery.settings import LENGTHS, Training
+from eckart.types import Curve, Recipe, Selection, Target, TargetRecord, TrainingRecord
+
+_LENGTH: dict[str, Any] = dict.fromkeys(LENGTHS)
+ROOM = 2
+"""Additional bases take one in so many of a target's ranks at most; the others are what was pretrained."""
+
+
+def select(bench: Workbench, recipe: Recipe, lessons: Lessons) -> tuple[Cut, list[TrainingRecord]]:
+    """Cut a model by basis selection (METHODS: Basis Selection, algorithm 1), and train what is left.
+
+    Args:
+        bench: a dense model in float32.
+        recipe: with a `keep` and a `selection`.
+    """
+    assert recipe.selection is not None
+    total = length(lessons.examples.rows, lessons.training)
+    first, second = split(lessons.training, total, recipe.selection.share)
+    bases = Bases(bench, recipe, lessons.training.seed)
+    run = lessons.run(
+        bench.model,
+        first,
+        recipe.recovery,
+        objective=bases.callback.watch(lessons.objective),
+        callbacks=[bases.callback],
+        parameter_groups=bases.groups,
+    )
+    cut = Cut(bases.finish(), None, bases.notes)
+    return cut, [run, lessons.recover(bench.model, second)]
+
+
+class Bases:
+    """A model whose targets are sums of bases, on its way to a budget.
+
+    The bases are those of the recipe's metric: plain singular vectors in the identity's, as in the paper.
+
+    Args:
+        bench: a dense model in float32; its targets' modules are replaced, and `finish` puts factors there.
+        recipe: with a `keep` and a `selection`.
+        seed: of the additional bases, and of probes.
+
+    Attributes:
+        callback: what drops bases while `recovery.training.train` runs.
+        notes: what to tell.
+    """
+
+    def __init__(self, bench: Workbench, recipe: Recipe, seed: int) -> None:
+        assert recipe.selection is not None
+        self.bench, self.selection = bench, recipe.selection
+        self.curves = bench.costs()
+        budget = choices.require_possible(bench.targets, recipe, bench.fixed)
+        self.additional = _additional(self.curves, self.selection, budget)
+        self.notes = _notes(self.selection, self.additional)
+        self.dense = {target.name: bench.model.get_submodule(target.name) for target in bench.targets}
+        bench.model.requires_grad_(False)
+        generator = torch.Generator().manual_seed(seed)
+        todo = list(zip(bench.targets, self.additional, strict=True))
+        self.modules = {
+            target.name: self._install(target, additional, generator)
+            for target, additional in bench.track(todo, "decomposing", len(todo))
+        }
+        self.callback = Selecting(self.modules, self.curves, budget, self.selection, seed)
+
+    def _install(self, target: Target, additional: int, generator: torch.Generator) -> BasisLinear:
+        weight, old = self.bench.weight(target.name).detach(), self.dense[target.name]
+        solved = self.bench.decomposition(target, min(target.out_features, target.in_features))
+        U, V = (factor.to(weight) for factor in solved.factors(weight, solved.basis.shape[1]))
+        bias = None if old.bias is None else old.bias.detach()
+        module = BasisLinear(U, V, bias, additional, generator, self.selection.bases == "trained")
+        self.bench.forget(target)
+        replacing.put(self.bench.model, target.name, module)
+        return module
+
+    def groups(self, model: Any) -> list[dict[str, Any]]:
+        """The bases' weights have a learning rate of their own."""
+        weights = [module.weights for module in self.modules.values()]
+        return [{"params": weights, "lr": self.selection.weights_rate, "weight_decay": 0.0}]
+
+    def finish(self) -> list[TargetRecord]:
+        """Put what is left of each target in its place: factors, or a dense weight where they do not pay."""
+        records = []
+        chosen = ranks(self.modules, self.curves)
+        for target, rank in zip(self.bench.targets, chosen, strict=True):
+            weight = self.modules[target.name].weight()
+            replacing.put(self.bench.model, target.name, self.dense[target.name])
+            if rank is None:
+                self.bench.reweigh(target, weight, keep_dense=False)
+            sides = linalg.Side(), linalg.Side()
+            solved = None if rank is None else linalg.decompose(weight, *sides, rank=rank)
+            record = self.bench.place(target, rank, weight, solved, sides, keep_dense=False)
+            # The factors stand for a weight that was trained: how far they are from the old one says nothing.
+            records.append(record.model_copy(update={"predicted_error": None, "measured_error": None}))
+        return records
+
+
+def split(training: Training, tokens: int, share: float) -> tuple[Training, Training]:
+    """So many tokens of training as two: while bases are chosen, and after the last one has gone."""
+    first = max(1, int(tokens * share))
+    # The rate falls once, at the end of all.
+    return (
+        training.model_copy(update={**_LENGTH, "tokens": first, "schedule": "constant"}),
+        training.model_copy(update={**_LENGTH, "tokens": max(1, tokens - first)}),
+    )
+
+
+def _additional(curves: list[Curve], selection: Selection, budget: int) -> list[int]:
+    """How many new bases each target has room for."""
+    room = allocate.uniform(curves, max(budget, allocate.least(curves)))
+    largest = [
+        len(curve.costs) - 1 if rank is None else rank for curve, rank in zip(curves, room, strict=True)
+    ]
+    return [min(selection.additional, rank // ROOM) for rank in largest]
+
+
+def _notes(selection: Selection, additional: list[int]) -> list[str]:
+    least = min(additional)
+    if least == selection.additional:
+        return []
+    return [
+        f"{least} to {max(additional)} additional bases a weight instead of {selection.additional}: at this "
+        f"size they may take one in {ROOM} of its ranks"
+    ]

@@ -1,0 +1,205 @@
+"""What every training after (or during) a cut shares: its texts, its length, its folder, its record."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from eckart import checkpoint
+from eckart.data import is_built_in, read_texts
+from eckart.recovery import distillation, learning, order, processes, windows
+from eckart.recovery.keeping import Checkpoints
+from eckart.recovery.objective import Objective, cross_entropy
+from eckart.recovery.settings import Training
+from eckart.recovery.training import Trained, train
+from eckart.recovery.windows import Example
+from eckart.types import Text, Track, TrainingRecord, UsageError, silent
+
+REQUEST = "request.json"
+POINTS = 200
+"""Losses that a manifest holds at most."""
+
+MADE_TOKENS = 64
+"""Of a built-in text at least: so many texts are made that a run need not read one twice."""
+
+
+class Lessons:
+    """What a model learns from, how, and where its checkpoints go.
+
+    A model that writes learns the labels; an encoder, which has none, imitates itself as it was.
+
+    Args:
+        model: dense, as yet.
+        data: where the texts are from.
+        work: a folder; each run has one of its own in it.
+        resume: go on from the last checkpoint of a run.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        data: str,
+        texts: Sequence[Text],
+        training: Training,
+        work: Path,
+        resume: bool = False,
+        track: Track = silent,
+    ) -> None:
+        self.tokenizer, self.data, self.training, self.work = tokenizer, data, training, work
+        self.resume, self.track = resume, track
+        self.examples = windows.read(model, tokenizer, texts, training.max_length, training.end)
+        imitated = not model.can_generate()
+        self.teacher = copy.deepcopy(model) if imitated else None
+        self.objective: Objective = distillation.Distillation() if imitated else cross_entropy
+
+    def recover(self, model: Any, training: Training | None = None) -> TrainingRecord:
+        """Train what was cut."""
+        training = training or self.training
+        done = learning.choose(model, training)
+        run = self.run(model, training, "recovery")
+        done()
+        return run
+
+    def run(self, model: Any, training: Training, purpose: str, **how: Any) -> TrainingRecord:
+        """Train what requires a gradient, and say what it came to.
+
+        Args:
+            how: further arguments of `recovery.training.train`.
+        """
+        trained = train(
+            model,
+            self.tokenizer,
+            self.examples.rows,
+            training,
+            workdir=self.work / purpose,
+            teacher=self.teacher,
+            resume=self.resume,
+            track=self.track,
+            **{"objective": self.objective, **how},
+        )
+        return record(
+            training,
+            self.data,
+            self.examples,
+            trained,
+            purpose=purpose,
+            teacher=None if self.teacher is None else "the dense model",
+            objective=self.objective,
+        )
+
+
+def record(
+    training: Training,
+    data: str,
+    examples: windows.Examples,
+    trained: Trained,
+    *,
+    purpose: str = "recovery",
+    teacher: str | None = None,
+    objective: Objective | None = None,
+) -> TrainingRecord:
+    """A run, as a manifest tells it."""
+    return TrainingRecord(
+        purpose=purpose,
+        settings=training.model_dump(exclude_none=True),
+        data=data if is_built_in(data) else Path(data).name,
+        data_sha256=digest(data),
+        teacher=teacher,
+        objective=asdict(objective) if isinstance(objective, distillation.Distillation) else None,
+        examples=len(examples.rows),
+        steps=trained.steps,
+        tokens=trained.tokens,
+        losses=_thinned(trained),
+        notes=examples.notes,
+    )
+
+
+def texts_of(
+    data: str,
+    generates: bool,
+    fields: str | None = None,
+    samples: int | None = None,
+    tokens: int | None = None,
+) -> list[Text]:
+    """What to learn from.
+
+    Args:
+        samples: texts at most. Built-in data are made: as many as this, or as `tokens` may ask for.
+    """
+    if is_built_in(data):
+        count = samples or (tokens and -(-tokens // MADE_TOKENS))
+        return read_texts(data, count=count) if count else read_texts(data)
+    return read_texts(data, lines=not generates, fields=fields)[:samples]
+
+
+def digest(data: str) -> str | None:
+    """The hash of a data file; of built-in data and the hub's none."""
+    return checkpoint.sha256(Path(data)) if Path(data).is_file() else None
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    """What tells a model from others: every byte of its weights."""
+    return {path.name: checkpoint.sha256(path) for path in checkpoint.open_checkpoint(folder).files}
+
+
+def length(examples: Sequence[Example], training: Training) -> int:
+    """Tokens that a run reads."""
+    sizes = [len(example) for example in examples]
+    return sum(sizes[index] for step in order.plan(sizes, training) for index in step)
+
+
+@contextmanager
+def working(work: Path, request: dict[str, Any], resume: bool) -> Iterator[None]:
+    """The folder beside `out`, while the work lasts; afterwards only where it can be gone on with.
+
+    Raises:
+        UsageError: it is there and nobody said to resume, or it is of another request.
+    """
+    if not processes.leads():
+        yield
+        return
+    request = json.loads(json.dumps(request))
+    if work.exists() or work.is_symlink():
+        _require_same(work, request, resume)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        checkpoint.replace_file(work / REQUEST, json.dumps(request, indent=1).encode())
+        yield
+    except BaseException:
+        if not any(Checkpoints(folder).latest() for folder in (work, *work.glob("*/"))):
+            shutil.rmtree(work, ignore_errors=True)
+        raise
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _require_same(work: Path, request: dict[str, Any], resume: bool) -> None:
+    if not resume:
+        raise UsageError(
+            f"{work} is there already, from a run that was stopped: go on with it (--resume), or remove it"
+        )
+    try:
+        before = json.loads((work / REQUEST).read_text())
+    except (OSError, ValueError):
+        raise UsageError(f"{work} does not say what was asked for: remove it and start again") from None
+    changed = [name for name in request if before.get(name) != request[name]]
+    if changed:
+        said = ", ".join(name.replace("_", "-") for name in changed)
+        raise UsageError(
+            f"{work} is of another request: {said} changed. Ask for the same again, or remove it and "
+            "start anew"
+        )
+
+
+def _thinned(trained: Trained) -> list[tuple[int, float]]:
+    """So few losses that a manifest may hold them, each the mean of the steps since the one before."""
+    losses: Sequence[tuple[int, float]] = trained.losses
+    width = -(-len(losses) // POINTS)
+    groups = [losses[at : at + width] for at in range(0, len(losses), width)]
+    return [(group[-1][0], sum(loss for _, loss in group) / len(group)) for group in groups]

@@ -1,0 +1,96 @@
+"""A linear layer as a sum of bases: those of the pretrained weight, and a few new ones beside them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class BasisLinear(nn.Module):
+    """`y = W x + b` with `W = Σ_i s_i u_i v_iᵀ + Σ_j a_j b_jᵀ` (Basis Selection, 2024, eq. 6).
+
+    Of the bases `u_i v_iᵀ` only the weights `s` learn, unless they are to be trained themselves; the
+    additional ones `a_j b_jᵀ` learn as a whole. A basis that was dropped is no part of `W` any more.
+
+    Args:
+        U: `(out, k)`.
+        V: `(k, in)`.
+        bias: `(out,)` or none; it is left as it is.
+        additional: how many new bases, `d`. They start with `W` unchanged: `a` at zero, `b` at random.
+        generator: of that randomness.
+        trained: whether `u_i` and `v_i` learn too.
+
+    Attributes:
+        weights: `s`, `(k,)`, from 1: what is trained of the pretrained bases.
+        kept: which are still there, `(k,)`.
+    """
+
+    U: Tensor
+    V: Tensor
+    bias: Tensor | None
+    kept: Tensor
+    curvature: Tensor
+    slope: Tensor
+
+    def __init__(
+        self,
+        U: Tensor,
+        V: Tensor,
+        bias: Tensor | None,
+        additional: int,
+        generator: torch.Generator,
+        trained: bool = False,
+    ) -> None:
+        super().__init__()
+        (out_features, k), in_features = U.shape, V.shape[1]
+        self.in_features, self.out_features = in_features, out_features
+        if trained:
+            self.U, self.V = nn.Parameter(U), nn.Parameter(V)
+        else:
+            # Worked out again from the weight when a run is resumed, so no checkpoint carries them.
+            self.register_buffer("U", U, persistent=False)
+            self.register_buffer("V", V, persistent=False)
+        self.register_buffer("bias", bias, persistent=False)
+        self.weights = nn.Parameter(torch.ones(k, dtype=U.dtype, device=U.device))
+        start = torch.randn(additional, in_features, generator=generator) / in_features**0.5
+        self.added_U = nn.Parameter(torch.zeros(out_features, additional, dtype=U.dtype, device=U.device))
+        self.added_V = nn.Parameter(start.to(V))
+        self.register_buffer("kept", torch.ones(k, dtype=torch.bool, device=U.device))
+        # What an importance has gathered so far: of dropping a basis, the loss's first and second derivative.
+        self.register_buffer("slope", torch.zeros(k, dtype=U.dtype, device=U.device))
+        self.register_buffer("curvature", torch.zeros(k, dtype=U.dtype, device=U.device))
+        self._at: Tensor | None = None
+
+    @property
+    def rank(self) -> int:
+        """Of `W`: the bases that are left and the additional ones."""
+        return int(self.kept.sum()) + len(self.added_V)
+
+    def keep(self, stay: Tensor) -> None:
+        """Drop all bases but these, true in a `(k,)`; those that are gone stay so."""
+        self.kept &= stay
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look again at what is kept, after a checkpoint was read into it."""
+        self._at = None
+
+    def _pair(self) -> tuple[Tensor, Tensor]:
+        """`W` as `(out, r) (r, in)`, without what was dropped."""
+        if self._at is None:
+            self._at = self.kept.nonzero()[:, 0]
+        left = self.U[:, self._at] * self.weights[self._at]
+        return torch.cat([left, self.added_U], 1), torch.cat([self.V[self._at], self.added_V])
+
+    def forward(self, x: Tensor) -> Tensor:
+        left, right = self._pair()
+        # While there are many bases it is cheaper to add them up first: there are more tokens than bases.
+        if len(right) * (self.in_features + self.out_features) > self.in_features * self.out_features:
+            return nn.functional.linear(x, left @ right, self.bias)
+        return nn.functional.linear(nn.functional.linear(x, right), left, self.bias)
+
+    @torch.no_grad()
+    def weight(self) -> Tensor:
+        """`W (out, in)` as it is now."""
+        left, right = self._pair()
+        return left @ right
