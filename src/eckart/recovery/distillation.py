@@ -22,7 +22,8 @@ IGNORED = -100
 DROPOUT = nn.modules.dropout._DropoutNd
 
 ENCODER = "an encoder"
-ENCODER_HIDDEN = 1.0
+ENCODER_HIDDEN = 4.0
+"""Hidden states lead: on MiniLM they bring embeddings nearer than the embeddings' own distance does."""
 
 
 @dataclass(frozen=True)
