@@ -16,7 +16,7 @@ from eckart import checkpoint
 from eckart.data import is_built_in, read_texts
 from eckart.model import loading, replacing
 from eckart.pipeline.compress import MANIFEST, peak_memory_bytes, save_folder
-from eckart.recovery import learning, processes, windows
+from eckart.recovery import distillation, learning, processes, windows
 from eckart.recovery.keeping import Checkpoints
 from eckart.recovery.settings import FACTORS, Training, make_training
 from eckart.recovery.training import Trained, train
@@ -170,8 +170,6 @@ def _objective(config: Any, teacher: Any, **given: float | None) -> Any:
     """How a teacher is imitated; `None` where there is none, and labels alone are learned."""
     chosen = {name: value for name, value in given.items() if value is not None}
     if teacher is not None:
-        from eckart.recovery import distillation
-
         return distillation.Distillation(**chosen)
     if chosen:
         raise UsageError(f"--{next(iter(chosen))} says how a teacher is imitated: give --teacher MODEL too")
@@ -189,10 +187,8 @@ def _find_teacher(folder: Path, config: Any, teacher: str | Path, hidden: float 
     Raises:
         UsageError: its answers cannot be compared with the model's.
     """
-    from eckart.recovery import distillation
-
     teaching = loading.find_model(teacher)
-    distillation.require_teacher(config, loading.load_config(teaching))
+    distillation.require_teacher(config, loading.load_config(teaching), hidden)
     checkpoint.open_checkpoint(teaching)
     if loading.has_tokenizer(folder) and loading.has_tokenizer(teaching):
         own, other = (loading.load_tokenizer(one).get_vocab() for one in (folder, teaching))
