@@ -19,29 +19,20 @@ from rich.table import Table
 
 from eckart import recipes
 from eckart.cli.comparing import compare
+from eckart.cli.compressing import compress
 from eckart.cli.ending import INTERRUPTS, Interrupted, errors, explained, interrupt
 from eckart.cli.evaluating import evaluate
 from eckart.cli.options import (
     Allocate,
-    Cache,
-    Data,
     Debug,
-    Device,
-    Dtype,
-    Energy,
     Json,
     Keep,
     Layers,
-    MaxLength,
-    MaxLoss,
     Method,
-    MetricName,
     Model,
     Of,
     Rank,
     Ratio,
-    Recovery,
-    Samples,
     StructureName,
     Targets,
     filled,
@@ -52,13 +43,9 @@ from eckart.cli.saying import (
     console,
     print_json,
     say,
-    show_held_out,
-    show_notes,
     show_plan,
-    shrunk,
     track,
 )
-from eckart.types import MAX_LENGTH
 
 app = typer.Typer(
     name="eckart",
@@ -187,90 +174,10 @@ def plan(
         )
 
 
-@app.command()
-def compress(
-    model: Model,
-    out: Annotated[
-        str, typer.Option("--out", "-o", help="Folder to save in; it must not exist.", callback=filled)
-    ],
-    keep: Keep = None,
-    max_loss: MaxLoss = None,
-    energy: Energy = None,
-    rank: Rank = None,
-    ratio: Ratio = None,
-    of: Of = "model",
-    method: Method = None,
-    metric: MetricName = None,
-    structure: StructureName = None,
-    allocate: Allocate = None,
-    recovery: Recovery = None,
-    targets: Targets = None,
-    layers: Layers = None,
-    data: Data = None,
-    samples: Samples = None,
-    max_length: MaxLength = MAX_LENGTH,
-    device: Device = "cpu",
-    dtype: Dtype = "auto",
-    cache: Cache = True,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """The main job: a pretrained model in, a smaller plain Hugging Face folder out."""
-    with errors(debug):
-        from eckart import pipeline
-
-        made = pipeline.compress(
-            model,
-            out,
-            keep=keep,
-            max_loss=max_loss,
-            energy=energy,
-            rank=rank,
-            ratio=ratio,
-            of=of,
-            method=method,
-            metric=metric,
-            structure=structure,
-            allocation=allocate,
-            recovery=recovery,
-            targets=split(targets),
-            layers=layers,
-            data=data,
-            samples=samples,
-            max_length=max_length,
-            device=device,
-            dtype=dtype,
-            cache=cache,
-            track=track,
-        )
-        manifest = made.manifest
-        show_notes(manifest.notes)
-        say(
-            f"{out}: {manifest.recipe.method}, {manifest.recipe.structure}, {manifest.recipe.allocation}; "
-            f"{shrunk(manifest.parameters, manifest.bytes)}; {made.seconds:.1f} s, "
-            f"{made.peak_memory_bytes / 1e9:.2f} GB at the peak"
-        )
-        show_held_out(manifest.held_out)
-        print_json(
-            as_json,
-            {
-                "out": out,
-                "method": manifest.recipe.method,
-                "parameters": manifest.parameters.model_dump(),
-                "bytes": manifest.bytes.model_dump(),
-                "seconds": made.seconds,
-                "peak_memory_bytes": made.peak_memory_bytes,
-                "held_out": manifest.held_out and manifest.held_out.model_dump(),
-                "notes": manifest.notes,
-            },
-        )
-
-
+app.command()(compress)
+app.command()(recover)
 app.command()(evaluate)
 app.command()(compare)
-
-
-app.command()(recover)
 
 
 @app.command()

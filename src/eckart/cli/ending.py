@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import time
 import traceback
@@ -53,6 +54,18 @@ def errors(debug: bool) -> Iterator[None]:
         message, code = explained(error)
         say(f"eckart: {message}")
         raise typer.Exit(code) from None
+
+
+@contextmanager
+def resumable(out: str) -> Iterator[None]:
+    """Say of an interrupted training that it can be gone on with, where a checkpoint of it is left."""
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt):
+        work = f"{out}.training"
+        if os.path.isdir(work):
+            raise EckartError(f"interrupted; --resume goes on from the last checkpoint in {work}") from None
+        raise
 
 
 def explained(error: BaseException) -> tuple[str, int]:

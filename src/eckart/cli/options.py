@@ -7,7 +7,10 @@ from typing import Annotated
 import typer
 
 from eckart.cli.saying import say
+from eckart.recovery.settings import Training
 from eckart.types import UsageError
+
+THOUSANDS = {"k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
 
 
 def filled(parameter: typer.CallbackParam, value: str | None) -> str | None:
@@ -125,6 +128,60 @@ Test = Annotated[
         callback=filled,
     ),
 ]
+
+
+def count(value: str) -> int:
+    """`1000000`, `1M` or `0.5m`."""
+    number, unit = (
+        (value[:-1], THOUSANDS[value[-1].lower()]) if value[-1:].lower() in THOUSANDS else (value, 1)
+    )
+    return int(float(number) * unit)
+
+
+def default(name: str) -> str:
+    """`default 16`, as the settings of a training have it."""
+    value = Training.model_fields[name].default
+    return f"default {value:g}" if isinstance(value, (int, float)) else f"default {value}"
+
+
+Tokens = Annotated[
+    int | None,
+    typer.Option("--tokens", parser=count, metavar="COUNT", help="How long to train, in tokens, as 10M; or"),
+]
+Epochs = Annotated[float | None, typer.Option("--epochs", help="in passes over the data.")]
+Batch = Annotated[
+    int | None, typer.Option("--batch", help=f"Windows in a step, of all processes; {default('batch')}.")
+]
+Accumulate = Annotated[
+    int | None,
+    typer.Option("--accumulate", help="Passes that a step is made of: less memory, the same result."),
+]
+LearningRate = Annotated[
+    float | None, typer.Option("--learning-rate", help=f"{default('learning_rate').capitalize()}.")
+]
+Train = Annotated[
+    str | None,
+    typer.Option(
+        "--train",
+        help=f"What to train: factors, all, or a method of peft, as lora, dora, ia3; {default('train')}.",
+        callback=filled,
+    ),
+]
+Precision = Annotated[
+    str | None,
+    typer.Option("--precision", help=f"Train in float32, or bf16 (autocast); {default('precision')}."),
+]
+GradientCheckpointing = Annotated[
+    bool, typer.Option("--gradient-checkpointing", help="Train with less memory, a third slower.")
+]
+SaveEvery = Annotated[
+    int | None,
+    typer.Option("--save-every", help="Steps between checkpoints; default a tenth of all, at most 500."),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with a run that was stopped, from its last checkpoint.")
+]
+Seed = Annotated[int | None, typer.Option("--seed", help=f"{default('seed').capitalize()}.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
