@@ -160,10 +160,12 @@ class Selection(BaseModel):
         bases: whether the bases of the pretrained weights stay as they are (`frozen`), or are `trained` too.
         additional: new bases beside those of each weight, at most. The paper has 32.
         prunes: in how many steps bases are dropped.
-        schedule: whether these take less and less (`cubic`) or the same (`linear`).
-        importance: what bases are ranked by: the loss that dropping one is expected to cost, its curvature from
-            the gradients of training (`fisher`) or from Hutchinson's probes (`bsi`); or `magnitude`, the paper's.
-        scope: whether all bases of the model are ranked together (`global`) or those of each target (`target`).
+        prune_schedule: whether these take less and less (`cubic`) or the same (`linear`).
+        importance: what bases are ranked by: the loss that dropping one is expected to cost, its curvature
+            from the gradients of training (`fisher`) or from Hutchinson's probes (`bsi`); or `magnitude`, the
+            first paper's.
+        scope: whether all bases of the model are ranked together (`global`), or those of each target by
+            themselves (`target`).
         share: of the training tokens, how many go into this; the rest goes into training what is left.
         weights_rate: learning rate of the bases' weights, which start at 1.
     """
@@ -173,7 +175,7 @@ class Selection(BaseModel):
     bases: Literal["frozen", "trained"] = "frozen"
     additional: int = Field(default=32, ge=0)
     prunes: int = Field(default=100, ge=1)
-    schedule: Literal["cubic", "linear"] = "cubic"
+    prune_schedule: Literal["cubic", "linear"] = "cubic"
     importance: Literal["fisher", "bsi", "magnitude"] = "fisher"
     scope: Literal["global", "target"] = "global"
     share: float = Field(default=0.3, gt=0, lt=1)
@@ -375,6 +377,20 @@ class Comparison:
     rows: list[ComparisonRow]
     notes: list[str]
     lower_is_better: bool
+
+
+class Basis(BaseModel):
+    """One `σ u vᵀ` of a target, `index` from 0: `reads` names `v`, and `writes` `u`, by their top tokens.
+
+    Those towards it are `plus` and those away from it `minus`; `None` where the side has another width than
+    the unembedding. `value` is σ, and `share` `σ² / Σσ²`.
+    """
+
+    index: int
+    value: float
+    share: float
+    reads: dict[str, list[str]] | None
+    writes: dict[str, list[str]] | None
 
 
 def silent(items: Iterable[Any], description: str, total: int) -> Iterable[Any]:
