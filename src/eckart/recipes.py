@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal
 
-from eckart.types import Structure, UsageError
+from eckart.types import Selection, Structure, UsageError
 
 Gram = Literal["identity", "mean-absolute", "second-moment", "fisher-rows"]
 
@@ -103,6 +103,12 @@ class Method:
         return bool(METRICS[self.metric].moments)
 
 
+SELECTIONS: dict[str, Selection] = {
+    "basis-selection": Selection(),
+    "basis-training": Selection(bases="trained", additional=0, share=0.6),
+}
+"""Recoveries that drop bases on the way, and how, unless told otherwise."""
+
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
@@ -181,9 +187,19 @@ METHODS: dict[str, Method] = {
             allocation="learned",
             recovery="basis-selection",
             paper="Basis Selection, Li et al. 2024, arXiv 2405.15877; BSI 2026, arXiv 2605.01627",
-            departure="bases are ranked by the loss that dropping one is expected to cost (BSI), its curvature "
-            "from the gradients of training, over all weights together; --importance magnitude is the first "
-            "paper's. Additional bases take half of a weight's rank at most",
+            departure="bases are ranked by the loss that dropping one is expected to cost (BSI), its "
+            "curvature from the gradients of training, over all weights together; --importance magnitude is "
+            "the first paper's. Additional bases are ranked with the others in the second half of the dropping",
+        ),
+        Method(
+            "basis-training",
+            metric="identity",
+            structure="lowrank",
+            allocation="learned",
+            recovery="basis-training",
+            paper="ours, after Basis Selection: docs/basis-selection.md",
+            departure="as basis-selection, but the bases themselves are trained while some are dropped, so "
+            "that none need be added",
         ),
         Method(
             "auto",

@@ -11,9 +11,7 @@ from eckart.allocate.uniform import uniform
 from eckart.types import Curve
 
 
-def keep_best(
-    curves: Sequence[Curve], importances: Sequence[np.ndarray], spare: Sequence[int], budget: int
-) -> list[np.ndarray]:
+def keep_best(curves: Sequence[Curve], importances: Sequence[np.ndarray], budget: int) -> list[np.ndarray]:
     """Drop the least important bases of all targets together until the rest fits.
 
     Bases are ranked by importance for each parameter that one costs. A target whose bases cost as much as
@@ -21,13 +19,12 @@ def keep_best(
 
     Args:
         importances: of the bases still there, in units that compare between targets.
-        spare: how much rank each target has beside them, which stays.
 
     Returns:
-        For each target which of its bases stay, true or false; one rank at least, spare ones included.
+        For each target which of its bases stay, true or false; one at least.
     """
     kept = [np.ones(len(each), dtype=bool) for each in importances]
-    ranks = [len(each) + more for each, more in zip(importances, spare, strict=True)]
+    ranks = [len(each) for each in importances]
     left = sum(_cost(curve, rank) for curve, rank in zip(curves, ranks, strict=True))
     prices = [_price(curve) for curve in curves]
     order = sorted(
@@ -46,19 +43,16 @@ def keep_best(
     return kept
 
 
-def keep_share(
-    curves: Sequence[Curve], importances: Sequence[np.ndarray], spare: Sequence[int], budget: int
-) -> list[np.ndarray]:
+def keep_share(curves: Sequence[Curve], importances: Sequence[np.ndarray], budget: int) -> list[np.ndarray]:
     """Drop the least important bases of each target by itself, so that all keep the same share.
 
     Arguments and result are as for `keep_best`; importances of different targets are not compared.
     """
     ranks = uniform(curves, max(budget, least(curves)))
     kept = []
-    for each, more, rank in zip(importances, spare, ranks, strict=True):
-        room = len(each) if rank is None else min(len(each), max(rank - more, 0 if more else 1))
+    for each, rank in zip(importances, ranks, strict=True):
         stay = np.zeros(len(each), dtype=bool)
-        stay[np.argsort(-each, kind="stable")[:room]] = True
+        stay[np.argsort(-each, kind="stable")[:rank]] = True
         kept.append(stay)
     return kept
 

@@ -85,12 +85,9 @@ def compress(
     seed: Seed = None,
     resume: Resume = False,
     fields: Fields = None,
-    bases: Annotated[
-        str | None,
-        typer.Option("--bases", help="Of basis selection: frozen, or trained too.", callback=filled),
-    ] = None,
     additional: Annotated[
-        int | None, typer.Option("--additional", help="New bases beside a weight's own, at most; default 32.")
+        int | None,
+        typer.Option("--additional", help="Of basis selection: new bases beside those of each weight."),
     ] = None,
     prunes: Annotated[
         int | None, typer.Option("--prunes", help="In how many steps bases are dropped; default 100.")
@@ -135,10 +132,9 @@ def compress(
             "seed": seed,
         }
         selection = {
-            "bases": bases,
             "additional": additional,
             "prunes": prunes,
-            "schedule": prune_schedule,
+            "prune_schedule": prune_schedule,
             "importance": importance,
             "scope": scope,
             "share": share,

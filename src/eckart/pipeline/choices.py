@@ -18,10 +18,9 @@ DIALS = ("keep", "max-loss", "energy", "rank", "ratio")
 MEASURED = ("measured", "auto")
 """Allocations that run the model on held-out data."""
 LEARNED = "learned"
-"""The allocation that comes out of training, where recovery is `SELECTING`."""
+"""The allocation that comes out of training, where recovery is one of `recipes.SELECTIONS`."""
 ALLOCATIONS = (*allocate.ALLOCATORS, *MEASURED, LEARNED)
-SELECTING = "basis-selection"
-RECOVERIES = ("none", "refit", SELECTING)
+RECOVERIES = ("none", "refit", *recipes.SELECTIONS)
 STRUCTURES = tuple(name for name in get_args(Structure) if name != "dense")
 
 
@@ -60,7 +59,7 @@ def make_recipe(
     recipe_metric = metric or row.metric
     recipe_structure = structure or row.structure
     recipe_recovery = recovery or row.recovery
-    recipe_allocation = allocation or (LEARNED if recipe_recovery == SELECTING else row.allocation)
+    recipe_allocation = allocation or (LEARNED if recipe_recovery in recipes.SELECTIONS else row.allocation)
     weighed_by = recipes.find_metric(recipe_metric)
     for kind, value, known in (
         ("structure", recipe_structure, STRUCTURES),
@@ -115,19 +114,20 @@ def make_selection(
         UsageError: a value that does not exist or is out of range, or of no use with this recovery.
     """
     given = {name: value for name, value in given.items() if value is not None}
-    if (allocation == LEARNED) != (recovery == SELECTING):
+    known = " and ".join(recipes.SELECTIONS)
+    if (allocation == LEARNED) != (recovery in recipes.SELECTIONS):
         raise UsageError(
-            f"allocation {allocation} with recovery {recovery}: {LEARNED} ranks come out of {SELECTING}, and "
-            f"{SELECTING} gives no others"
+            f"allocation {allocation} with recovery {recovery}: {LEARNED} ranks come out of {known}, and "
+            "these give no others"
         )
-    if recovery != SELECTING:
+    if recovery not in recipes.SELECTIONS:
         if given:
-            raise UsageError(f"--{_dashed(next(iter(given)))} is for --method {SELECTING}")
+            raise UsageError(f"--{_dashed(next(iter(given)))} is for {known}")
         return None
     if keep is None:
-        raise UsageError(f"{SELECTING} trains towards a size: give --keep")
+        raise UsageError(f"{recovery} trains towards a size: give --keep")
     try:
-        selection = Selection(**given)
+        selection = Selection(**{**recipes.SELECTIONS[recovery].model_dump(), **given})
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])

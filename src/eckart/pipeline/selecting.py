@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from eckart import allocate, linalg
+from eckart import linalg
 from eckart.model import replacing
 from eckart.pipeline import choices
 from eckart.pipeline.cutting import Cut
@@ -14,11 +14,10 @@ from eckart.pipeline.training import Lessons, length
 from eckart.pipeline.workbench import Workbench
 from eckart.recovery.bases import BasisLinear, Selecting, ranks
 from eckart.recovery.settings import LENGTHS, Training
-from eckart.types import Curve, Recipe, Selection, Target, TargetRecord, TrainingRecord
+from eckart.types import Recipe, Target, TargetRecord, TrainingRecord
 
 _LENGTH: dict[str, Any] = dict.fromkeys(LENGTHS)
-ROOM = 2
-"""Additional bases take one in so many of a target's ranks at most; the others are what was pretrained."""
+"""A training's length, not said."""
 
 
 def select(bench: Workbench, recipe: Recipe, lessons: Lessons) -> tuple[Cut, list[TrainingRecord]]:
@@ -40,7 +39,7 @@ def select(bench: Workbench, recipe: Recipe, lessons: Lessons) -> tuple[Cut, lis
         callbacks=[bases.callback],
         parameter_groups=bases.groups,
     )
-    cut = Cut(bases.finish(), None, bases.notes)
+    cut = Cut(bases.finish())
     return cut, [run, lessons.recover(bench.model, second)]
 
 
@@ -56,7 +55,6 @@ class Bases:
 
     Attributes:
         callback: what drops bases while `recovery.training.train` runs.
-        notes: what to tell.
     """
 
     def __init__(self, bench: Workbench, recipe: Recipe, seed: int) -> None:
@@ -64,24 +62,22 @@ class Bases:
         self.bench, self.selection = bench, recipe.selection
         self.curves = bench.costs()
         budget = choices.require_possible(bench.targets, recipe, bench.fixed)
-        self.additional = _additional(self.curves, self.selection, budget)
-        self.notes = _notes(self.selection, self.additional)
         self.dense = {target.name: bench.model.get_submodule(target.name) for target in bench.targets}
         bench.model.requires_grad_(False)
         generator = torch.Generator().manual_seed(seed)
-        todo = list(zip(bench.targets, self.additional, strict=True))
         self.modules = {
-            target.name: self._install(target, additional, generator)
-            for target, additional in bench.track(todo, "decomposing", len(todo))
+            target.name: self._install(target, generator)
+            for target in bench.track(bench.targets, "decomposing", len(bench.targets))
         }
         self.callback = Selecting(self.modules, self.curves, budget, self.selection, seed)
 
-    def _install(self, target: Target, additional: int, generator: torch.Generator) -> BasisLinear:
+    def _install(self, target: Target, generator: torch.Generator) -> BasisLinear:
         weight, old = self.bench.weight(target.name).detach(), self.dense[target.name]
         solved = self.bench.decomposition(target, min(target.out_features, target.in_features))
         U, V = (factor.to(weight) for factor in solved.factors(weight, solved.basis.shape[1]))
         bias = None if old.bias is None else old.bias.detach()
-        module = BasisLinear(U, V, bias, additional, generator, self.selection.bases == "trained")
+        trained = self.selection.bases == "trained"
+        module = BasisLinear(U, V, bias, self.selection.additional, generator, trained)
         self.bench.forget(target)
         replacing.put(self.bench.model, target.name, module)
         return module
@@ -116,22 +112,3 @@ def split(training: Training, tokens: int, share: float) -> tuple[Training, Trai
         training.model_copy(update={**_LENGTH, "tokens": first, "schedule": "constant"}),
         training.model_copy(update={**_LENGTH, "tokens": max(1, tokens - first)}),
     )
-
-
-def _additional(curves: list[Curve], selection: Selection, budget: int) -> list[int]:
-    """How many new bases each target has room for."""
-    room = allocate.uniform(curves, max(budget, allocate.least(curves)))
-    largest = [
-        len(curve.costs) - 1 if rank is None else rank for curve, rank in zip(curves, room, strict=True)
-    ]
-    return [min(selection.additional, rank // ROOM) for rank in largest]
-
-
-def _notes(selection: Selection, additional: list[int]) -> list[str]:
-    least = min(additional)
-    if least == selection.additional:
-        return []
-    return [
-        f"{least} to {max(additional)} additional bases a weight instead of {selection.additional}: at this "
-        f"size they may take one in {ROOM} of its ranks"
-    ]

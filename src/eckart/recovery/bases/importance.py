@@ -17,18 +17,18 @@ STEP = 0.05
 
 
 def magnitude(module: BasisLinear) -> Tensor:
-    """The size of what each kept basis adds, `|s_i| ‖u_i‖ ‖v_i‖` (Basis Selection, §3): `(kept,)`."""
-    size = module.weights.detach().abs() * module.U.detach().norm(dim=0) * module.V.detach().norm(dim=1)
-    chosen: Tensor = size[module.kept]
-    return chosen
+    """The size of what each basis adds, `|s_i| ‖u_i‖ ‖v_i‖` (Basis Selection, §3), `(k + d,)`."""
+    U = torch.cat([module.U * module.weights, module.added_U], 1)
+    size: Tensor = U.norm(dim=0) * torch.cat([module.V, module.added_V]).norm(dim=1)
+    return size.detach()
 
 
 def expected_loss(module: BasisLinear) -> Tensor:
-    """How much more loss dropping each kept basis is expected to cost, `−g s + ½ h s²`: `(kept,)`.
+    """How much loss dropping each basis is expected to cost, `−g s + ½ h s²`, `(k + d,)`.
 
     To second order (BSI, arXiv 2605.01627), from what `gather_squares` or a probe left in the module.
     """
-    return (module.curvature / 2 - module.slope)[module.kept]
+    return module.curvature / 2 - module.slope
 
 
 @torch.no_grad()
@@ -39,9 +39,8 @@ def gather_squares(modules: Sequence[BasisLinear]) -> None:
     training drives to zero, stays out.
     """
     for module in modules:
-        if module.weights.grad is not None:
-            effect = module.weights.grad * module.weights
-            module.curvature.lerp_(effect.square(), 1 - MEMORY)
+        effect = module.per_basis(module.weights.grad, module.added_U.grad)
+        module.curvature.lerp_(effect.square(), 1 - MEMORY)
 
 
 def probe(modules: Sequence[BasisLinear], loss: Callable[[], Tensor], generator: torch.Generator) -> None:
@@ -52,29 +51,35 @@ def probe(modules: Sequence[BasisLinear], loss: Callable[[], Tensor], generator:
     Args:
         loss: the mean loss on a batch, computed anew at each call.
     """
-    weights = [module.weights for module in modules]
     signs = [
-        (torch.randint(0, 2, each.shape, generator=generator) * 2 - 1).to(each) * each.detach()
-        for each in weights
+        (torch.randint(0, 2, module.kept.shape, generator=generator) * 2 - 1).to(module.weights)
+        for module in modules
     ]
-    above, below = (_gradients(weights, signs, step, loss) for step in (STEP, -STEP))
-    with torch.no_grad():
-        for module, sign, up, down in zip(modules, signs, above, below, strict=True):
-            module.curvature.lerp_(sign * (up - down) / (2 * STEP), 1 - MEMORY)
-            module.slope.lerp_(module.weights * (up + down) / 2, 1 - MEMORY)
+    above, below = (_slopes(modules, signs, step, loss) for step in (STEP, -STEP))
+    for module, sign, up, down in zip(modules, signs, above, below, strict=True):
+        module.curvature.lerp_(sign * (up - down) / (2 * STEP), 1 - MEMORY)
+        module.slope.lerp_((up + down) / 2, 1 - MEMORY)
 
 
-def _gradients(
-    weights: Sequence[Tensor], signs: Sequence[Tensor], step: float, loss: Callable[[], Tensor]
+def _slopes(
+    modules: Sequence[BasisLinear], signs: Sequence[Tensor], step: float, loss: Callable[[], Tensor]
 ) -> list[Tensor]:
-    before = [each.detach().clone() for each in weights]
-    with torch.no_grad():
-        for each, sign in zip(weights, signs, strict=True):
-            each.add_(sign, alpha=step)
+    """The loss's derivative by a factor on each basis, where these are `1 + step · sign`."""
+    moved = [parameter for module in modules for parameter in (module.weights, module.added_U)]
+    before = [parameter.detach().clone() for parameter in moved]
     try:
-        found = torch.autograd.grad(loss(), list(weights), allow_unused=True)
+        with torch.no_grad():
+            for module, sign in zip(modules, signs, strict=True):
+                k = module.pretrained
+                module.weights.mul_(1 + step * sign[:k])
+                module.added_U.mul_(1 + step * sign[k:])
+        found = torch.autograd.grad(loss(), moved, allow_unused=True)
+        factors = [1 + step * sign for sign in signs]
+        return [
+            module.per_basis(*found[2 * at : 2 * at + 2]) / factor
+            for at, (module, factor) in enumerate(zip(modules, factors, strict=True))
+        ]
     finally:
         with torch.no_grad():
-            for each, old in zip(weights, before, strict=True):
-                each.copy_(old)
-    return [torch.zeros_like(each) if one is None else one for each, one in zip(weights, found, strict=True)]
+            for parameter, old in zip(moved, before, strict=True):
+                parameter.copy_(old)

@@ -22,7 +22,9 @@ class BasisLinear(nn.Module):
 
     Attributes:
         weights: `s`, `(k,)`, from 1: what is trained of the pretrained bases.
-        kept: which are still there, `(k,)`.
+        kept: which are still there, `(k + d,)`: the pretrained ones, then the additional ones.
+        slope, curvature: what an importance has gathered of each so far: the loss's first and second
+            derivative by a factor on what it adds, at 1.
     """
 
     U: Tensor
@@ -55,19 +57,23 @@ class BasisLinear(nn.Module):
         start = torch.randn(additional, in_features, generator=generator) / in_features**0.5
         self.added_U = nn.Parameter(torch.zeros(out_features, additional, dtype=U.dtype, device=U.device))
         self.added_V = nn.Parameter(start.to(V))
-        self.register_buffer("kept", torch.ones(k, dtype=torch.bool, device=U.device))
-        # What an importance has gathered so far: of dropping a basis, the loss's first and second derivative.
-        self.register_buffer("slope", torch.zeros(k, dtype=U.dtype, device=U.device))
-        self.register_buffer("curvature", torch.zeros(k, dtype=U.dtype, device=U.device))
+        self.register_buffer("kept", torch.ones(k + additional, dtype=torch.bool, device=U.device))
+        self.register_buffer("slope", torch.zeros(k + additional, dtype=U.dtype, device=U.device))
+        self.register_buffer("curvature", torch.zeros(k + additional, dtype=U.dtype, device=U.device))
         self._at: Tensor | None = None
 
     @property
     def rank(self) -> int:
-        """Of `W`: the bases that are left and the additional ones."""
-        return int(self.kept.sum()) + len(self.added_V)
+        """Of `W`: how many bases are left."""
+        return int(self.kept.sum())
+
+    @property
+    def pretrained(self) -> int:
+        """`k`: how many bases the pretrained weight had."""
+        return len(self.weights)
 
     def keep(self, stay: Tensor) -> None:
-        """Drop all bases but these, true in a `(k,)`; those that are gone stay so."""
+        """Drop all bases but these, true in a `(k + d,)`; those that are gone stay so."""
         self.kept &= stay
         self.refresh()
 
@@ -75,12 +81,20 @@ class BasisLinear(nn.Module):
         """Look again at what is kept, after a checkpoint was read into it."""
         self._at = None
 
+    def per_basis(self, weights: Tensor | None, added_U: Tensor | None) -> Tensor:
+        """The loss's derivative by a factor on each basis, `(k + d,)`, from its gradients."""
+        by_weights = torch.zeros_like(self.weights) if weights is None else weights * self.weights
+        by_added = torch.zeros_like(self.added_U) if added_U is None else added_U * self.added_U
+        return torch.cat([by_weights, by_added.sum(0)]).detach()
+
     def _pair(self) -> tuple[Tensor, Tensor]:
         """`W` as `(out, r) (r, in)`, without what was dropped."""
         if self._at is None:
             self._at = self.kept.nonzero()[:, 0]
-        left = self.U[:, self._at] * self.weights[self._at]
-        return torch.cat([left, self.added_U], 1), torch.cat([self.V[self._at], self.added_V])
+        old = self._at[self._at < self.pretrained]
+        new = self._at[len(old) :] - self.pretrained
+        left = [self.U[:, old] * self.weights[old], self.added_U[:, new]]
+        return torch.cat(left, 1), torch.cat([self.V[old], self.added_V[new]])
 
     def forward(self, x: Tensor) -> Tensor:
         left, right = self._pair()

@@ -19,6 +19,9 @@ from eckart.types import Curve, Selection
 WARMUP, REST = 0.05, 0.05
 """Shares of the steps before the first time that bases are dropped, and after the last."""
 
+GRACE = 0.5
+"""Share of the times after which additional bases are ranked with the others: they begin at nothing."""
+
 POWERS = {"cubic": 3.0, "linear": 1.0}
 """Of what is left to go: after a share `t` of the times, `(1 − t)^power` of the way is still to go."""
 
@@ -57,11 +60,14 @@ class Selecting(TrainerCallback):
 
     def allowance(self, done: float) -> int:
         """Parameters that the targets may have when a share `done` of the run is over."""
+        power = POWERS[self.selection.prune_schedule]
+        return int(self.budget + (self.dense - self.budget) * (1 - self._over(done)) ** power)
+
+    def _over(self, done: float) -> float:
+        """The share of the times that bases are dropped which is over then."""
         progress = min(max((done - WARMUP) / (1 - WARMUP - REST), 0.0), 1.0)
-        # Rounded first: a hundredth of a run is not to come one step late.
-        share = int(progress * self.selection.prunes + 1e-9) / self.selection.prunes
-        power = POWERS[self.selection.schedule]
-        return int(self.budget + (self.dense - self.budget) * (1 - share) ** power)
+        # Rounding is not to make the last time come a step late.
+        return int(progress * self.selection.prunes + 1e-9) / self.selection.prunes
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         for module in self.modules.values():
@@ -79,19 +85,31 @@ class Selecting(TrainerCallback):
             return
         if self.selection.importance == "bsi":
             self._probe(state.global_step)
-        self.drop(now)
+        self.drop(now, young=self._over(state.global_step / state.max_steps) <= GRACE)
 
-    def drop(self, allowance: int) -> None:
-        """Drop the least important bases until the targets have no more parameters than this."""
+    def drop(self, allowance: int, young: bool = False) -> None:
+        """Drop the least important bases until the targets have no more parameters than this.
+
+        Args:
+            young: the additional bases have not learned enough to be compared: they stay, and do not count.
+        """
         rank_by = (
             importance.magnitude if self.selection.importance == "magnitude" else importance.expected_loss
         )
-        values = [rank_by(module).double().cpu().numpy() for module in self.modules.values()]
-        spare = [len(module.added_V) for module in self.modules.values()]
-        chosen = _CHOICES[self.selection.scope](self.curves, values, spare, allowance)
-        for module, stay in zip(self.modules.values(), chosen, strict=True):
-            whole = module.kept.clone()
-            whole[module.kept] = torch.from_numpy(stay).to(whole.device)
+        compared = []
+        for module in self.modules.values():
+            where = module.kept.clone()
+            if young:
+                where[module.pretrained :] = False
+            compared.append(where)
+        values = [
+            rank_by(module)[where].double().cpu().numpy()
+            for module, where in zip(self.modules.values(), compared, strict=True)
+        ]
+        chosen = _CHOICES[self.selection.scope](self.curves, values, allowance)
+        for module, where, stay in zip(self.modules.values(), compared, chosen, strict=True):
+            whole = torch.ones_like(module.kept)
+            whole[where] = torch.from_numpy(stay).to(whole.device)
             module.keep(whole)
 
     def _probe(self, step: int) -> None:
