@@ -15,13 +15,14 @@ from eckart.types import EckartError, UsageError
 
 if TYPE_CHECKING:
     from eckart.model.portable import LowRankLinear, PivotedLinear
-    from eckart.pipeline import compare, compress, evaluate, plan, recover, verify
+    from eckart.pipeline import bases, compare, compress, evaluate, plan, recover, verify
 
 __all__ = [
     "EckartError",
     "LowRankLinear",
     "PivotedLinear",
     "UsageError",
+    "bases",
     "compare",
     "compress",
     "evaluate",

@@ -18,6 +18,7 @@ import typer
 from rich.table import Table
 
 from eckart import recipes
+from eckart.cli.bases import bases
 from eckart.cli.comparing import compare
 from eckart.cli.compressing import compress
 from eckart.cli.ending import INTERRUPTS, Interrupted, errors, explained, interrupt
@@ -178,6 +179,7 @@ app.command()(compress)
 app.command()(recover)
 app.command()(evaluate)
 app.command()(compare)
+app.command()(bases)
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """The jobs, from end to end. This room knows everyone and computes nothing."""
 
+from eckart.pipeline.bases import Bases, bases
 from eckart.pipeline.compare import compare
 from eckart.pipeline.compress import compress
 from eckart.pipeline.demo import demo
@@ -10,9 +11,11 @@ from eckart.pipeline.verify import Verdict, verify
 
 __all__ = [
     "TASKS",
+    "Bases",
     "Plan",
     "PlannedTarget",
     "Verdict",
+    "bases",
     "compare",
     "compress",
     "demo",
