@@ -165,3 +165,8 @@ def test_sampling_leaves_the_generator_of_others_alone(tokenizer: Any) -> None:
     before = torch.random.get_rng_state()
     flat(write(model, tokenizer, PROMPTS, NEW_TOKENS, temperature=1.0))
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_each_batch_draws_by_itself(tokenizer: Any) -> None:
+    found = flat(write(LLAMA.build(), tokenizer, ["w1 w2"] * 3, NEW_TOKENS, temperature=5.0, batch_size=1))
+    assert len({one.text for one in found.values()}) == 3
