@@ -86,6 +86,13 @@ METRICS: dict[str, Metric] = {
 }
 
 
+SELECTIONS: dict[str, Selection] = {
+    "basis-selection": Selection(),
+    "basis-training": Selection(bases="trained", additional=0, share=0.6),
+}
+"""Recoveries that drop bases on the way, and how, unless told otherwise."""
+
+
 @dataclass(frozen=True)
 class Method:
     """I am a row: four choices, a paper, a departure."""
@@ -100,14 +107,8 @@ class Method:
 
     @property
     def needs_data(self) -> bool:
-        return bool(METRICS[self.metric].moments)
+        return bool(METRICS[self.metric].moments) or self.recovery in SELECTIONS
 
-
-SELECTIONS: dict[str, Selection] = {
-    "basis-selection": Selection(),
-    "basis-training": Selection(bases="trained", additional=0, share=0.6),
-}
-"""Recoveries that drop bases on the way, and how, unless told otherwise."""
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -189,7 +190,8 @@ METHODS: dict[str, Method] = {
             paper="Basis Selection, Li et al. 2024, arXiv 2405.15877; BSI 2026, arXiv 2605.01627",
             departure="bases are ranked by the loss that dropping one is expected to cost (BSI), its "
             "curvature from the gradients of training, over all weights together; --importance magnitude is "
-            "the first paper's. Additional bases are ranked with the others in the second half of the dropping",
+            "the first paper's. Additional bases are ranked with the others in the second half of the "
+            "dropping",
         ),
         Method(
             "basis-training",

@@ -1,0 +1,142 @@
+"""Basis selection and training within `compress`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from architectures import BERT, GPT2, LLAMA, T5, outputs, some_inputs
+from safetensors.torch import load_file
+
+import eckart
+from eckart.types import Manifest
+
+LONG = {"steps": 30, "batch": 4, "learning_rate": 1e-3}
+
+
+def manifest(folder: Path) -> Manifest:
+    return Manifest.model_validate_json((folder / "eckart.json").read_text())
+
+
+@pytest.mark.parametrize("method", ["basis-selection", "basis-training"])
+@pytest.mark.parametrize("tiny", [LLAMA, GPT2, T5, BERT], ids=lambda each: each.name)
+def test_every_shape_of_model_comes_out_whole(method, tiny, stored, data, tmp_path):
+    out = tmp_path / "out"
+    made = eckart.compress(
+        str(stored(tiny)), out, keep=0.6, of="targets", method=method, data=data, training=LONG
+    )
+    counted = made.manifest.parameters
+    assert 0.59 <= counted.targets_after / counted.targets_before <= 0.6
+    loaded, inputs = tiny.load(out), some_inputs(tiny)
+    saved, kept = loaded.state_dict(), made.model.state_dict()
+    assert saved.keys() == kept.keys()
+    assert all(torch.equal(saved[name], kept[name]) for name in kept)
+    # Odd ranks: where a weight lies in memory decides by which kernel it is multiplied.
+    assert torch.allclose(outputs(loaded, inputs), outputs(made.model, inputs), atol=1e-6)
+    first, second = manifest(out).training
+    assert (first.purpose, second.purpose) == (method, "recovery")
+    assert (first.teacher is not None) == (tiny is BERT)
+    assert not Path(f"{out}.training").exists()
+
+
+def test_the_tokens_are_shared_between_selection_and_what_follows(stored, data, tmp_path):
+    training = {"tokens": 4000, "batch": 4}
+    made = eckart.compress(
+        str(stored(LLAMA)),
+        method="basis-selection",
+        keep=0.6,
+        data=data,
+        training=training,
+        selection={"share": 0.5},
+    )
+    first, second = made.manifest.training
+    assert first.tokens == pytest.approx(2000, rel=0.3)
+    assert second.tokens == pytest.approx(2000, rel=0.3)
+
+
+def test_any_cut_is_trained_when_asked(stored, data, tmp_path):
+    cut = eckart.compress(str(stored(LLAMA)), method="svd", keep=0.6, data=data)
+    assert cut.manifest.training == []
+    trained = eckart.compress(str(stored(LLAMA)), method="svd", keep=0.6, data=data, training=LONG)
+    (run,) = trained.manifest.training
+    assert run.steps == 30
+    assert run.losses[-1][1] < run.losses[0][1]
+    assert trained.manifest.parameters == cut.manifest.parameters
+    assert [record.rank for record in trained.manifest.targets] == [r.rank for r in cut.manifest.targets]
+    assert all(record.measured_error is None for record in trained.manifest.targets if record.rank)
+
+
+@pytest.mark.parametrize("stage", ["basis-selection", "recovery"])
+def test_a_killed_run_goes_on_to_the_same_bytes(stage, stored, data, tmp_path):
+    def command(out: Path, *more: str) -> list[str]:
+        return [
+            sys.executable, "-m", "eckart", "compress", str(stored(LLAMA)), "-o", str(out), "--keep", "0.6",
+            "--method", "basis-selection", "--data", data, "--tokens", "20k", "--batch", "2",
+            "--save-every", "3", "--share", "0.5", *more,
+        ]  # fmt: skip
+
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    subprocess.run(command(whole), check=True, capture_output=True)
+    run = subprocess.Popen(command(broken), stderr=subprocess.DEVNULL)
+    work = Path(f"{broken}.training")
+    while not (work / stage / "checkpoint-6").exists():
+        assert run.poll() is None, "it ended before it could be killed"
+        time.sleep(0.005)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    assert not broken.exists()
+    refused = subprocess.run(command(broken), capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "--resume" in refused.stderr
+    other = subprocess.run(
+        command(broken, "--resume", "--prunes", "7"), capture_output=True, text=True, check=False
+    )
+    assert other.returncode == 2
+    assert "selection changed" in other.stderr
+    subprocess.run(command(broken, "--resume"), check=True, capture_output=True)
+    assert not work.exists()
+    before, after = (load_file(folder / "model.safetensors") for folder in (whole, broken))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"method": "basis-selection", "rank": 3}, "--keep"),
+        ({"method": "basis-selection", "keep": 0.5, "data": None}, "needs data"),
+        ({"method": "svd", "keep": 0.5, "data": None, "training": {"steps": 1}}, "--data"),
+        ({"method": "svd", "keep": 0.5, "selection": {"prunes": 3}}, "--prunes is for basis-selection"),
+        ({"method": "basis-selection", "keep": 0.5, "selection": {"prunes": 0}}, "--prunes 0"),
+        ({"method": "basis-selection", "keep": 0.5, "selection": {"importance": "x"}}, "--importance x"),
+        ({"method": "svd", "keep": 0.5, "recovery": "basis-selection", "allocation": "uniform"}, "learned"),
+        ({"method": "svd", "keep": 0.5, "allocation": "learned"}, "learned"),
+        ({"method": "svd", "keep": 0.5, "training": {"train": "lora"}}, "eckart recover"),
+        ({"method": "svd", "keep": 0.5, "training": {"steps": 1, "epochs": 1}}, "one of --steps"),
+        ({"method": "svd", "keep": 0.5, "resume": True}, "--resume"),
+    ],
+)
+def test_what_cannot_be_is_said_before_any_work(options: dict[str, Any], said, stored, data, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(eckart.UsageError, match=said):
+        eckart.compress(str(stored(LLAMA)), out, **({"data": data} | options))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_says_what_training_came_to(stored, data, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "eckart", "compress", str(stored(LLAMA)), "-o", str(tmp_path / "out"),
+         "--keep", "0.6", "--method", "basis-training", "--data", data, "--epochs", "1", "--json"],
+        capture_output=True, text=True, check=True, env=os.environ,
+    )  # fmt: skip
+    answer = json.loads(done.stdout)
+    assert [run["purpose"] for run in answer["training"]] == ["basis-training", "recovery"]
+    assert "basis-training:" in done.stderr
