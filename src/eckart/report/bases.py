@@ -32,8 +32,10 @@ p, ul { max-width: 46rem; }
 details { border-top: 1px solid var(--line); }
 summary { padding: .5rem 0; cursor: pointer; }
 summary h2 { display: inline; margin: 0; font: 600 1rem/1.5 ui-monospace, monospace; }
-small, caption, .no { color: var(--soft); }
-caption { text-align: left; font-size: .85rem; }
+[hidden] { display: none !important; }
+small, .no { color: var(--soft); }
+summary small { white-space: nowrap; }
+caption { position: absolute; clip-path: inset(50%); width: 1px; height: 1px; overflow: hidden; }
 table { width: 100%; margin-bottom: 1rem; border-collapse: collapse; table-layout: fixed; }
 th, td { padding: .5rem .75rem .5rem 0; vertical-align: top; text-align: left; font-weight: normal; }
 thead th { font-weight: 600; }
@@ -41,8 +43,9 @@ tbody tr { border-top: 1px solid var(--line); }
 .basis { width: 9rem; }
 .basis b { font-size: 1.1rem; }
 .basis small { display: block; }
-.side { display: flex; flex-wrap: wrap; gap: .25rem; margin: 0 0 .4rem; padding: 0; list-style: none; }
-.side::before { width: 1rem; font-weight: 600; }
+.side { display: flex; flex-wrap: wrap; gap: .25rem; margin: 0 0 .4rem; padding: 0 0 0 1.25rem;
+  list-style: none; }
+.side::before { width: 1rem; margin-left: -1.25rem; font-weight: 600; }
 .plus::before { content: "+"; color: var(--plus); }
 .minus::before { content: "−"; color: var(--minus); }
 .side li { padding: 0 .35rem; border-radius: .25rem; background: var(--token); white-space: pre-wrap;
@@ -51,6 +54,7 @@ tbody tr { border-top: 1px solid var(--line); }
   table, tbody, tr, th, td { display: block; width: auto; }
   thead { position: absolute; clip-path: inset(50%); width: 1px; height: 1px; overflow: hidden; }
   th, td { padding: .25rem 0; }
+  .basis { width: auto; }
   .basis small { display: inline; margin-left: .5rem; }
   td::before { content: attr(data-side); display: block; font-size: .85rem; color: var(--soft); } }
 </style>
@@ -61,9 +65,8 @@ tbody tr { border-top: 1px solid var(--line); }
 and <b>writes</b> that much of <i>u</i>, times σ. Here both are named by the tokens whose unembeddings lie
 furthest along them (+) and against them (−). The two signs of a basis flip together: what reads as + writes
 as +, what reads as − writes as −.</p>
-<p>Only a side as wide as the hidden state can be named so, and not each such side lives there: the outputs of
-a query, key or value weight, and the inputs of attention's output projection, lie in the heads. Norms between
-the hidden state and a weight are left out.</p>
+<p>Only a side as wide as the hidden state can be named so. Norms between the hidden state and a weight are
+left out.</p>
 $notes
 <p><label for="filter">Show weights and bases with</label>
 <input id="filter" type="search" placeholder="a name, or a token" autocomplete="off">
@@ -74,13 +77,14 @@ $targets
 <script>
 const sections = [...document.querySelectorAll("details")];
 document.getElementById("filter").addEventListener("input", (event) => {
-  const wanted = event.target.value.toLowerCase();
+  const wanted = event.target.value.toLowerCase().replaceAll(" ", "␣");
+  const fits = (part) => part.textContent.toLowerCase().includes(wanted);
   let found = 0;
   for (const section of sections) {
-    const named = section.querySelector("h2").textContent.toLowerCase().includes(wanted);
+    const named = fits(section.querySelector("h2"));
     let shown = named ? 1 : 0;
     for (const row of section.querySelectorAll("tbody tr")) {
-      row.hidden = !named && !row.textContent.toLowerCase().includes(wanted);
+      row.hidden = !named && ![...row.querySelectorAll("li")].some(fits);
       shown += !row.hidden;
     }
     section.hidden = !shown;
