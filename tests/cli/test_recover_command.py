@@ -100,7 +100,7 @@ def test_kill_9_at_any_step_and_on_again(eckart: Eckart, cut: Any, data: str, tm
         cwd=tmp_path,
         stderr=subprocess.DEVNULL,
     )
-    log, wanted = tmp_path / "out.training" / "training.jsonl", random.randint(10, 80)
+    log, wanted = tmp_path / "out.training" / "recovery" / "training.jsonl", random.randint(10, 80)
     deadline = time.monotonic() + 300
     while not log.exists() or log.read_text().count("\n") < wanted:
         assert run.poll() is None, "it ended before it could be killed"

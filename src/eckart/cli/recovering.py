@@ -7,28 +7,31 @@ from typing import Annotated
 
 import typer
 
-from eckart.cli.ending import Interrupted, errors
-from eckart.cli.options import Data, Debug, Device, Json, Model, filled
+from eckart.cli.ending import errors, resumable
+from eckart.cli.options import (
+    Accumulate,
+    Batch,
+    Data,
+    Debug,
+    Device,
+    Epochs,
+    Fields,
+    GradientCheckpointing,
+    Json,
+    LearningRate,
+    Model,
+    Precision,
+    Resume,
+    SaveEvery,
+    Seed,
+    Tokens,
+    Train,
+    default,
+    filled,
+)
 from eckart.cli.saying import console, print_json, say, show_notes, track
 from eckart.recovery import processes
-from eckart.recovery.settings import Training
-from eckart.types import EckartError, UsageError
-
-THOUSANDS = {"k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
-
-
-def count(value: str) -> int:
-    """`1000000`, `1M` or `0.5m`."""
-    number, unit = (
-        (value[:-1], THOUSANDS[value[-1].lower()]) if value[-1:].lower() in THOUSANDS else (value, 1)
-    )
-    return int(float(number) * unit)
-
-
-def _default(name: str) -> str:
-    """`default 16`, as the settings have it."""
-    value = Training.model_fields[name].default
-    return f"default {value:g}" if isinstance(value, (int, float)) else f"default {value}"
+from eckart.types import UsageError
 
 
 def recover(
@@ -43,60 +46,37 @@ def recover(
             "--teacher", help="The dense model, to be imitated: a folder, a hub id.", callback=filled
         ),
     ] = None,
-    train: Annotated[
-        str | None,
-        typer.Option(
-            "--train",
-            help=f"factors, all, or a method of peft, as lora, dora, ia3; {_default('train')}.",
-            callback=filled,
-        ),
-    ] = None,
+    train: Train = None,
     steps: Annotated[int | None, typer.Option("--steps", help="How long to train, in steps; or")] = None,
-    tokens: Annotated[
-        int | None, typer.Option("--tokens", parser=count, metavar="COUNT", help="in tokens, as 10M; or")
-    ] = None,
-    epochs: Annotated[
-        float | None, typer.Option("--epochs", help="in passes over the data; default 1.")
-    ] = None,
-    batch: Annotated[
-        int | None, typer.Option("--batch", help=f"Windows in a step, of all processes; {_default('batch')}.")
-    ] = None,
-    accumulate: Annotated[
-        int | None,
-        typer.Option("--accumulate", help="Passes that a step is made of: less memory, the same result."),
-    ] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", help=f"{_default('learning_rate').capitalize()}.")
-    ] = None,
+    tokens: Tokens = None,
+    epochs: Epochs = None,
+    batch: Batch = None,
+    accumulate: Accumulate = None,
+    learning_rate: LearningRate = None,
     schedule: Annotated[
-        str | None, typer.Option("--schedule", help=f"cosine, linear or constant; {_default('schedule')}.")
+        str | None, typer.Option("--schedule", help=f"cosine, linear or constant; {default('schedule')}.")
     ] = None,
     warmup: Annotated[
-        float | None, typer.Option("--warmup", help=f"Share of the steps; {_default('warmup')}.")
+        float | None, typer.Option("--warmup", help=f"Share of the steps; {default('warmup')}.")
     ] = None,
     weight_decay: Annotated[
-        float | None, typer.Option("--weight-decay", help=f"{_default('weight_decay').capitalize()}.")
+        float | None, typer.Option("--weight-decay", help=f"{default('weight_decay').capitalize()}.")
     ] = None,
     clip: Annotated[
-        float | None, typer.Option("--clip", help=f"Norm of the gradient at most; {_default('clip')}.")
+        float | None, typer.Option("--clip", help=f"Norm of the gradient at most; {default('clip')}.")
     ] = None,
     max_length: Annotated[
         int | None,
-        typer.Option("--max-length", help=f"Tokens in a window at most; {_default('max_length')}."),
+        typer.Option("--max-length", help=f"Tokens in a window at most; {default('max_length')}."),
     ] = None,
-    precision: Annotated[
-        str | None,
-        typer.Option("--precision", help=f"float32, or bf16 (autocast); {_default('precision')}."),
-    ] = None,
-    gradient_checkpointing: Annotated[
-        bool, typer.Option("--gradient-checkpointing", help="Less memory, a third slower.")
-    ] = False,
+    precision: Precision = None,
+    gradient_checkpointing: GradientCheckpointing = False,
     adapter_rank: Annotated[
-        int | None, typer.Option("--adapter-rank", help=f"Of lora and its kin; {_default('adapter_rank')}.")
+        int | None, typer.Option("--adapter-rank", help=f"Of lora and its kin; {default('adapter_rank')}.")
     ] = None,
     adapter_alpha: Annotated[
         float | None,
-        typer.Option("--adapter-alpha", help=f"Of lora and its kin; {_default('adapter_alpha')}."),
+        typer.Option("--adapter-alpha", help=f"Of lora and its kin; {default('adapter_alpha')}."),
     ] = None,
     temperature: Annotated[
         float | None, typer.Option("--temperature", help="Of both models' logits, with --teacher.")
@@ -110,21 +90,13 @@ def recover(
     end: Annotated[
         bool, typer.Option("--end/--no-end", help="Whether a completion ends with the end of text.")
     ] = True,
-    fields: Annotated[
-        str | None,
-        typer.Option("--fields", help="Fields of the data that are PROMPT,COMPLETION.", callback=filled),
-    ] = None,
+    fields: Fields = None,
     samples: Annotated[
         int | None, typer.Option("--samples", help="Texts of the data to use at most.")
     ] = None,
-    save_every: Annotated[
-        int | None,
-        typer.Option("--save-every", help="Steps between checkpoints; default a tenth of all, at most 500."),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a run that was stopped, from its last checkpoint.")
-    ] = False,
-    seed: Annotated[int | None, typer.Option("--seed", help=f"{_default('seed').capitalize()}.")] = None,
+    save_every: SaveEvery = None,
+    resume: Resume = False,
+    seed: Seed = None,
     device: Device = "cpu",
     dtype: Annotated[
         str, typer.Option("--dtype", help="Train the weights in; they are saved in the folder's own.")
@@ -141,7 +113,7 @@ def recover(
             raise UsageError("recover learns from data: give --data FILE (.jsonl, .txt, .csv)")
         from eckart import pipeline
 
-        try:
+        with resumable(out):
             made = pipeline.recover(
                 model,
                 out,
@@ -176,12 +148,6 @@ def recover(
                 save_every=save_every,
                 seed=seed,
             )
-        except (Interrupted, KeyboardInterrupt):
-            if os.path.isdir(f"{out}.training"):
-                raise EckartError(
-                    f"interrupted; --resume goes on from the last checkpoint in {out}.training"
-                ) from None
-            raise
         manifest = made.manifest
         record = manifest.training[-1]
         first, last = record.losses[0][1], record.losses[-1][1]

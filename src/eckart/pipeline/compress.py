@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import resource
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from eckart.pipeline.cutting import Prepared
 from eckart.pipeline.selecting import select
 from eckart.pipeline.training import Lessons, digest, fingerprint, texts_of, working
 from eckart.recovery import learning
+from eckart.recovery.distillation import Distillation
 from eckart.recovery.settings import Training, make_training
 from eckart.types import (
     MAX_LENGTH,
@@ -155,6 +157,8 @@ def compress(
         lessons = None
         if settings is not None and work is not None:
             lessons = Lessons(model, tokenizer, recipe.data or "", texts, settings, work, resume, track)
+            if not generates:
+                lessons.imitate(copy.deepcopy(model), "the dense model", Distillation())
         manifest = _compress_in_place(model, tokenizer, recipe, texts, source, track, folder, cache, lessons)
         if out is not None:
             save_folder(model, tokenizer, manifest, folder, Path(out))
@@ -242,7 +246,7 @@ def _compress_in_place(
     else:
         cut, runs = prepared.cut(recipe), []
         if lessons:
-            runs.append(lessons.recover(model))
+            runs.append(lessons.recover(model)[1])
             cut = cut.trained()
     if lessons:
         learning.cast(model, model.config)

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from eckart import checkpoint
-from eckart.data import is_built_in, read_texts
 from eckart.model import loading, replacing
 from eckart.pipeline.compress import MANIFEST, peak_memory_bytes, save_folder
-from eckart.recovery import distillation, learning, processes, windows
-from eckart.recovery.keeping import Checkpoints
+from eckart.pipeline.training import Lessons, digest, fingerprint, texts_of, working
+from eckart.recovery import distillation, learning, processes
 from eckart.recovery.settings import FACTORS, Training, make_training
-from eckart.recovery.training import Trained, train
 from eckart.types import (
     Bytes,
     Count,
@@ -27,16 +21,10 @@ from eckart.types import (
     Manifest,
     Recipe,
     Result,
-    Text,
     Track,
-    TrainingRecord,
     UsageError,
     silent,
 )
-
-REQUEST = "request.json"
-POINTS = 200
-"""Losses that a manifest holds at most."""
 
 
 def recover(
@@ -95,50 +83,29 @@ def recover(
     teaching = None if teacher is None else _find_teacher(folder, config, teacher, hidden)
     loading.require_dtype(dtype)
     loading.require_device(processes.own_device(device))
-    texts = _texts(data, fields, samples, loading.generates(config))
+    texts = texts_of(data, loading.generates(config), fields, samples)
     request = {
-        "model": _fingerprint(folder),
-        "data": [data, _digest(data), fields, samples],
-        "teacher": teaching and _fingerprint(teaching),
+        "model": fingerprint(folder),
+        "data": [data, digest(data), fields, samples],
+        "teacher": teaching and fingerprint(teaching),
         "objective": objective and asdict(objective),
         "dtype": dtype,
         **training.model_dump(),
     }
     work = Path(f"{out}.training")
-    with _working(work, request, resume):
+    with working(work, request, resume):
         where = processes.own_device(device)
         student = loading.load_model(folder, where, dtype)
         tokenizer = loading.load_tokenizer(folder)
         if bad := replacing.first_not_finite(student):
             raise EckartError(f"{bad} has values that are not finite: the checkpoint is damaged")
-        examples = windows.read(student, tokenizer, texts, training.max_length, training.end)
         before = replacing.count_parameters(student)
-        finish = learning.choose(student, training)
-        trained = train(
-            student,
-            tokenizer,
-            examples.rows,
-            training,
-            workdir=work,
-            teacher=None if teaching is None else loading.load_model(teaching, where),
-            objective=objective,
-            resume=resume,
-            track=track,
-        )
-        student = finish()
+        lessons = Lessons(student, tokenizer, data, texts, training, work, resume=resume, track=track)
+        if objective is not None and teaching is not None:
+            name = _name(teacher, teaching)
+            lessons.imitate(loading.load_model(teaching, where), name, objective)
+        student, record = lessons.recover(student)
         learning.cast(student, config)
-        record = TrainingRecord(
-            settings=training.model_dump(exclude_none=True),
-            data=data if is_built_in(data) else Path(data).name,
-            data_sha256=_digest(data),
-            teacher=None if teaching is None else _name(teacher, teaching),
-            objective=objective and asdict(objective),
-            examples=len(examples.rows),
-            steps=trained.steps,
-            tokens=trained.tokens,
-            losses=_thinned(trained),
-            notes=examples.notes,
-        )
         manifest = _manifest(folder, _name(model, folder), student, before, stored.nbytes)
         manifest.training.append(record)
         if processes.leads():
@@ -200,63 +167,6 @@ def _find_teacher(folder: Path, config: Any, teacher: str | Path, hidden: float 
     return teaching
 
 
-def _texts(data: str, fields: str | None, samples: int | None, generates: bool) -> list[Text]:
-    if samples is not None and is_built_in(data):
-        return read_texts(data, count=samples)
-    return read_texts(data, lines=not generates, fields=fields)[:samples]
-
-
-def _digest(data: str) -> str | None:
-    return checkpoint.sha256(Path(data)) if Path(data).is_file() else None
-
-
-def _fingerprint(folder: Path) -> dict[str, str]:
-    """What tells a model from others: every byte of its weights."""
-    return {path.name: checkpoint.sha256(path) for path in checkpoint.open_checkpoint(folder).files}
-
-
-@contextmanager
-def _working(work: Path, request: dict[str, Any], resume: bool) -> Iterator[None]:
-    """The folder beside `out`, while the work lasts; afterwards only where it can be gone on with.
-
-    Raises:
-        UsageError: it is there and nobody said to resume, or it is of another request.
-    """
-    if not processes.leads():
-        yield
-        return
-    request = json.loads(json.dumps(request))
-    if work.exists() or work.is_symlink():
-        _require_same(work, request, resume)
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        checkpoint.replace_file(work / REQUEST, json.dumps(request, indent=1).encode())
-        yield
-    except BaseException:
-        if Checkpoints(work).latest() is None:
-            shutil.rmtree(work, ignore_errors=True)
-        raise
-    shutil.rmtree(work, ignore_errors=True)
-
-
-def _require_same(work: Path, request: dict[str, Any], resume: bool) -> None:
-    if not resume:
-        raise UsageError(
-            f"{work} is there already, from a run that was stopped: go on with it (--resume), or remove it"
-        )
-    try:
-        before = json.loads((work / REQUEST).read_text())
-    except (OSError, ValueError):
-        raise UsageError(f"{work} does not say what was asked for: remove it and start again") from None
-    changed = [name for name in request if before.get(name) != request[name]]
-    if changed:
-        said = ", ".join(name.replace("_", "-") for name in changed)
-        raise UsageError(
-            f"{work} is of another request: {said} changed. Ask for the same again, or remove it and "
-            "start anew"
-        )
-
-
 def _name(model: Any, folder: Path) -> str:
     """A model's name without its path."""
     return folder.resolve().name if Path(model).exists() else str(model)
@@ -286,11 +196,3 @@ def _manifest(folder: Path, source: str, model: Any, before: int, nbytes: int) -
         bytes=Bytes(before=nbytes, after=size),
         targets=[],
     )
-
-
-def _thinned(trained: Trained) -> list[tuple[int, float]]:
-    """So few losses that a manifest may hold them, each the mean of the steps since the one before."""
-    losses: Sequence[tuple[int, float]] = trained.losses
-    width = -(-len(losses) // POINTS)
-    groups = [losses[at : at + width] for at in range(0, len(losses), width)]
-    return [(group[-1][0], sum(loss for _, loss in group) / len(group)) for group in groups]

@@ -40,7 +40,7 @@ def select(bench: Workbench, recipe: Recipe, lessons: Lessons) -> tuple[Cut, lis
         parameter_groups=bases.groups,
     )
     cut = Cut(bases.finish())
-    return cut, [run, lessons.recover(bench.model, second)]
+    return cut, [run, lessons.recover(bench.model, second)[1]]
 
 
 class Bases:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -32,12 +31,11 @@ MADE_TOKENS = 64
 class Lessons:
     """What a model learns from, how, and where its checkpoints go.
 
-    A model that writes learns the labels; an encoder, which has none, imitates itself as it was.
+    A model that writes learns the labels, unless it has a teacher to imitate.
 
     Args:
-        model: dense, as yet.
         data: where the texts are from.
-        work: a folder; each run has one of its own in it.
+        work: a folder for checkpoints; each run has one of its own in it.
         resume: go on from the last checkpoint of a run.
     """
 
@@ -55,17 +53,20 @@ class Lessons:
         self.tokenizer, self.data, self.training, self.work = tokenizer, data, training, work
         self.resume, self.track = resume, track
         self.examples = windows.read(model, tokenizer, texts, training.max_length, training.end)
-        imitated = not model.can_generate()
-        self.teacher = copy.deepcopy(model) if imitated else None
-        self.objective: Objective = distillation.Distillation() if imitated else cross_entropy
+        self.teacher: Any = None
+        self.teacher_name: str | None = None
+        self.objective: Objective = cross_entropy
 
-    def recover(self, model: Any, training: Training | None = None) -> TrainingRecord:
-        """Train what was cut."""
+    def imitate(self, teacher: Any, name: str, objective: distillation.Distillation) -> None:
+        """Learn to answer as the teacher does."""
+        self.teacher, self.teacher_name, self.objective = teacher, name, objective
+
+    def recover(self, model: Any, training: Training | None = None) -> tuple[Any, TrainingRecord]:
+        """Train what was cut; the model then, adapters merged."""
         training = training or self.training
         done = learning.choose(model, training)
         run = self.run(model, training, "recovery")
-        done()
-        return run
+        return done(), run
 
     def run(self, model: Any, training: Training, purpose: str, **how: Any) -> TrainingRecord:
         """Train what requires a gradient, and say what it came to.
@@ -84,41 +85,20 @@ class Lessons:
             track=self.track,
             **{"objective": self.objective, **how},
         )
-        return record(
-            training,
-            self.data,
-            self.examples,
-            trained,
+        objective = self.objective
+        return TrainingRecord(
             purpose=purpose,
-            teacher=None if self.teacher is None else "the dense model",
-            objective=self.objective,
+            settings=training.model_dump(exclude_none=True),
+            data=self.data if is_built_in(self.data) else Path(self.data).name,
+            data_sha256=digest(self.data),
+            teacher=self.teacher_name,
+            objective=asdict(objective) if isinstance(objective, distillation.Distillation) else None,
+            examples=len(self.examples.rows),
+            steps=trained.steps,
+            tokens=trained.tokens,
+            losses=_thinned(trained),
+            notes=self.examples.notes,
         )
-
-
-def record(
-    training: Training,
-    data: str,
-    examples: windows.Examples,
-    trained: Trained,
-    *,
-    purpose: str = "recovery",
-    teacher: str | None = None,
-    objective: Objective | None = None,
-) -> TrainingRecord:
-    """A run, as a manifest tells it."""
-    return TrainingRecord(
-        purpose=purpose,
-        settings=training.model_dump(exclude_none=True),
-        data=data if is_built_in(data) else Path(data).name,
-        data_sha256=digest(data),
-        teacher=teacher,
-        objective=asdict(objective) if isinstance(objective, distillation.Distillation) else None,
-        examples=len(examples.rows),
-        steps=trained.steps,
-        tokens=trained.tokens,
-        losses=_thinned(trained),
-        notes=examples.notes,
-    )
 
 
 def texts_of(
