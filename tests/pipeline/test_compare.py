@@ -89,9 +89,21 @@ def test_without_methods_it_is_every_row_that_the_data_allow(
     compare: Compare, tmp_path: Path, data: str
 ) -> None:
     compare(methods=None)
-    assert [request["method"] for request in requests(tmp_path)] == ["dense", *recipes.METHODS]
+    untrained = [name for name in recipes.METHODS if name not in recipes.SELECTIONS]
+    assert [request["method"] for request in requests(tmp_path)] == ["dense", *untrained]
     compare(methods=None, data=None, test=data, out=tmp_path / "none")
     assert [request["method"] for request in requests(tmp_path)] == ["dense", "svd", "auto"]
+
+
+def test_what_trains_is_compared_only_where_all_do(compare: Compare, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"basis-training trains: say how long"):
+        compare(methods=["svd", "basis-training"])
+    compare(methods=None, training={"epochs": 1}, out=tmp_path / "trained")
+    asked = requests(tmp_path)
+    assert [request["method"] for request in asked] == ["dense", *recipes.METHODS]
+    assert all(request["training"]["epochs"] == 1 for request in asked)
+    with pytest.raises(UsageError, match=r"another protocol: .*training"):
+        compare(methods=["svd"], training={"epochs": 2}, out=tmp_path / "trained")
 
 
 # The task

@@ -109,6 +109,23 @@ def test_rows_are_those_of_compress_and_evaluate(
         assert (row.metric, row.task, row.of, row.error) == ("perplexity", "perplexity", of, None)
 
 
+@pytest.mark.parametrize("method", ["svd", "basis-training"])
+def test_trained_rows_are_those_of_compress_too(
+    request_of: Make, stored: Any, tokenizer: Any, data: str, method: str
+) -> None:
+    training = {"steps": 5, "batch": 4, "max_length": 32}
+    found = rows(told(request_of(method=method, training=training)))
+    assert [row.keep for row in found] == [0.9, 0.7]
+    for row in found:
+        made = compress(
+            stored(LLAMA), keep=row.keep, method=method, data=data, samples=SAMPLES, max_length=32,
+            training=training,
+        )  # fmt: skip
+        assert row.parameters == made.manifest.parameters.after
+        score = evaluate(made.model, "perplexity", data, max_length=32, tokenizer=tokenizer)
+        assert row.value == pytest.approx(score.value, rel=1e-5)
+
+
 def test_the_dense_row_is_the_model_as_it_is(request_of: Make, stored: Any, data: str) -> None:
     (row,) = rows(told(request_of()))
     model = LLAMA.load(stored(LLAMA))

@@ -9,13 +9,16 @@ from rich.table import Table
 
 from eckart.cli.ending import errors
 from eckart.cli.options import (
+    Batch,
     Data,
     Debug,
     Device,
     Dtype,
+    Epochs,
     Json,
     Keeps,
     Layers,
+    LearningRate,
     MaxLength,
     Methods,
     Model,
@@ -23,12 +26,14 @@ from eckart.cli.options import (
     Samples,
     Targets,
     Test,
+    Tokens,
+    Train,
     filled,
     numbers,
     split,
 )
 from eckart.cli.saying import console, print_json, say, show_notes, track
-from eckart.types import MAX_LENGTH, Comparison, ComparisonRow
+from eckart.types import MAX_LENGTH, Comparison, ComparisonRow, UsageError
 
 LARGE = 1e5
 
@@ -60,6 +65,11 @@ def compare(
     layers: Layers = None,
     samples: Samples = None,
     max_length: MaxLength = MAX_LENGTH,
+    tokens: Tokens = None,
+    epochs: Epochs = None,
+    batch: Batch = None,
+    learning_rate: LearningRate = None,
+    train: Train = None,
     device: Device = "cpu",
     dtype: Dtype = "auto",
     as_json: Json = False,
@@ -69,6 +79,16 @@ def compare(
     with errors(debug):
         from eckart import pipeline
 
+        wanted = {
+            "tokens": tokens,
+            "epochs": epochs,
+            "batch": batch,
+            "learning_rate": learning_rate,
+            "train": train,
+        }
+        training = {name: value for name, value in wanted.items() if value is not None}
+        if training and tokens is None and epochs is None:
+            raise UsageError("say how long to train: --tokens or --epochs")
         made = pipeline.compare(
             model,
             out,
@@ -83,6 +103,7 @@ def compare(
             layers=layers,
             samples=samples,
             max_length=max_length,
+            training=training or None,
             device=device,
             dtype=dtype,
             debug=debug,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from eckart.pipeline.protocol import (
     split_texts,
 )
 from eckart.pipeline.workers import OnRow, Run
+from eckart.recovery.settings import make_training
 from eckart.types import (
     MAX_LENGTH,
     Comparison,
@@ -58,6 +59,7 @@ def compare(
     layers: str | None = None,
     samples: int | None = None,
     max_length: int = MAX_LENGTH,
+    training: Mapping[str, Any] | None = None,
     device: str = "cpu",
     dtype: str = "auto",
     debug: bool = False,
@@ -83,6 +85,8 @@ def compare(
             which is then held out of what methods calibrate on.
         limit: texts, pairs or samples of the task at most; default all of a file, 200 of a pocket skill.
         of, targets, layers, samples, max_length, device, dtype: as for `compress`.
+        training: train every model so, on `data`: its settings, as for `compress`. Methods that train by
+            themselves, as basis selection, are compared only where all do.
         debug: show the tracebacks of rows that fail on standard error.
         track: shows progress.
         on_row: called with each row once it is on the disk.
@@ -108,7 +112,8 @@ def compare(
         "samples": samples,
         "max_length": max_length,
     }
-    chosen = _recipes(methods, sizes, shared)
+    chosen = _recipes(methods, sizes, shared, training is not None)
+    settings = None if training is None else make_training(**{"max_length": max_length, **training})
     if limit is not None and limit < 1:
         raise UsageError(f"--limit {limit}: it is 1 or more")
     source = loading.find_model(model)
@@ -139,6 +144,7 @@ def compare(
                 task=task,
                 test=data_digest(test),
                 limit=limit,
+                training=settings,
                 device=device,
                 dtype=dtype,
                 eckart=version("eckart"),
@@ -167,6 +173,7 @@ def compare(
             max_length=max_length,
             task=task,
             limit=limit,
+            training=settings,
             device=device,
             dtype=dtype,
             debug=debug,
@@ -191,11 +198,17 @@ def _sizes(keep: Sequence[float]) -> list[float]:
     return sizes
 
 
-def _recipes(methods: Sequence[str] | None, sizes: list[float], shared: dict[str, Any]) -> dict[str, Recipe]:
+def _recipes(
+    methods: Sequence[str] | None, sizes: list[float], shared: dict[str, Any], trained: bool
+) -> dict[str, Recipe]:
     """A recipe for each method by its label, at the first of the sizes; every size is checked."""
     if methods is None:
         choices.make_recipe(method="svd", keep=sizes[0], **shared)
-        methods = [name for name in recipes.METHODS if _allowed(name, shared)]
+        methods = [
+            name
+            for name, row in recipes.METHODS.items()
+            if _allowed(name, shared) and (trained or row.recovery not in recipes.SELECTIONS)
+        ]
     labels = [":".join(part.strip() for part in method.split(":")) for method in methods]
     if not labels:
         raise UsageError("--methods is empty: name a row of the catalogue at least (eckart methods)")
@@ -204,6 +217,12 @@ def _recipes(methods: Sequence[str] | None, sizes: list[float], shared: dict[str
     for label in labels:
         made = [choices.make_recipe(**_choices(label), **shared, keep=size) for size in sizes]
         found[label] = made[0]
+        if made[0].selection is not None and not trained:
+            raise UsageError(
+                f"{label} trains: say how long (--tokens or --epochs), and every method is trained as long"
+            )
+    if trained and shared["data"] is None:
+        raise UsageError("training needs something to learn from: give --data FILE")
     return found
 
 

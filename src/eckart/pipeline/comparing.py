@@ -14,6 +14,7 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -24,13 +25,14 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from eckart import allocate
-from eckart.data import read_texts
 from eckart.model import loading, replacing
 from eckart.model import targets as targets_
 from eckart.pipeline import choices
+from eckart.pipeline.compress import compress_in_place
 from eckart.pipeline.cutting import Cut, Prepared
 from eckart.pipeline.evaluate import measure, read_material
 from eckart.pipeline.protocol import Request, split_texts
+from eckart.pipeline.training import Lessons, texts_of
 from eckart.types import ComparisonRow, EckartError, Recipe, Text, Track
 
 Send = Callable[[dict[str, Any]], None]
@@ -47,7 +49,8 @@ class Comparing:
         generates = bool(self.model.can_generate())
         self.texts: list[Text] = []
         if request.data is not None and (request.held_out or request.recipe is not None):
-            self.texts = read_texts(request.data, lines=not generates)
+            tokens = request.training.tokens if request.training else None
+            self.texts = texts_of(request.data, generates, tokens=tokens)
         if request.held_out:
             self.texts, self.material = split_texts(self.texts)
         else:
@@ -67,6 +70,11 @@ class Comparing:
             self._finish(self._row(1.0, 0.0))
             return
         peak = Peak()
+        if self.request.training is not None:
+            for keep in self.request.keeps:
+                self._guarded(lambda recipe: self._train(recipe, peak), recipe, keep)
+                peak.forget()
+            return
         started = time.perf_counter()
         prepared = Prepared(
             self.model, self.tokenizer, recipe, self.texts, self.track, folder=None, cache=False
@@ -77,15 +85,44 @@ class Comparing:
         for note in prepared.notes:
             self.send({"note": note})
         for keep in self.request.keeps:
-            try:
-                self._cut(prepared, recipe.model_copy(update={"keep": keep}), shared, peak)
-            except Exception as error:
-                self._debug()
-                failed = self._row(keep)
-                self.send({"row": failed.model_copy(update={"error": said(error)}).model_dump()})
-            finally:
-                prepared.bench.restore()
-                peak.forget()
+            self._guarded(lambda recipe: self._cut(prepared, recipe, shared, peak), recipe, keep)
+            prepared.bench.restore()
+            peak.forget()
+
+    def _guarded(self, make: Callable[[Recipe], None], recipe: Recipe, keep: float) -> None:
+        """Make one row; where that fails, send it with what went wrong."""
+        try:
+            make(recipe.model_copy(update={"keep": keep}))
+        except Exception as error:
+            self._debug()
+            failed = self._row(keep)
+            self.send({"row": failed.model_copy(update={"error": said(error)}).model_dump()})
+
+    def _train(self, recipe: Recipe, peak: Peak) -> None:
+        """A row of a model that is cut and trained; each begins with the dense one."""
+        request = self.request
+        self.model = loading.load_model(Path(request.model), request.device, request.dtype)
+        assert request.training is not None
+        assert recipe.keep is not None
+        started = time.perf_counter()
+        with tempfile.TemporaryDirectory() as scratch:
+            lessons = Lessons.of(
+                self.model,
+                self.tokenizer,
+                request.data or "",
+                self.texts,
+                request.training,
+                Path(scratch),
+                False,
+                self.track,
+            )
+            made = compress_in_place(
+                self.model, self.tokenizer, recipe, self.texts, "", self.track, None, False, lessons
+            )
+        row = self._row(recipe.keep, time.perf_counter() - started, peak.so_far())
+        for note in [*made.notes, *self._missed(row)]:
+            self.send({"note": note, "keep": recipe.keep})
+        self._finish(row)
 
     def _cut(self, prepared: Prepared, recipe: Recipe, shared: float, peak: Peak) -> None:
         started = time.perf_counter()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import resource
 import sys
 import tempfile
@@ -20,7 +19,6 @@ from eckart.pipeline.cutting import Prepared
 from eckart.pipeline.selecting import select
 from eckart.pipeline.training import Lessons, digest, fingerprint, texts_of, working
 from eckart.recovery import learning
-from eckart.recovery.distillation import Distillation
 from eckart.recovery.settings import Training, make_training
 from eckart.types import (
     MAX_LENGTH,
@@ -30,6 +28,7 @@ from eckart.types import (
     Manifest,
     Recipe,
     Result,
+    Text,
     Track,
     UsageError,
     silent,
@@ -156,10 +155,8 @@ def compress(
             )
         lessons = None
         if settings is not None and work is not None:
-            lessons = Lessons(model, tokenizer, recipe.data or "", texts, settings, work, resume, track)
-            if not generates:
-                lessons.imitate(copy.deepcopy(model), "the dense model", Distillation())
-        manifest = _compress_in_place(model, tokenizer, recipe, texts, source, track, folder, cache, lessons)
+            lessons = Lessons.of(model, tokenizer, recipe.data or "", texts, settings, work, resume, track)
+        manifest = compress_in_place(model, tokenizer, recipe, texts, source, track, folder, cache, lessons)
         if out is not None:
             save_folder(model, tokenizer, manifest, folder, Path(out))
     return Result(
@@ -226,17 +223,24 @@ def _working(
             yield work
 
 
-def _compress_in_place(
+def compress_in_place(
     model: Any,
     tokenizer: Any,
     recipe: Recipe,
-    texts: list[Any],
+    texts: Sequence[Text],
     source: str,
     track: Track,
     folder: Path | None,
     cache: bool,
     lessons: Lessons | None,
 ) -> Manifest:
+    """Cut a loaded model and, with lessons, train what is left; what was done, for its manifest.
+
+    Args:
+        texts: what to calibrate on.
+        source: the model's name.
+        folder: where it was loaded from; moments are kept on disk for it, if `cache`.
+    """
     before, bytes_before = replacing.count_parameters(model), replacing.count_bytes(model)
     if lessons:
         model.float()

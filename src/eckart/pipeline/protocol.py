@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from eckart import checkpoint
 from eckart.data import is_built_in
 from eckart.model import loading
+from eckart.recovery.settings import Training
 from eckart.types import ComparisonRow, EckartError, Recipe, Text, UsageError
 
 PROTOCOL = "compare.json"
@@ -41,6 +42,7 @@ class Protocol(BaseModel):
     task: str
     test: str | None
     limit: int | None
+    training: Training | None = None
     device: str
     dtype: str
     eckart: str
@@ -78,6 +80,7 @@ class Request(BaseModel):
         of, targets, layers: as for `compress`.
         data: what methods calibrate on.
         test: what the task reads.
+        training: how every model is trained after the cut, or on the way; `None` leaves it as it is.
         held_out: instead of `test`, every eighth text of `data`, which nothing is calibrated on.
     """
 
@@ -94,6 +97,7 @@ class Request(BaseModel):
     max_length: int
     task: str
     limit: int | None
+    training: Training | None = None
     device: str
     dtype: str
     debug: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -56,6 +57,14 @@ class Lessons:
         self.teacher: Any = None
         self.teacher_name: str | None = None
         self.objective: Objective = cross_entropy
+
+    @classmethod
+    def of(cls, model: Any, *rest: Any) -> Lessons:
+        """The same for a model that is still to be cut: one that writes nothing imitates itself as it was."""
+        lessons = cls(model, *rest)
+        if not model.can_generate():
+            lessons.imitate(copy.deepcopy(model), "the dense model", distillation.Distillation())
+        return lessons
 
     def imitate(self, teacher: Any, name: str, objective: distillation.Distillation) -> None:
         """Learn to answer as the teacher does."""
