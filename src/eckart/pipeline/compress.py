@@ -18,7 +18,7 @@ from eckart.pipeline import choices
 from eckart.pipeline.cutting import Prepared
 from eckart.pipeline.selecting import select
 from eckart.pipeline.training import Lessons, digest, fingerprint, texts_of, working
-from eckart.recovery import learning
+from eckart.recovery import learning, processes
 from eckart.recovery.settings import Training, make_training
 from eckart.types import (
     MAX_LENGTH,
@@ -126,6 +126,10 @@ def compress(
         max_length=max_length,
         selection=selection,
     )
+    if processes.world() > 1:
+        raise UsageError(
+            "compress is one process: start it without torchrun; a training is shared out by `eckart recover`"
+        )
     settings = _settings(recipe, training, max_length)
     if resume and (settings is None or out is None):
         raise UsageError("--resume goes on with a training, and none was asked for, or nothing of it is kept")
