@@ -90,6 +90,16 @@ def test_what_no_segment_fits_into_goes_where_it_saves_most_per_parameter() -> N
     assert waterfill(curves, 51, floor=0) == [1, 3]
 
 
+def test_a_segment_that_does_not_fit_gives_way_to_what_fits_of_its_own_target() -> None:
+    # The jump to dense of the second one is worth most and does not fit; its next rank comes before the
+    # jump of the first one, which would.
+    curves = [
+        Curve(np.array([0, 10, 20]), 25, np.array([0.005, 0.004, 0.003])),
+        Curve(np.array([0, 11, 22]), 30, np.array([0.5, 0.4, 0.3])),
+    ]
+    assert waterfill(curves, 36, floor=0) == [1, 2]
+
+
 @given(problem=problems(), more=st.integers(1, 60))
 def test_larger_budget_never_gives_a_larger_error(problem: Problem, more: int) -> None:
     # With the floors at rank 1: shares of the uniform rank rise with the budget, and take from the others.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from heapq import heapify, heappop, heappush
 from itertools import pairwise
 from math import inf
+from typing import NamedTuple
 
-from eckart.allocate.budget import Ranks, checked_errors, cost, spend
+from eckart.allocate.budget import Ranks, checked_errors, cost
 from eckart.allocate.uniform import uniform
 from eckart.types import Curve
 
@@ -20,7 +22,10 @@ def waterfill(curves: Sequence[Curve], budget: int, floor: float = FLOOR) -> Ran
 
     Each target's options lie on a curve of error against parameters, from its floor to dense. On the
     lower convex hulls the Lagrange condition is exact: take hull segments in the order of error saved
-    per parameter. The segment that no longer fits is walked rank by rank.
+    per parameter. Of a target whose next segment no longer fits, what fits has a hull of its own.
+
+    So a larger budget never gives a larger error, floors apart: where it first takes a segment that the
+    smaller one cannot, that saves more than anything the smaller one has room for.
 
     Args:
         floor: share of the uniform rank that no target goes below.
@@ -31,27 +36,21 @@ def waterfill(curves: Sequence[Curve], budget: int, floor: float = FLOOR) -> Ran
     checked_errors(curves)
     ranks = _floors(curves, budget, floor)
     left = budget - cost(curves, ranks)
-    segments = sorted(
-        (segment for index in range(len(curves)) for segment in _hull(curves[index], ranks[index], index)),
-        reverse=True,
-    )
-    blocked: set[int] = set()
-    for _, index, following, price in segments:
-        # Beyond a segment that did not fit, a target's later ones start from the wrong place.
-        if index in blocked or price > left:
-            blocked.add(index)
-            continue
-        ranks[index] = following
-        left -= price
-
-    def saving(curve: Curve, rank: int, following: int | None) -> float:
-        assert curve.errors is not None
-        after, price = (
-            (0.0, curve.dense) if following is None else (curve.errors[following], curve.costs[following])
-        )
-        return float((curve.errors[rank] - after) / (price - curve.costs[rank]))
-
-    return spend(curves, ranks, budget, saving)
+    segments = [_hull(curve, rank) for curve, rank in zip(curves, ranks, strict=True)]
+    best = [(-each[-1].saving, index) for index, each in enumerate(segments) if each]
+    heapify(best)
+    while best:
+        _, index = heappop(best)
+        segment = segments[index][-1]
+        if segment.price <= left:
+            segments[index].pop()
+            ranks[index] = segment.following
+            left -= segment.price
+        else:
+            segments[index] = _hull(curves[index], ranks[index], left)
+        if segments[index]:
+            heappush(best, (-segments[index][-1].saving, index))
+    return ranks
 
 
 def _floors(curves: Sequence[Curve], budget: int, floor: float) -> Ranks:
@@ -65,25 +64,37 @@ def _floors(curves: Sequence[Curve], budget: int, floor: float) -> Ranks:
     return floors
 
 
-def _hull(curve: Curve, start: int | None, index: int) -> list[tuple[float, int, int | None, int]]:
-    """Segments `(error saved per parameter, index, rank at its end, parameters)` of the lower hull."""
+class _Segment(NamedTuple):
+    """From one corner of a hull to the next: error saved per parameter, the rank there, parameters."""
+
+    saving: float
+    following: int | None
+    price: int
+
+
+def _hull(curve: Curve, start: int | None, most: float = inf) -> list[_Segment]:
+    """Segments of the lower hull from a rank on, the first one last, of what costs `most` more at most."""
     if start is None:
         return []
     assert curve.errors is not None
     prices = [*curve.costs[start:].tolist(), curve.dense]
     errors = [*curve.errors[start:].tolist(), 0.0]
+    dense = len(prices) - 1
     corners, slopes = [0], [inf]
     for point in range(1, len(prices)):
+        if prices[point] - prices[0] > most:
+            break
         # A corner is none when the line past it, from the corner before, saves as much.
         while (slope := _slope(prices, errors, corners[-1], point)) >= slopes[-1]:
             corners.pop()
             slopes.pop()
         corners.append(point)
         slopes.append(slope)
-    return [
-        (slope, index, start + after if after < len(prices) - 1 else None, prices[after] - prices[before])
+    found = [
+        _Segment(slope, start + after if after < dense else None, prices[after] - prices[before])
         for slope, (before, after) in zip(slopes[1:], pairwise(corners), strict=True)
     ]
+    return found[::-1]
 
 
 def _slope(prices: list[int], errors: list[float], before: int, after: int) -> float:
