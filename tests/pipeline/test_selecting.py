@@ -108,6 +108,19 @@ def test_a_killed_run_goes_on_to_the_same_bytes(stage, stored, data, tmp_path):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_a_model_in_memory_is_dense_again_where_training_failed(stored, tokenizer, data):
+    model = LLAMA.load(stored(LLAMA))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(eckart.EckartError, match="not finite at step"):
+        eckart.compress(
+            model, method="basis-training", keep=0.6, data=data, tokenizer=tokenizer,
+            training={"steps": 30, "learning_rate": 1e30, "clip": 1e30},
+        )  # fmt: skip
+    after = model.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -31,14 +31,18 @@ def select(bench: Workbench, recipe: Recipe, lessons: Lessons) -> tuple[Cut, lis
     total = length(lessons.examples.rows, lessons.training)
     first, second = split(lessons.training, total, recipe.selection.share)
     bases = Bases(bench, recipe, lessons.training.seed)
-    run = lessons.run(
-        bench.model,
-        first,
-        recipe.recovery,
-        objective=bases.callback.watch(lessons.objective),
-        callbacks=[bases.callback],
-        parameter_groups=bases.groups,
-    )
+    try:
+        run = lessons.run(
+            bench.model,
+            first,
+            recipe.recovery,
+            objective=bases.callback.watch(lessons.objective),
+            callbacks=[bases.callback],
+            parameter_groups=bases.groups,
+        )
+    except BaseException:
+        bases.restore()
+        raise
     cut = Cut(bases.finish())
     return cut, [run, lessons.recover(bench.model, second)[1]]
 
@@ -86,6 +90,12 @@ class Bases:
         """The bases' weights have a learning rate of their own."""
         weights = [module.weights for module in self.modules.values()]
         return [{"params": weights, "lr": self.selection.weights_rate, "weight_decay": 0.0}]
+
+    def restore(self) -> None:
+        """Make the model dense again, as it came."""
+        for name, module in self.dense.items():
+            replacing.put(self.bench.model, name, module)
+        self.bench.model.requires_grad_(True)
 
     def finish(self) -> list[TargetRecord]:
         """Put what is left of each target in its place: factors, or a dense weight where they do not pay."""
