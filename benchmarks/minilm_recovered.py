@@ -24,8 +24,6 @@ from pathlib import Path
 from typing import Any
 
 KEEP = 0.4
-RECOVERY = ("--learning-rate", "1e-4")
-"""At the default of twice as much the loss on these sentences rises again once the warmup is over."""
 SEED = 0
 SENTENCE = (20, 200)
 """Characters that a sentence taken out of running text has."""
@@ -51,7 +49,7 @@ def main() -> None:
             *("--data", str(data / "tasks" / "stsb_train.csv")),
         )
         report("cut", cut, data, splits, made)
-        made = eckart("recover", cut, "-o", recovered, "--data", sentences, "--teacher", dense, *RECOVERY)
+        made = eckart("recover", cut, "-o", recovered, "--data", sentences, "--teacher", dense)
         report("recovered", recovered, data, splits, made)
 
 

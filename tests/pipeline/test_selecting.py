@@ -74,38 +74,45 @@ def test_any_cut_is_trained_when_asked(stored, data, tmp_path):
     assert all(record.measured_error is None for record in trained.manifest.targets if record.rank)
 
 
-@pytest.mark.parametrize("stage", ["basis-selection", "recovery"])
-def test_a_killed_run_goes_on_to_the_same_bytes(stage, stored, data, tmp_path):
-    def command(out: Path, *more: str) -> list[str]:
-        return [
-            sys.executable, "-m", "eckart", "compress", str(stored(LLAMA)), "-o", str(out), "--keep", "0.6",
-            "--method", "basis-selection", "--data", data, "--tokens", "20k", "--batch", "2",
-            "--save-every", "3", "--share", "0.5", *more,
-        ]  # fmt: skip
+BROKEN = {"keep": 0.6, "method": "basis-selection", "selection": {"share": 0.5}}
+STEPS = {"tokens": 8000, "batch": 2, "save_every": 3}
 
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    subprocess.run(command(whole), check=True, capture_output=True)
-    run = subprocess.Popen(command(broken), stderr=subprocess.DEVNULL)
-    work = Path(f"{broken}.training")
+
+@pytest.fixture(scope="module")
+def whole(stored, data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole") / "out"
+    eckart.compress(str(stored(LLAMA)), out, data=data, training=STEPS, **BROKEN)
+    return load_file(out / "model.safetensors")
+
+
+@pytest.mark.parametrize("stage", ["basis-selection", "recovery"])
+def test_a_killed_run_goes_on_to_the_same_bytes(stage, whole, stored, data, tmp_path):
+    model, out = str(stored(LLAMA)), tmp_path / "out"
+    run = subprocess.Popen(
+        [
+            sys.executable, "-m", "eckart", "compress", model, "-o", str(out), "--keep", "0.6",
+            "--method", "basis-selection", "--data", data, "--tokens", "8k", "--batch", "2",
+            "--save-every", "3", "--share", "0.5",
+        ],
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    work = Path(f"{out}.training")
     while not (work / stage / "checkpoint-6").exists():
         assert run.poll() is None, "it ended before it could be killed"
         time.sleep(0.005)
     run.send_signal(signal.SIGKILL)
     run.wait()
-    assert not broken.exists()
-    refused = subprocess.run(command(broken), capture_output=True, text=True, check=False)
-    assert refused.returncode == 2
-    assert "--resume" in refused.stderr
-    other = subprocess.run(
-        command(broken, "--resume", "--prunes", "7"), capture_output=True, text=True, check=False
-    )
-    assert other.returncode == 2
-    assert "selection changed" in other.stderr
-    subprocess.run(command(broken, "--resume"), check=True, capture_output=True)
+    assert not out.exists()
+    asked = {"data": data, "training": STEPS, **BROKEN}
+    with pytest.raises(eckart.UsageError, match="--resume"):
+        eckart.compress(model, out, **asked)
+    with pytest.raises(eckart.UsageError, match="selection changed"):
+        eckart.compress(model, out, resume=True, **(asked | {"selection": {"share": 0.5, "prunes": 7}}))
+    eckart.compress(model, out, resume=True, **asked)
     assert not work.exists()
-    before, after = (load_file(folder / "model.safetensors") for folder in (whole, broken))
-    assert before.keys() == after.keys()
-    assert all(torch.equal(before[name], after[name]) for name in before)
+    saved = load_file(out / "model.safetensors")
+    assert saved.keys() == whole.keys()
+    assert all(torch.equal(saved[name], whole[name]) for name in whole)
 
 
 def test_a_model_in_memory_is_dense_again_where_training_failed(stored, tokenizer, data):
