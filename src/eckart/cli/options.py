@@ -65,7 +65,12 @@ Allocate = Annotated[
     str | None,
     typer.Option("--allocate", help="Instead of the method's: uniform, energy, waterfill, measured or auto."),
 ]
-Recovery = Annotated[str | None, typer.Option("--recovery", help="Instead of the method's: none or refit.")]
+Recovery = Annotated[
+    str | None,
+    typer.Option(
+        "--recovery", help="Instead of the method's: none, refit, basis-selection or basis-training."
+    ),
+]
 Cache = Annotated[
     bool,
     typer.Option("--cache/--no-cache", help="Keep what was observed of the data on disk, for the next run."),
@@ -112,7 +117,8 @@ Methods = Annotated[
     str | None,
     typer.Option(
         "--methods",
-        help="Rows of the catalogue, by comma, with other axes after colons: svd,kfac:pivoted; default all.",
+        help="Rows of the catalogue, by comma, with other axes after colons: svd,kfac:pivoted; default all, "
+        "those that train only with --tokens or --epochs.",
         callback=filled,
     ),
 ]
