@@ -62,6 +62,11 @@ def find_model(name: str | Path, weights: bool = True) -> Path:
         ) from None
 
 
+def name_of(model: str | Path, folder: Path) -> str:
+    """A model's name without a path: that of a folder that was given, else what it was asked for by."""
+    return folder.resolve().name if Path(model).exists() else str(model)
+
+
 def load_config(folder: Path) -> Any:
     """The config of a model folder.
 

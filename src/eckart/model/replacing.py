@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from eckart.model.portable import STRUCTURES, EckartConfig, PivotedLinear
 from eckart.model.targets import weight_of
-from eckart.types import Factors
+from eckart.types import EckartError, Factors
 
 
 def replace(model: Any, name: str, factors: Factors) -> Factors:
@@ -109,9 +109,10 @@ def count_bytes(model: nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in [*parameters, *buffers])
 
 
-def first_not_finite(model: nn.Module) -> str | None:
-    """The name of the first weight with an entry that is not finite, or `None`."""
+def require_finite(model: nn.Module) -> None:
+    """Raises EckartError where a weight has an entry that is not finite; names the first such weight."""
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
-            return name
-    return None
+            raise EckartError(
+                f"{name} has values that are not finite (NaN or infinity): the checkpoint is damaged"
+            )

@@ -8,11 +8,14 @@ from inspect import signature
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from eckart.types import EckartError, Text
 
 Batch = dict[str, Tensor]
+
+IGNORED = -100
+"""What no label is, in the convention of PyTorch and transformers."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,11 @@ def is_encoder_decoder(model: Any) -> bool:
     return model.config.is_encoder_decoder and "decoder_input_ids" in signature(model.forward).parameters
 
 
+def aimed(model: Any, labels: Tensor) -> Tensor:
+    """Labels, each at the place of the logits that should say it: those of a decoder one place earlier."""
+    return nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED) if is_causal(model) else labels
+
+
 def begun(tokenizer: Any, ids: list[int]) -> list[int]:
     """BOS first where the model has one, also where its tokenizer does not add it by itself."""
     start = tokenizer.bos_token_id
@@ -163,7 +171,7 @@ def collate(model: Any, group: Sequence[Window], pad: int) -> Batch:
         batch["decoder_input_ids"] = torch.cat([begin, labels[:, :-1]], dim=1)
         # A decoder reads its start token and all labels but the last: as many as there are labels.
         batch["decoder_attention_mask"] = label_mask
-        batch["labels"] = labels.masked_fill(label_mask == 0, -100)
+        batch["labels"] = labels.masked_fill(label_mask == 0, IGNORED)
     return batch
 
 

@@ -108,7 +108,7 @@ def bases(
         checkpoint.refuse_existing(Path(out))
     if isinstance(model, (str, Path)):
         folder = loading.find_model(model)
-        source = folder.resolve().name if Path(model).exists() else str(model)
+        source = loading.name_of(model, folder)
         config = loading.load_config(folder)
         meaning.refuse_quantized(config)
         checkpoint.open_checkpoint(folder)
@@ -125,10 +125,7 @@ def bases(
         meaning.require_loaded(model)
         source = Path(getattr(model.config, "name_or_path", "")).name or type(model).__name__
         found = meaning.find_weights(model, targets, layers)
-    if bad := replacing.first_not_finite(model):
-        raise EckartError(
-            f"{bad} has values that are not finite (NaN or infinity): the checkpoint is damaged"
-        )
+    replacing.require_finite(model)
     unembedding = meaning.Unembedding(model, tokenizer)
     named = [
         (target, _named(_weight(model, target.name), unembedding, bases, top))

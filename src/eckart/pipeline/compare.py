@@ -130,7 +130,7 @@ def compare(
     folder = ComparisonFolder(
         Path(out),
         Kept(
-            source=source.resolve().name if Path(model).exists() else str(model),
+            source=loading.name_of(model, source),
             data=data and Path(data).name,
             test=test and Path(test).name,
             protocol=Protocol(

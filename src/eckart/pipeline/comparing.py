@@ -55,10 +55,7 @@ class Comparing:
             self.texts, self.material = split_texts(self.texts)
         else:
             self.material = read_material(request.task, request.test, generates)
-        if bad := replacing.first_not_finite(self.model):
-            raise EckartError(
-                f"{bad} has values that are not finite (NaN or infinity): the checkpoint is damaged"
-            )
+        replacing.require_finite(self.model)
         found = targets_.find_targets(self.model, request.targets, request.layers).targets
         self.before = replacing.count_parameters(self.model)
         self.targets_before = sum(target.out_features * target.in_features for target in found)

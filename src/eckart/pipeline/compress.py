@@ -24,7 +24,6 @@ from eckart.types import (
     MAX_LENGTH,
     Bytes,
     Count,
-    EckartError,
     Manifest,
     Recipe,
     Result,
@@ -137,7 +136,7 @@ def compress(
         checkpoint.refuse_existing(Path(out))
     folder = loading.find_model(model) if isinstance(model, (str, Path)) else None
     if folder is not None:
-        source = folder.resolve().name if Path(model).exists() else str(model)
+        source = loading.name_of(model, folder)
         config = loading.load_config(folder)
         loading.refuse_compressed(config)
         stored = checkpoint.open_checkpoint(folder)
@@ -153,10 +152,7 @@ def compress(
         if folder is not None:
             model = loading.load_model(folder, device, dtype)
             tokenizer = loading.load_tokenizer(folder) if texts or loading.has_tokenizer(folder) else None
-        if bad := replacing.first_not_finite(model):
-            raise EckartError(
-                f"{bad} has values that are not finite (NaN or infinity): the checkpoint is damaged"
-            )
+        replacing.require_finite(model)
         lessons = None
         if settings is not None and work is not None:
             lessons = Lessons.of(model, tokenizer, recipe.data or "", texts, settings, work, resume, track)

@@ -17,7 +17,6 @@ from eckart.recovery.settings import FACTORS, Training, make_training
 from eckart.types import (
     Bytes,
     Count,
-    EckartError,
     Manifest,
     Recipe,
     Result,
@@ -97,16 +96,15 @@ def recover(
         where = processes.own_device(device)
         student = loading.load_model(folder, where, dtype)
         tokenizer = loading.load_tokenizer(folder)
-        if bad := replacing.first_not_finite(student):
-            raise EckartError(f"{bad} has values that are not finite: the checkpoint is damaged")
+        replacing.require_finite(student)
         before = replacing.count_parameters(student)
         lessons = Lessons(student, tokenizer, data, texts, training, work, resume=resume, track=track)
-        if objective is not None and teaching is not None:
-            name = _name(teacher, teaching)
+        if objective is not None and teacher is not None and teaching is not None:
+            name = loading.name_of(teacher, teaching)
             lessons.imitate(loading.load_model(teaching, where), name, objective)
         student, record = lessons.recover(student)
         learning.cast(student, config)
-        manifest = _manifest(folder, _name(model, folder), student, before, stored.nbytes)
+        manifest = _manifest(folder, loading.name_of(model, folder), student, before, stored.nbytes)
         manifest.training.append(record)
         if processes.leads():
             save_folder(student, tokenizer, manifest, folder, out)
@@ -165,11 +163,6 @@ def _find_teacher(folder: Path, config: Any, teacher: str | Path, hidden: float 
                 f"{len(own):,}, or others; the teacher is the model that was cut, or one of its tokenizer"
             )
     return teaching
-
-
-def _name(model: Any, folder: Path) -> str:
-    """A model's name without its path."""
-    return folder.resolve().name if Path(model).exists() else str(model)
 
 
 def _manifest(folder: Path, source: str, model: Any, before: int, nbytes: int) -> Manifest:

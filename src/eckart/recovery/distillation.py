@@ -13,11 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from eckart.model.loading import generates
-from eckart.model.text import Batch, is_causal
+from eckart.model.text import IGNORED, Batch, aimed
 from eckart.types import EckartError, UsageError
-
-IGNORED = -100
-"""What no label is, in the convention of PyTorch and transformers."""
 
 DROPOUT = nn.modules.dropout._DropoutNd
 
@@ -96,7 +93,9 @@ class Distillation:
                 f"{_shape(mine) or 'none'}: the two do not answer alike"
             )
         if mine is not None and mine.ndim > 2:
-            loss, counts = self._tokens(said, taught, _labels(model, batch), batch)
+            labels = batch.get("labels")
+            labels = None if labels is None else aimed(model, labels)
+            loss, counts = self._tokens(said, taught, labels, batch)
             shares = counts.float()
         else:
             loss, counts = self._windows(said, taught, batch)
@@ -196,14 +195,6 @@ def _kind(config: Any) -> str:
 
 def _shape(logits: Tensor | None) -> tuple[int, ...]:
     return () if logits is None else tuple(logits.shape)
-
-
-def _labels(model: Any, batch: Batch) -> Tensor | None:
-    """The labels, each at the place of the logits that should say it."""
-    labels = batch.get("labels")
-    if labels is None or not is_causal(model):
-        return labels
-    return functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
 
 
 def _embeddings(output: Any, mask: Tensor) -> Tensor:

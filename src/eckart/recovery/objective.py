@@ -17,10 +17,8 @@ Objective = Callable[[Any, Any, text.Batch], tuple[Tensor, int]]
 def cross_entropy(model: Any, teacher: Any, batch: text.Batch) -> tuple[Tensor, int]:
     """The summed negative log-likelihood of the labels, in nats, and their count. No teacher is asked."""
     inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-    logits, labels = model(**inputs).logits, batch["labels"]
-    if not text.is_encoder_decoder(model):
-        logits, labels = logits[:, :-1], labels[:, 1:]
-    counts = labels != -100
+    logits, labels = model(**inputs).logits, text.aimed(model, batch["labels"])
+    counts = labels != text.IGNORED
     # Only the rows that count are upcast.
     loss = functional.cross_entropy(logits[counts].float(), labels[counts], reduction="sum")
     return loss, int(counts.sum())

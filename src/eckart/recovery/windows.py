@@ -137,8 +137,9 @@ def _ids(tokenizer: Any, pieces: list[str]) -> list[list[int]]:
 def _cut(tokenizer: Any, pieces: list[str], length: int) -> Iterator[tuple[list[int], bool]]:
     """Ids, and whether some were lost. The tokenizer cuts, so that its own last token stays, as BERT's."""
     rows: list[list[int]] = tokenizer(pieces, truncation=True, max_length=length)["input_ids"]
-    for ids, whole in zip(rows, _ids(tokenizer, pieces), strict=True):
-        yield ids, len(whole) > len(ids)
+    for ids, piece in zip(rows, pieces, strict=True):
+        # Only what fills a window can have been longer.
+        yield ids, len(ids) >= length and len(_ids(tokenizer, [piece])[0]) > len(ids)
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
@@ -166,8 +167,8 @@ class Collator:
         ]
         batch = text_.collate(self.model, windows, self.padding)
         if text_.is_causal(self.model):
-            labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+            labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, text_.IGNORED)
             for at, row in enumerate(rows):
-                labels[at, : row.start] = -100
+                labels[at, : row.start] = text_.IGNORED
             batch["labels"] = labels
         return batch

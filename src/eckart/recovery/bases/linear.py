@@ -60,7 +60,7 @@ class BasisLinear(nn.Module):
         self.register_buffer("kept", torch.ones(k + additional, dtype=torch.bool, device=U.device))
         self.register_buffer("slope", torch.zeros(k + additional, dtype=U.dtype, device=U.device))
         self.register_buffer("curvature", torch.zeros(k + additional, dtype=U.dtype, device=U.device))
-        self._at: Tensor | None = None
+        self._at: tuple[Tensor, Tensor] | None = None
 
     @property
     def rank(self) -> int:
@@ -90,9 +90,9 @@ class BasisLinear(nn.Module):
     def _pair(self) -> tuple[Tensor, Tensor]:
         """`W` as `(out, r) (r, in)`, without what was dropped."""
         if self._at is None:
-            self._at = self.kept.nonzero()[:, 0]
-        old = self._at[self._at < self.pretrained]
-        new = self._at[len(old) :] - self.pretrained
+            old, new = self.kept.split([self.pretrained, len(self.added_V)])
+            self._at = old.nonzero()[:, 0], new.nonzero()[:, 0]
+        old, new = self._at
         left = [self.U[:, old] * self.weights[old], self.added_U[:, new]]
         return torch.cat(left, 1), torch.cat([self.V[old], self.added_V[new]])
 
