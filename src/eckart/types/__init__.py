@@ -1,0 +1,63 @@
+"""Plain data that every room may hold: no behaviour, no I/O, and no import from the rest of Eckart.
+
+One word for one thing: see the glossary in CONTRIBUTING.md.
+"""
+
+from eckart.types.analysis import Analysis, Basis, Cosine, Matrix, Size, Tied
+from eckart.types.comparison import Comparison, ComparisonRow
+from eckart.types.errors import EckartError, UsageError
+from eckart.types.manifest import (
+    Bytes,
+    Candidate,
+    Count,
+    HeldOut,
+    Manifest,
+    Probe,
+    Result,
+    TargetRecord,
+    TrainingRecord,
+)
+from eckart.types.numbers import Curve, Factors, Moment, Spectrum, Structure, Target
+from eckart.types.recipe import Recipe, Selection
+from eckart.types.sweep import Cell, Sample, Step, Sweep
+from eckart.types.texts import MAX_LENGTH, SAMPLE_TOKENS, SAMPLES, Text, Track, silent
+
+__all__ = [
+    "MAX_LENGTH",
+    "SAMPLES",
+    "SAMPLE_TOKENS",
+    "Analysis",
+    "Basis",
+    "Bytes",
+    "Candidate",
+    "Cell",
+    "Comparison",
+    "ComparisonRow",
+    "Cosine",
+    "Count",
+    "Curve",
+    "EckartError",
+    "Factors",
+    "HeldOut",
+    "Manifest",
+    "Matrix",
+    "Moment",
+    "Probe",
+    "Recipe",
+    "Result",
+    "Sample",
+    "Selection",
+    "Size",
+    "Spectrum",
+    "Step",
+    "Structure",
+    "Sweep",
+    "Target",
+    "TargetRecord",
+    "Text",
+    "Tied",
+    "Track",
+    "TrainingRecord",
+    "UsageError",
+    "silent",
+]

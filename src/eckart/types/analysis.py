@@ -1,0 +1,137 @@
+"""What a look at a model's weights finds, before anything is cut."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from eckart.types.numbers import Structure
+
+
+class Basis(BaseModel):
+    """One `σ u vᵀ` of a target, `index` from 0: `reads` names `v`, and `writes` `u`, by their top tokens.
+
+    Those towards it are `plus` and those away from it `minus`; `None` where the side has another width than
+    the unembedding. `value` is σ, and `share` `σ² / Σσ²`.
+    """
+
+    index: int
+    value: float
+    share: float
+    reads: dict[str, list[str]] | None
+    writes: dict[str, list[str]] | None
+
+
+class Cosine(BaseModel):
+    """The mean cosine between `W x` and `Ŵ x` at one rank.
+
+    Attributes:
+        random: for standard normal `x`, `Ŵ` the truncated SVD.
+        activations: for what the weight reads on the data, `Ŵ` the truncated SVD.
+        weighted: for the same, `Ŵ` the best of that rank for the data (metric `input`).
+    """
+
+    rank: int
+    random: float
+    activations: float | None = None
+    weighted: float | None = None
+
+
+class Matrix(BaseModel):
+    """One weight `W (out, in)` and its spectrum.
+
+    The relative Frobenius error at rank `r` is `sqrt(1 − Σ_{i≤r} σ_i² / norm²)`, and so it is in the metric
+    of the data.
+
+    Attributes:
+        name: of the module; empty for a matrix that was handed over by itself.
+        stack, block: which block of which stack it is in, `None` outside of them.
+        kind: its name within the block, as `self_attn.q_proj`.
+        dtype: as stored.
+        values: singular values, descending: all `min(out, in)`, or the leading ones where `exact` is false.
+        norm: `‖W‖_F`.
+        weighted_values, weighted_norm: of `W E[x xᵀ]^½`, where there were data.
+        energy_ranks: the smallest rank that keeps `0.9`, `0.95`, `0.99` and `0.999` of the energy `Σσ²`;
+            `None` where more values would be needed than were found.
+        weighted_energy_ranks: the same of the weighted values.
+        effective_rank: `exp(−Σ p log p)`, `p = σ / Σσ` (Roy & Vetterli 2007); `None` unless all were found.
+        stable_rank: `‖W‖²_F / σ₁²` (Rudelson & Vershynin 2007).
+        break_even: in each structure the largest rank with fewer parameters than the dense weight.
+        cosines: at a few ranks.
+        exact: whether every singular value was found.
+    """
+
+    name: str
+    stack: str | None
+    block: int | None
+    kind: str
+    out_features: int
+    in_features: int
+    dtype: str
+    values: list[float]
+    norm: float
+    weighted_values: list[float] | None = None
+    weighted_norm: float | None = None
+    energy_ranks: dict[str, int | None]
+    weighted_energy_ranks: dict[str, int | None] | None = None
+    effective_rank: float | None
+    stable_rank: float
+    break_even: dict[Structure, int]
+    cosines: list[Cosine]
+    exact: bool = True
+
+
+class Size(BaseModel):
+    """What a uniform cut of the targets would come to.
+
+    Attributes:
+        keep: parameters of the targets after / before, as asked for.
+        structure: what would replace them.
+        parameters: of the whole model.
+        model_keep: of the whole model, after / before.
+        bytes: of the whole model in its own dtype.
+        error: `‖W − Ŵ‖_F / ‖W‖_F` over all targets together; `None` where a rank lies beyond the values
+            that were found.
+        weighted_error: the same in the metric of the data.
+    """
+
+    keep: float
+    structure: Structure
+    parameters: int
+    model_keep: float
+    bytes: int
+    error: float | None
+    weighted_error: float | None = None
+
+
+class Tied(BaseModel):
+    """One weight under several names, counted and stored once; `saved` parameters are not there again."""
+
+    names: list[str]
+    parameters: int
+    saved: int
+
+
+class Analysis(BaseModel):
+    """What `eckart analyze` finds, saved as `analysis.json`. It holds no clock and no path."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format_version: Literal[1] = 1
+    eckart: str
+    torch: str
+    transformers: str
+    source: str
+    architecture: str
+    parameters: int
+    targets_parameters: int
+    embedding_parameters: int
+    bytes: int
+    tied: list[Tied]
+    data: str | None = None
+    data_sha256: str | None = None
+    tokens: int | None = None
+    matrices: list[Matrix]
+    sizes: list[Size]
+    notes: list[str] = []

@@ -1,0 +1,61 @@
+"""Many methods under one protocol."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class ComparisonRow(BaseModel):
+    """One model of a comparison: what it is, how well it does the task, and what it cost to make.
+
+    Attributes:
+        method: `dense`, or a row of the catalogue, with values on the axes after colons where they differ
+            from the row's.
+        keep: as asked for; counted over the whole model or over the targets, as `of` says.
+        parameters, targets_parameters: counted from the modules, of the whole model and of the targets alone.
+        metric: what `value` is.
+        loss: nats a token, where the task has one.
+        seconds: from a loaded dense model to this one: calibrating, decomposing and cutting, and not the
+            measurement. What several sizes of a method share counts for each of them: its decompositions too,
+            which are made for all ranks that pay, where `compress` may stop at the one it needs.
+        peak_memory_bytes: the largest resident size of the method's process (of this machine's memory, not of
+            a GPU's) up to the end of this cut, measurements excluded where the system can tell. The dense
+            weights and what was decomposed are kept for the next size, so it never falls from one size to the
+            next.
+        error: why there is no value; what was not reached is `None`.
+    """
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    method: str
+    keep: float
+    of: Literal["model", "targets"]
+    parameters: int | None = None
+    targets_parameters: int | None = None
+    task: str
+    metric: str | None = None
+    value: float | None = None
+    loss: float | None = None
+    seconds: float | None = None
+    peak_memory_bytes: int | None = None
+    error: str | None = None
+
+
+@dataclass
+class Comparison:
+    """What `eckart.compare` gives back.
+
+    Attributes:
+        out: the folder, with `results.csv` and `compare.json` in it.
+        rows: all that the folder holds, the dense model first.
+        notes: what a reader of the rows should know.
+        lower_is_better: which way the task's metric is good.
+    """
+
+    out: str
+    rows: list[ComparisonRow]
+    notes: list[str]
+    lower_is_better: bool

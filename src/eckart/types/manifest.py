@@ -1,0 +1,148 @@
+"""What was done to a model, and what it came to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from eckart.types.numbers import Structure
+from eckart.types.recipe import Recipe
+
+
+class Count(BaseModel):
+    """Parameters before and after, counted from modules, tied weights once."""
+
+    before: int
+    after: int
+    keep: float
+    targets_before: int
+    targets_after: int
+
+
+class Bytes(BaseModel):
+    """Sizes of the saved tensors, buffers included."""
+
+    before: int
+    after: int
+
+
+class TargetRecord(BaseModel):
+    """What became of one target. Errors are relative: `‖Lᵀ(W − Ŵ)R‖ / ‖LᵀWR‖` in the recipe's metric.
+
+    `predicted_error` is the spectral tail; `measured_error` is read off the factors as saved, so the
+    two differ by the rounding to the model's dtype.
+    """
+
+    name: str
+    out_features: int
+    in_features: int
+    structure: Structure
+    rank: int | None
+    parameters_before: int
+    parameters_after: int
+    predicted_error: float | None = None
+    measured_error: float | None = None
+
+
+class Candidate(BaseModel):
+    """A choice that was measured on held-out data before one was taken.
+
+    `divergence` is the mean KL from the dense model in nats a token (of an encoder, 1 − the correlation of
+    cosines between embeddings with the dense model's), `loss` the mean loss in nats a token.
+    """
+
+    name: str
+    divergence: float
+    loss: float
+
+
+class HeldOut(BaseModel):
+    """What was measured on data that nothing was calibrated on.
+
+    Attributes:
+        tokens: how many there were.
+        before, after: loss in nats a token, dense and compressed; of an encoder, its divergence.
+        divergence: of the compressed model from the dense one.
+        candidates: what was tried on the way.
+    """
+
+    tokens: int
+    before: float
+    after: float
+    divergence: float
+    candidates: list[Candidate] = []
+
+
+class Probe(BaseModel):
+    """A fixed input and a few of the logits (or hidden values) that the model gave when it was saved."""
+
+    input_ids: list[int]
+    outputs: list[float]
+
+
+class TrainingRecord(BaseModel):
+    """One training run during or after the cut.
+
+    Attributes:
+        purpose: `recovery`, or `basis-selection`: training in which bases are dropped.
+        settings: as `eckart.recovery.settings.Training` has them.
+        objective: what was made smaller, where a teacher was asked; labels' cross entropy otherwise.
+        examples: windows of the data.
+        steps, tokens: that were trained for.
+        losses: `(step, loss)`, at most a few hundred: each the mean of the steps since the one before.
+        notes: what became of texts that are too long.
+    """
+
+    purpose: str = "recovery"
+    settings: dict[str, Any]
+    data: str
+    data_sha256: str | None = None
+    teacher: str | None = None
+    objective: dict[str, Any] | None = None
+    examples: int
+    steps: int
+    tokens: int
+    losses: list[tuple[int, float]]
+    notes: list[str] = []
+
+
+class Manifest(BaseModel):
+    """What was done, saved as `eckart.json` beside the weights. It holds no clock and no path."""
+
+    format_version: int = 1
+    eckart: str
+    torch: str
+    transformers: str
+    source: str
+    recipe: Recipe
+    data_sha256: str | None = None
+    calibration_tokens: int | None = None
+    parameters: Count
+    bytes: Bytes
+    targets: list[TargetRecord]
+    held_out: HeldOut | None = None
+    training: list[TrainingRecord] = []
+    notes: list[str] = []
+    probe: Probe | None = None
+    files: dict[str, str] = {}
+
+
+@dataclass
+class Result:
+    """What `eckart.compress` and `eckart.recover` give back.
+
+    Attributes:
+        model: the compressed model, in memory, ready to use, train or `save_pretrained`.
+        manifest: what was done to it.
+        out: the folder it was saved in, if one was asked for.
+        seconds: wall time.
+        peak_memory_bytes: the process's largest resident size so far.
+    """
+
+    model: Any
+    manifest: Manifest
+    out: str | None
+    seconds: float
+    peak_memory_bytes: int

@@ -1,0 +1,63 @@
+"""What was asked for."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from eckart.types.numbers import Structure
+from eckart.types.texts import MAX_LENGTH
+
+
+class Selection(BaseModel):
+    """How the bases of an application are found, where recovery is `basis-selection`.
+
+    Attributes:
+        bases: whether the bases of the pretrained weights stay as they are (`frozen`), or are `trained` too.
+        additional: new bases beside those of each weight, at most. The paper has 32.
+        prunes: in how many steps bases are dropped.
+        prune_schedule: whether these take less and less (`cubic`) or the same (`linear`).
+        importance: what bases are ranked by: the loss that dropping one is expected to cost, its curvature
+            from the gradients of training (`fisher`) or from Hutchinson's probes (`bsi`); or `magnitude`, the
+            first paper's.
+        scope: whether all bases of the model are ranked together (`global`), or those of each target by
+            themselves (`target`).
+        share: of the training tokens, how many go into this; the rest goes into training what is left.
+        weights_rate: learning rate of the bases' weights, which start at 1.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    bases: Literal["frozen", "trained"] = "frozen"
+    additional: int = Field(default=32, ge=0)
+    prunes: int = Field(default=100, ge=1)
+    prune_schedule: Literal["cubic", "linear"] = "cubic"
+    importance: Literal["fisher", "bsi", "magnitude"] = "fisher"
+    scope: Literal["global", "target"] = "global"
+    share: float = Field(default=0.3, gt=0, lt=1)
+    weights_rate: float = Field(default=3e-3, gt=0)
+
+
+class Recipe(BaseModel):
+    """One choice on each axis and the data: everything needed to do it again."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    method: str
+    metric: str
+    structure: Structure
+    allocation: str
+    recovery: str = "none"
+    selection: Selection | None = None
+    keep: float | None = None
+    max_loss: float | None = None
+    energy: float | None = None
+    of: Literal["model", "targets"] = "model"
+    rank: int | None = None
+    ratio: float | None = None
+    targets: list[str] | None = None
+    layers: str | None = None
+    data: str | None = None
+    samples: int | None = None
+    max_length: int = MAX_LENGTH

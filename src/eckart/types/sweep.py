@@ -1,0 +1,102 @@
+"""LASER: layers, matrices and ratios, each measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Cell(BaseModel):
+    """One model of a sweep: chosen weights replaced by truncated SVDs.
+
+    Attributes:
+        ratio: rank as a share of the smaller side; 1 for the dense model.
+        layers, targets: which weights, as `--layers` and `--targets` say it; empty for all.
+        ranks: of each weight that is cut, by name.
+        parameters: of the whole model, each cut weight stored in the cheaper of its factors and its product.
+        keep: of the whole model, after / before.
+        metric: what `value` is.
+        loss: nats a token, where the task has one.
+        continuations: of each prompt, in their order.
+        error: why there is no value.
+    """
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    ratio: float
+    layers: str
+    targets: str
+    ranks: dict[str, int]
+    parameters: int
+    keep: float
+    metric: str | None = None
+    value: float | None = None
+    loss: float | None = None
+    continuations: list[str] = []
+    error: str | None = None
+
+
+class Step(BaseModel):
+    """One trial of the greedy search: one kind of matrix of one block at one ratio, on top of what was taken.
+
+    Attributes:
+        stack, block, kind: which matrix.
+        parameters: of the whole model with it.
+        value, loss: on the part of the data that the search looks at.
+        taken: whether it stays.
+    """
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    stack: str
+    block: int
+    kind: str
+    ratio: float
+    parameters: int
+    value: float | None = None
+    loss: float | None = None
+    taken: bool = False
+    error: str | None = None
+
+
+class Sweep(BaseModel):
+    """What `eckart sweep` finds, saved as `sweep.json`. It holds no clock and no path.
+
+    Attributes:
+        task: `None` where prompts alone were continued.
+        data: what the task read; the search chose on a part of it, and its score is of the rest.
+        dense: the model as it is.
+        cells: the grid.
+        steps: of the search, in order.
+        found: what the search came to, measured on data that it did not look at.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    format_version: Literal[1] = 1
+    eckart: str
+    torch: str
+    transformers: str
+    source: str
+    task: str | None
+    metric: str | None = None
+    lower_is_better: bool = False
+    data: str | None = None
+    data_sha256: str | None = None
+    prompts: list[str] = []
+    dense: Cell
+    cells: list[Cell] = []
+    steps: list[Step] = []
+    found: Cell | None = None
+    notes: list[str] = []
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What two models wrote behind one prompt."""
+
+    prompt: str
+    before: str
+    after: str
