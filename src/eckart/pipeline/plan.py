@@ -5,15 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import prod
 from pathlib import Path
-from typing import Any
 
-from eckart import allocate, checkpoint, linalg, recipes
-from eckart.model import loading, replacing
+from eckart import allocate, linalg, recipes
+from eckart.model import loading
 from eckart.model import targets as targets_
-from eckart.pipeline import choices
-from eckart.types import Bytes, Count, Recipe, Target
+from eckart.pipeline import choices, counting
+from eckart.types import Bytes, Count, Recipe, Target, Tied
 
 CALIBRATION_OVERHEAD = 1.3
 """Activations beside the weights, as a share: a rough guide."""
@@ -35,7 +33,12 @@ class PlannedTarget:
 
 @dataclass(frozen=True)
 class Plan:
-    """What `eckart plan` knows."""
+    """What `eckart plan` knows.
+
+    Attributes:
+        embedding_parameters: of the input embedding, and of the output's where it is another weight.
+        tied: which weights are one weight under several names.
+    """
 
     recipe: Recipe
     architecture: str
@@ -44,6 +47,8 @@ class Plan:
     targets: list[PlannedTarget]
     seconds: float
     memory_estimate: int
+    embedding_parameters: int
+    tied: list[Tied]
     notes: list[str] = field(default_factory=list)
 
 
@@ -87,8 +92,9 @@ def plan(
     loading.refuse_compressed(config)
     empty = loading.build_empty(config)
     found = targets_.find_targets(empty, recipe.targets, recipe.layers)
-    notes = list(found.notes)
-    before = replacing.count_parameters(empty) + _own_heads(folder, empty, notes)
+    counted = counting.count(folder, empty)
+    notes = [*found.notes, *counted.notes]
+    before = counted.parameters
     chosen = found.targets
     fixed = before - sum(target.out_features * target.in_features for target in chosen)
     ranks = _ranks(chosen, recipe, fixed, notes)
@@ -113,35 +119,10 @@ def plan(
         targets=planned,
         seconds=time.perf_counter() - started,
         memory_estimate=_memory(before * item, chosen, recipe),
+        embedding_parameters=counted.embedding_parameters,
+        tied=counted.tied,
         notes=notes,
     )
-
-
-def _own_heads(folder: Path, empty: Any, notes: list[str]) -> int:
-    """Parameters of weights that the config ties and the checkpoint stores apart.
-
-    transformers ties every T5's head by its config, and unties it when a checkpoint brings a head of
-    its own.
-    """
-    tied = dict(empty.all_tied_weights_keys)
-    # A hub model is planned from its config and index: no shard is fetched.
-    if not any(folder.glob("model*.safetensors")):
-        raw = loading.raw_config(folder)
-        head = empty.get_output_embeddings()
-        if raw.get("tie_word_embeddings") is False and any(name.startswith("lm_head") for name in tied):
-            notes.append(
-                f"counted from the config alone, with the head tied to the embedding, as transformers builds "
-                f"it; the config says tie_word_embeddings=false, and a checkpoint with a head of its own has "
-                f"{head.weight.numel():,} parameters more"
-            )
-        return 0
-    stored = checkpoint.open_checkpoint(folder)
-    extra = 0
-    for target, source in tied.items():
-        if target in stored.tensors and source in stored.tensors and not stored.same(target, source):
-            extra += prod(stored.tensors[target].shape)
-            notes.append(f"{target} is stored apart from {source}, so it is counted")
-    return extra
 
 
 def _ranks(chosen: Sequence[Target], recipe: Recipe, fixed: int, notes: list[str]) -> list[int | None]:
