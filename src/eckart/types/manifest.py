@@ -109,7 +109,12 @@ class TrainingRecord(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What was done, saved as `eckart.json` beside the weights. It holds no clock and no path."""
+    """What was done, saved as `eckart.json` beside the weights. It holds no clock and no path.
+
+    Attributes:
+        merged: whether the products of the factors were put back in the dense weights' places. A target with a
+            rank then has the structure `dense`, as has one whose factors would have been no smaller.
+    """
 
     format_version: int = 1
     eckart: str
@@ -124,6 +129,7 @@ class Manifest(BaseModel):
     targets: list[TargetRecord]
     held_out: HeldOut | None = None
     training: list[TrainingRecord] = []
+    merged: bool = False
     notes: list[str] = []
     probe: Probe | None = None
     files: dict[str, str] = {}

@@ -12,7 +12,8 @@ class Cell(BaseModel):
     """One model of a sweep: chosen weights replaced by truncated SVDs.
 
     Attributes:
-        ratio: rank as a share of the smaller side; 1 for the dense model.
+        ratio: rank as a share of the smaller side; 1 for the dense model, the mean of those taken for what a
+            search found.
         layers, targets: which weights, as `--layers` and `--targets` say it; empty for all.
         ranks: of each weight that is cut, by name.
         parameters: of the whole model, each cut weight stored in the cheaper of its factors and its product.
@@ -66,10 +67,11 @@ class Sweep(BaseModel):
 
     Attributes:
         task: `None` where prompts alone were continued.
-        data: what the task read; the search chose on a part of it, and its score is of the rest.
+        data: what the task read; a search chose on a part of it, and all other scores are of the rest.
         dense: the model as it is.
         cells: the grid.
-        steps: of the search, in order.
+        start: the dense model on the part of the data that the search looks at.
+        steps: of the search, in order, on that part.
         found: what the search came to, measured on data that it did not look at.
     """
 
@@ -88,6 +90,7 @@ class Sweep(BaseModel):
     prompts: list[str] = []
     dense: Cell
     cells: list[Cell] = []
+    start: Cell | None = None
     steps: list[Step] = []
     found: Cell | None = None
     notes: list[str] = []
