@@ -95,7 +95,11 @@ SELECTIONS: dict[str, Selection] = {
 
 @dataclass(frozen=True)
 class Method:
-    """I am a row: four choices, a paper, a departure."""
+    """I am a row: four choices, a paper, a departure.
+
+    Attributes:
+        by_hand: whether its ranks are given by hand. Cut to a size it is another row, and nothing to compare.
+    """
 
     name: str
     metric: str
@@ -104,6 +108,7 @@ class Method:
     recovery: str
     paper: str
     departure: str
+    by_hand: bool = False
 
     @property
     def needs_data(self) -> bool:
@@ -121,6 +126,18 @@ METHODS: dict[str, Method] = {
             recovery="none",
             paper="Eckart & Young 1936; Xue et al. 2013; Ben Noach & Goldberg 2020",
             departure="none",
+        ),
+        Method(
+            "laser",
+            metric="identity",
+            structure="lowrank",
+            allocation="uniform",
+            recovery="none",
+            by_hand=True,
+            paper="LASER, Sharma et al. 2023, arXiv 2312.13558",
+            departure="by --ratio and --layers; `eckart sweep` tries many and has the paper's search. A weight "
+            "that would not get smaller stays as it is, where the paper truncates it too; the paper merges "
+            "back to dense (--merge)",
         ),
         Method(
             "asvd",

@@ -26,6 +26,7 @@ from eckart.cli.options import (
     LearningRate,
     MaxLength,
     MaxLoss,
+    Merge,
     Method,
     MetricName,
     Model,
@@ -84,6 +85,7 @@ def compress(
     save_every: SaveEvery = None,
     seed: Seed = None,
     resume: Resume = False,
+    merge: Merge = False,
     fields: Fields = None,
     additional: Annotated[
         int | None,
@@ -167,6 +169,7 @@ def compress(
                 selection=selection,
                 fields=fields,
                 resume=resume,
+                merge=merge,
                 track=track,
             )
         manifest = made.manifest

@@ -188,6 +188,10 @@ Resume = Annotated[
     bool, typer.Option("--resume", help="Go on with a run that was stopped, from its last checkpoint.")
 ]
 Seed = Annotated[int | None, typer.Option("--seed", help=f"{default('seed').capitalize()}.")]
+Merge = Annotated[
+    bool,
+    typer.Option("--merge", help="Save it dense again: any tool loads it, and it is as large as before."),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 

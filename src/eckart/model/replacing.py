@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eckart.model.portable import STRUCTURES, EckartConfig, PivotedLinear
+from eckart.model.portable import QUANT_METHOD, STRUCTURES, EckartConfig, FactoredLinear, PivotedLinear
 from eckart.model.targets import weight_of
 from eckart.types import EckartError, Factors
 
@@ -45,6 +45,49 @@ def replace(model: Any, name: str, factors: Factors) -> Factors:
     new.train(old.training).requires_grad_(old.weight.requires_grad)
     put(model, name, new)
     return factors_of(new)
+
+
+@torch.no_grad()
+def merge(model: Any) -> list[str]:
+    """Make a model dense again: the product of each pair of factors, in their dtype, in a plain layer.
+
+    The layers are of the kind that the model has them of without Eckart, and its config says nothing of
+    structures any more.
+
+    Returns:
+        The names of the modules that were factored.
+    """
+    factored = {name: module for name, module in model.named_modules() if isinstance(module, FactoredLinear)}
+    config = copy.deepcopy(model.config)
+    for each in (config, model.config):
+        entry = getattr(each, "quantization_config", None)
+        if entry is not None and dict(entry).get("quant_method") == QUANT_METHOD:
+            del each.quantization_config
+    if not factored:
+        return []
+    with torch.device("meta"):
+        plain = type(model)(config)
+    for name, module in factored.items():
+        new = plain.get_submodule(name).to(module.V.weight.dtype).to_empty(device=module.V.weight.device)
+        weight, bias = _product(module)
+        weight_of(new).copy_(weight)
+        if bias is not None:
+            new.bias.copy_(bias)
+        put(model, name, new.train(module.training).requires_grad_(module.U.weight.requires_grad))
+    return list(factored)
+
+
+def _product(module: Any) -> tuple[Tensor, Tensor | None]:
+    """The weight `(out, in)` and the bias of a factored module, in float64."""
+    U, V = module.U.weight.double(), module.V.weight.double()
+    bias = None if module.U.bias is None else module.U.bias.double()
+    if not isinstance(module, PivotedLinear):
+        return U @ V, bias
+    order = module.order.long()
+    if bias is not None:
+        kept = module.V.bias.double()
+        bias = torch.cat([kept, U @ kept + bias])[order]
+    return torch.cat([V, U @ V])[order], bias
 
 
 def factors_of(module: Any) -> Factors:

@@ -17,6 +17,7 @@ from eckart.model.loading import quiet
 from eckart.model.replacing import describe
 
 MODELING_FILE = "modeling_eckart"
+SHARD = "5GB"
 LESS_USUAL = ("AutoModelForPreTraining", "AutoModelForTextEncoding")
 """Doors to classes that have another one of their own."""
 
@@ -53,8 +54,29 @@ Without either, transformers does not know the factors: it warns and fills the r
 numbers. What was done, to which weights and at what error, is in `eckart.json`; `eckart verify` checks it.
 """
 
+MERGED_CARD = """---
+library_name: transformers
+tags:
+- low-rank
+---
 
-def save_model(model: Any, folder: Path, source: str, summary: str, max_shard_size: str = "5GB") -> None:
+# {source}, truncated
+
+{summary}
+
+The factors were multiplied out: this is an ordinary dense model, as large as before, and loads as such:
+
+```python
+from transformers import {auto}
+
+model = {auto}.from_pretrained("this folder")
+```
+
+What was done, to which weights and at what error, is in `eckart.json`; `eckart verify` checks it.
+"""
+
+
+def save_model(model: Any, folder: Path, source: str, summary: str, max_shard_size: str = SHARD) -> None:
     """Write config, weights, the modelling file and a model card into an existing folder."""
     describe(model)
     autos = auto_classes(model)
@@ -68,6 +90,14 @@ def save_model(model: Any, folder: Path, source: str, summary: str, max_shard_si
     auto = auto_of(autos, stock_class(model).__name__)
     card = CARD.format(source=source, summary=summary, auto=auto, file=MODELING_FILE)
     (folder / "README.md").write_text(card)
+
+
+def save_merged(model: Any, folder: Path, source: str, summary: str) -> None:
+    """The same of a model that is dense again, which needs no modelling file."""
+    with quiet(), _lenient_generation_config(model, folder):
+        model.save_pretrained(folder, max_shard_size=SHARD)
+    auto = auto_of(auto_classes(model), stock_class(model).__name__)
+    (folder / "README.md").write_text(MERGED_CARD.format(source=source, summary=summary, auto=auto))
 
 
 @contextmanager

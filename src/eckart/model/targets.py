@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
@@ -23,6 +23,7 @@ from eckart.types import Target, UsageError
 
 _TIED = "its weight is tied to another module's"
 _READ = "its model reads the weight without calling the module"
+LONGEST_RANGE = 1000
 _MORE = "it computes something else than a linear layer does"
 
 
@@ -76,6 +77,44 @@ def find_targets(model: Any, patterns: Sequence[str] | None = None, layers: str 
     return Found(targets, notes + _expert_notes(model))
 
 
+def choose(
+    model: Any, targets: Sequence[Target], patterns: Sequence[str] | None = None, layers: str | None = None
+) -> list[Target]:
+    """Those of the targets that a choice of names and of blocks fits, as `find_targets` reads both.
+
+    Raises:
+        UsageError: a pattern or a choice of layers that fits none of them.
+    """
+    names = {target.name for target in targets}
+    if patterns is not None:
+        for pattern in patterns:
+            if not any(_matches(name, pattern) for name in names):
+                raise UsageError(_no_match(pattern, names))
+        names = {name for name in names if any(_matches(name, pattern) for pattern in patterns)}
+    if layers is not None:
+        names = _in_layers(model, names, layers)
+    return [target for target in targets if target.name in names]
+
+
+def spelled_out(layers: str) -> list[str]:
+    """The choices of layers that `A..B` stands for, one for each number from A to B.
+
+    `top:1..3` is `top:1`, `top:2` and `top:3`; `0..2` is each of the first three blocks alone. A choice
+    without `..` is itself.
+
+    Raises:
+        UsageError: a range that runs backwards, or is longer than any model is deep.
+    """
+    match = re.search(r"(\d+)\.\.(\d+)", layers)
+    if match is None:
+        return [layers]
+    first, last = int(match[1]), int(match[2])
+    if not first <= last < first + LONGEST_RANGE:
+        raise UsageError(f"--layers {layers}: {match[0]} is no range of layers, as top:1..12 has")
+    before, after = layers[: match.start()], layers[match.end() :]
+    return [each for number in range(first, last + 1) for each in spelled_out(f"{before}{number}{after}")]
+
+
 def weight_of(module: nn.Module) -> Tensor:
     """The module's weight as `(out, in)`, a view without gradient."""
     weight = module.weight.detach()  # type: ignore[operator]
@@ -125,7 +164,7 @@ def _matches(name: str, pattern: str) -> bool:
     return name == pattern or name.endswith(f".{pattern}") or fnmatch.fnmatchcase(name, pattern)
 
 
-def _no_match(pattern: str, linears: dict[str, nn.Module]) -> str:
+def _no_match(pattern: str, linears: Iterable[str]) -> str:
     endings = sorted({name.rsplit(".", 1)[-1] for name in linears})
     near = get_close_matches(pattern, endings, 1, 0.5)
     meant = f"; did you mean {near[0]}? There are" if near else "; there are"

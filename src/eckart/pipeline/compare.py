@@ -78,7 +78,8 @@ def compare(
         out: folder to write in: a new one, or one with a comparison under the same protocol.
         keep: sizes, each above 0 and at most 1.
         methods: rows of the catalogue, each with other values on the axes after colons where wanted, as
-            `kfac:pivoted:waterfill`; default all rows that the data allow.
+            `kfac:pivoted:waterfill`; default all rows that the data allow
+            and whose ranks are not given by hand.
         data: what methods calibrate on, as for `compress`.
         task: as for `evaluate`; default `perplexity` for a model that writes, else `stsb`.
         test: what the task reads. Without it the test split of built-in data; of a file every eighth text,
@@ -207,7 +208,9 @@ def _recipes(
         methods = [
             name
             for name, row in recipes.METHODS.items()
-            if _allowed(name, shared) and (trained or row.recovery not in recipes.SELECTIONS)
+            if _allowed(name, shared)
+            and not row.by_hand
+            and (trained or row.recovery not in recipes.SELECTIONS)
         ]
     labels = [":".join(part.strip() for part in method.split(":")) for method in methods]
     if not labels:

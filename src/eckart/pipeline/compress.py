@@ -64,6 +64,7 @@ def compress(
     selection: Mapping[str, Any] | None = None,
     fields: str | None = None,
     resume: bool = False,
+    merge: bool = False,
     track: Track = silent,
 ) -> Result:
     """Make a pretrained model smaller by replacing its weight matrices with low-rank structure.
@@ -99,6 +100,8 @@ def compress(
         selection: how bases are selected, where they are (see `types.Selection`).
         fields: which fields of the data are prompt and completion, by a comma.
         resume: go on with a training that was stopped, from its last checkpoint in `<out>.training`.
+        merge: multiply the factors out at the end: a dense model as large as before, for tools that know no
+            other.
         track: shows progress.
 
     Raises:
@@ -156,7 +159,9 @@ def compress(
         lessons = None
         if settings is not None and work is not None:
             lessons = Lessons.of(model, tokenizer, recipe.data or "", texts, settings, work, resume, track)
-        manifest = compress_in_place(model, tokenizer, recipe, texts, source, track, folder, cache, lessons)
+        manifest = compress_in_place(
+            model, tokenizer, recipe, texts, source, track, folder, cache, lessons, merge
+        )
         if out is not None:
             save_folder(model, tokenizer, manifest, folder, Path(out))
     return Result(
@@ -233,6 +238,7 @@ def compress_in_place(
     folder: Path | None,
     cache: bool,
     lessons: Lessons | None,
+    merge: bool,
 ) -> Manifest:
     """Cut a loaded model and, with lessons, train what is left; what was done, for its manifest.
 
@@ -240,6 +246,7 @@ def compress_in_place(
         texts: what to calibrate on.
         source: the model's name.
         folder: where it was loaded from; moments are kept on disk for it, if `cache`.
+        merge: whether the factors are multiplied out again.
     """
     before, bytes_before = replacing.count_parameters(model), replacing.count_bytes(model)
     if lessons:
@@ -254,6 +261,9 @@ def compress_in_place(
             cut = cut.trained()
     if lessons:
         learning.cast(model, model.config)
+    if merge:
+        replacing.merge(model)
+        cut = cut.merged()
     replacing.describe(model)
     after = replacing.count_parameters(model)
     return Manifest(
@@ -275,6 +285,7 @@ def compress_in_place(
         targets=cut.records,
         held_out=cut.held_out,
         training=runs,
+        merged=merge,
         notes=prepared.notes + cut.notes,
     )
 
@@ -292,18 +303,16 @@ def save_folder(model: Any, tokenizer: Any, manifest: Manifest, folder: Path | N
     )
     for run in manifest.training:
         summary += f" Then trained for {run.steps:,} steps, {run.tokens:,} tokens."
+    save = saving.save_merged if manifest.merged else saving.save_model
     with checkpoint.appearing(out) as temporary:
-        saving.save_model(model, temporary, manifest.source, summary)
+        save(model, temporary, manifest.source, summary)
         if tokenizer is not None and folder is None:
             tokenizer.save_pretrained(temporary)
         if folder is not None:
             checkpoint.copy_companions(folder, temporary)
         manifest.probe = probe.take_probe(model)
-        manifest.files = {
-            path.name: checkpoint.sha256(path)
-            for path in [
-                *checkpoint.open_checkpoint(temporary).files,
-                temporary / f"{saving.MODELING_FILE}.py",
-            ]
-        }
+        files = [*checkpoint.open_checkpoint(temporary).files]
+        if not manifest.merged:
+            files.append(temporary / f"{saving.MODELING_FILE}.py")
+        manifest.files = {path.name: checkpoint.sha256(path) for path in files}
         (temporary / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")

@@ -24,6 +24,8 @@ REFIT_TOKENS = 32768
 GRADIENT_TOKENS = 16384
 """That gradients are taken of: their moments settle sooner than those of the inputs."""
 
+MERGED = "merged: the factors were multiplied out again, so the model is as large and as fast as before"
+
 
 @dataclass
 class Cut:
@@ -37,6 +39,14 @@ class Cut:
         """The same after training: what was measured of the cut alone is true of it no more."""
         records = [record.model_copy(update={"measured_error": None}) for record in self.records]
         return Cut(records, None, self.notes)
+
+    def merged(self) -> Cut:
+        """The same once the factors were multiplied out."""
+        records = [
+            record.model_copy(update={"structure": "dense", "parameters_after": record.parameters_before})
+            for record in self.records
+        ]
+        return Cut(records, self.held_out, [*self.notes, MERGED])
 
 
 class Prepared:

@@ -103,17 +103,19 @@ def _shapes(folder: Path, manifest: Manifest) -> Check:
     modules = dict(model.named_modules())
     for record in manifest.targets:
         rank = getattr(modules.get(record.name), "rank", None)
-        if rank != record.rank:
+        # A product that stands in the dense weight's place has a rank, and no factors to show it by.
+        expected = None if record.structure == "dense" else record.rank
+        if rank != expected:
             return Check(
                 "shapes",
                 False,
-                f"{record.name} has rank {rank} by the config, {record.rank} by the manifest",
+                f"{record.name} has rank {rank} by the config, {expected} by the manifest",
             )
-        if record.rank is None:
+        if expected is None:
             continue
         shape = stored.tensors.get(f"{record.name}.V.weight")
-        if shape is None or shape.shape != (record.rank, record.in_features):
-            return Check("shapes", False, f"{record.name} is not stored at rank {record.rank}")
+        if shape is None or shape.shape != (expected, record.in_features):
+            return Check("shapes", False, f"{record.name} is not stored at rank {expected}")
     return Check("shapes", True, f"{manifest.parameters.after:,} parameters, {len(manifest.targets)} targets")
 
 
@@ -128,19 +130,35 @@ def _loads_with_eckart(folder: Path, manifest: Manifest) -> Check:
 
 def _loads_without(folder: Path, manifest: Manifest) -> Check:
     """In a process that has transformers only, and that sees no code but Eckart's own."""
+    if manifest.merged:
+        return _loads_plainly(folder, manifest)
     name = "loads without eckart, trust_remote_code"
     file = folder / f"{saving.MODELING_FILE}.py"
     config = loading.raw_config(folder)
     autos = saving.read_auto_map(config)
     if autos is None or not file.is_file() or file.read_text() != saving.modeling_source(set(autos.values())):
         return Check(name, False, f"{file.name} is not what this version of Eckart writes; it was not run")
+    return _alone(name, folder, manifest, saving.auto_of(autos, config["architectures"][0]), [file])
+
+
+def _loads_plainly(folder: Path, manifest: Manifest) -> Check:
+    """A merged model is a dense one, and names no code."""
+    name = "loads without eckart"
+    config = loading.raw_config(folder)
+    if strange := next((entry for entry in ("quantization_config", "auto_map") if entry in config), None):
+        return Check(name, False, f"it was merged, and its config.json has {strange}")
+    autos = saving.auto_classes(loading.build_empty(loading.load_config(folder)))
+    return _alone(name, folder, manifest, saving.auto_of(autos, config["architectures"][0]), [])
+
+
+def _alone(name: str, folder: Path, manifest: Manifest, auto: str, code: list[Path]) -> Check:
+    """Load weights, configs and this code by `auto` in another process, and compare its values."""
     assert manifest.probe is not None
-    auto = saving.auto_of(autos, config["architectures"][0])
     with tempfile.TemporaryDirectory() as temporary:
         # Anything else in the folder could bring code along: an adapter's base, a generation loop.
         alone = Path(temporary, "model")
         alone.mkdir()
-        needed = [file, *checkpoint.open_checkpoint(folder).files, *map(folder.joinpath, CONFIGS)]
+        needed = [*code, *checkpoint.open_checkpoint(folder).files, *map(folder.joinpath, CONFIGS)]
         for path in needed:
             if path.is_file():
                 (alone / path.name).symlink_to(path.resolve())
