@@ -23,30 +23,10 @@ from eckart.cli.comparing import compare
 from eckart.cli.compressing import compress
 from eckart.cli.ending import INTERRUPTS, Interrupted, errors, explained, interrupt
 from eckart.cli.evaluating import evaluate
-from eckart.cli.options import (
-    Allocate,
-    Debug,
-    Json,
-    Keep,
-    Layers,
-    Method,
-    Model,
-    Of,
-    Rank,
-    Ratio,
-    StructureName,
-    Targets,
-    filled,
-    split,
-)
+from eckart.cli.options import Debug, Json, filled
+from eckart.cli.planning import plan
 from eckart.cli.recovering import recover
-from eckart.cli.saying import (
-    console,
-    print_json,
-    say,
-    show_plan,
-    track,
-)
+from eckart.cli.saying import console, print_json, say, track
 
 app = typer.Typer(
     name="eckart",
@@ -116,65 +96,7 @@ def demo(
         print_json(as_json, {"rows": [asdict(row) for row in rows], "seconds": seconds})
 
 
-@app.command()
-def plan(
-    model: Model,
-    keep: Keep = None,
-    rank: Rank = None,
-    ratio: Ratio = None,
-    of: Of = "model",
-    method: Method = None,
-    structure: StructureName = None,
-    allocate: Allocate = None,
-    targets: Targets = None,
-    layers: Layers = None,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Sizes and break-even ranks before anything is run; needs only a config."""
-    with errors(debug):
-        from eckart import pipeline
-
-        made = pipeline.plan(
-            model,
-            keep=keep,
-            rank=rank,
-            ratio=ratio,
-            of=of,
-            method=method,
-            structure=structure,
-            allocation=allocate,
-            targets=split(targets),
-            layers=layers,
-        )
-        show_plan(made)
-        targets_json = [
-            {
-                "name": row.target.name,
-                "shape": [row.target.out_features, row.target.in_features],
-                "rank": row.rank,
-                "parameters": {"before": row.parameters_before, "after": row.parameters_after},
-                "break_even": {"lowrank": row.lowrank_pays_to, "pivoted": row.pivoted_pays_to},
-            }
-            for row in made.targets
-        ]
-        print_json(
-            as_json,
-            {
-                "out": None,
-                "method": made.recipe.method,
-                "structure": made.recipe.structure,
-                "architecture": made.architecture,
-                "parameters": made.parameters.model_dump(),
-                "bytes": made.bytes.model_dump(),
-                "seconds": made.seconds,
-                "peak_memory_bytes": made.memory_estimate,
-                "targets": targets_json,
-                "notes": made.notes,
-            },
-        )
-
-
+app.command()(plan)
 app.command()(compress)
 app.command()(recover)
 app.command()(evaluate)

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from eckart.pipeline import Plan, PlannedTarget
+    from eckart.pipeline import LoraPlan, Plan, PlannedTarget
     from eckart.types import HeldOut
 
 console = Console(stderr=True, highlight=False)
@@ -43,9 +43,21 @@ def show_plan(made: Plan) -> None:
         )
     say(f"{made.architecture}, {made.recipe.structure}:")
     console.print(table)
+    show_sharing(made)
     show_notes(made.notes)
     say(shrunk(made.parameters, made.bytes))
     say(f"compress would take roughly {made.memory_estimate / 1e9:.1f} GB of memory")
+
+
+def show_sharing(made: Plan | LoraPlan) -> None:
+    """How much of a model is embeddings, and what tied weights save."""
+    total = made.parameters if isinstance(made.parameters, int) else made.parameters.before
+    say(f"embeddings: {made.embedding_parameters:,} parameters ({made.embedding_parameters / total:.1%})")
+    for group in made.tied:
+        say(
+            f"tied: {' = '.join(group.names)}: one weight of {group.parameters:,} parameters, which saves "
+            f"{group.saved:,}"
+        )
 
 
 def _range(ranks: list[int | None]) -> str:

@@ -5,6 +5,7 @@ from eckart.pipeline.compare import compare
 from eckart.pipeline.compress import compress
 from eckart.pipeline.demo import demo
 from eckart.pipeline.evaluate import TASKS, evaluate
+from eckart.pipeline.lora import LoraPlan, plan_lora
 from eckart.pipeline.plan import Plan, PlannedTarget, plan
 from eckart.pipeline.recover import recover
 from eckart.pipeline.verify import Verdict, verify
@@ -12,6 +13,7 @@ from eckart.pipeline.verify import Verdict, verify
 __all__ = [
     "TASKS",
     "Bases",
+    "LoraPlan",
     "Plan",
     "PlannedTarget",
     "Verdict",
@@ -21,6 +23,7 @@ __all__ = [
     "demo",
     "evaluate",
     "plan",
+    "plan_lora",
     "recover",
     "verify",
 ]

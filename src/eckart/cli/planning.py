@@ -1,0 +1,190 @@
+"""`eckart plan`: sizes before anything is run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from eckart.cli.ending import errors
+from eckart.cli.options import (
+    Allocate,
+    Debug,
+    Json,
+    Keep,
+    Layers,
+    Method,
+    Model,
+    Of,
+    Rank,
+    Ratio,
+    StructureName,
+    Targets,
+    filled,
+    numbers,
+    split,
+)
+from eckart.cli.saying import console, print_json, say, show_notes, show_plan, show_sharing
+from eckart.types import UsageError
+
+if TYPE_CHECKING:
+    from eckart.pipeline import LoraPlan, Plan
+
+
+def plan(
+    model: Model,
+    keep: Keep = None,
+    rank: Rank = None,
+    ratio: Ratio = None,
+    of: Of = "model",
+    method: Method = None,
+    structure: StructureName = None,
+    allocate: Allocate = None,
+    targets: Targets = None,
+    layers: Layers = None,
+    lora: Annotated[
+        bool, typer.Option("--lora", help="Instead of a cut: what adapters on the targets would cost.")
+    ] = False,
+    ranks: Annotated[
+        str | None,
+        typer.Option(
+            "--ranks",
+            help="Of the adapters, by comma; default 4,8,16,32,64.",
+            callback=filled,
+        ),
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Sizes and break-even ranks before anything is run; needs only a config."""
+    with errors(debug):
+        from eckart import pipeline
+
+        if lora:
+            given = {
+                "--keep": keep,
+                "--rank": rank,
+                "--ratio": ratio,
+                "--of": None if of == "model" else of,
+                "--method": method,
+                "--structure": structure,
+                "--allocate": allocate,
+            }
+            if wrong := [option for option, value in given.items() if value is not None]:
+                raise UsageError(f"{wrong[0]} says how to cut, and --lora plans adapters: give one of them")
+            chosen = {} if ranks is None else {"ranks": _whole(ranks)}
+            adapters = pipeline.plan_lora(model, targets=split(targets), layers=layers, **chosen)
+            _show_lora(adapters)
+            print_json(as_json, _lora_json(adapters))
+            return
+        if ranks is not None:
+            raise UsageError("--ranks are of adapters: give --lora too, or --rank for a cut by hand")
+        made = pipeline.plan(
+            model,
+            keep=keep,
+            rank=rank,
+            ratio=ratio,
+            of=of,
+            method=method,
+            structure=structure,
+            allocation=allocate,
+            targets=split(targets),
+            layers=layers,
+        )
+        show_plan(made)
+        print_json(as_json, _plan_json(made))
+
+
+def _whole(names: str) -> list[int]:
+    found = numbers("--ranks", names)
+    if wrong := [value for value in found if not value.is_integer()]:
+        raise UsageError(f"--ranks {wrong[0]:g}: not a whole number")
+    return [int(value) for value in found]
+
+
+def _plan_json(made: Plan) -> dict[str, Any]:
+    return {
+        "out": None,
+        "method": made.recipe.method,
+        "structure": made.recipe.structure,
+        "architecture": made.architecture,
+        "parameters": made.parameters.model_dump(),
+        "bytes": made.bytes.model_dump(),
+        "seconds": made.seconds,
+        "peak_memory_bytes": made.memory_estimate,
+        "targets": [
+            {
+                "name": row.target.name,
+                "shape": [row.target.out_features, row.target.in_features],
+                "rank": row.rank,
+                "parameters": {"before": row.parameters_before, "after": row.parameters_after},
+                "break_even": {"lowrank": row.lowrank_pays_to, "pivoted": row.pivoted_pays_to},
+            }
+            for row in made.targets
+        ],
+        "embedding_parameters": made.embedding_parameters,
+        "tied": [group.model_dump() for group in made.tied],
+        "notes": made.notes,
+    }
+
+
+def _lora_json(made: LoraPlan) -> dict[str, Any]:
+    return {
+        "out": None,
+        "architecture": made.architecture,
+        "parameters": {"before": made.parameters, "targets_before": made.targets_parameters},
+        "bytes": {"before": made.bytes},
+        "seconds": made.seconds,
+        "targets": [
+            {"name": target.name, "shape": [target.out_features, target.in_features]}
+            for target in made.targets
+        ],
+        "lora": {
+            "targets": len(made.targets),
+            "rows": [
+                {
+                    "rank": row.rank,
+                    "parameters": row.parameters,
+                    "share": row.share,
+                    "bytes": row.bytes,
+                    "training_bytes": row.training_bytes,
+                }
+                for row in made.rows
+            ],
+            "shapes": [
+                {
+                    "kind": shape.kind,
+                    "shape": [shape.out_features, shape.in_features],
+                    "count": shape.count,
+                    "break_even": shape.break_even,
+                }
+                for shape in made.shapes
+            ],
+        },
+        "embedding_parameters": made.embedding_parameters,
+        "tied": [group.model_dump() for group in made.tied],
+        "notes": made.notes,
+    }
+
+
+def _show_lora(made: LoraPlan) -> None:
+    table = Table("weight", "out x in", "count", "adapter as large\nas the weight at rank")
+    for shape in made.shapes:
+        size = f"{shape.out_features}x{shape.in_features}"
+        table.add_row(shape.kind, size, str(shape.count), str(shape.break_even))
+    say(f"{made.architecture}, {made.parameters:,} parameters, adapters on {len(made.targets)} weights:")
+    console.print(table)
+    table = Table("rank", "parameters", "of the model", "MB in its dtype", "MB in training")
+    for row in made.rows:
+        table.add_row(
+            str(row.rank),
+            f"{row.parameters:,}",
+            f"{row.share:.2%}",
+            f"{row.bytes / 1e6:,.1f}",
+            f"{row.training_bytes / 1e6:,.1f}",
+        )
+    console.print(table)
+    say("In training: float32 and Adam's two moments; gradients, activations and the model come on top.")
+    show_sharing(made)
+    show_notes(made.notes)
