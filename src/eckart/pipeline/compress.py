@@ -238,7 +238,7 @@ def compress_in_place(
     folder: Path | None,
     cache: bool,
     lessons: Lessons | None,
-    merge: bool,
+    merge: bool = False,
 ) -> Manifest:
     """Cut a loaded model and, with lessons, train what is left; what was done, for its manifest.
 

@@ -78,32 +78,26 @@ def evaluate(
             that cannot do the task, or a folder with something else in it.
         EckartError: the measurement failed.
     """
-    found = _task(task)
-    given = {
-        "limit": limit,
-        "max_length": max_length,
-        "max_new_tokens": max_new_tokens,
-        "batch": batch,
-        "shots": shots,
-        "k": None if k is None else tuple(k),
-        "samples": samples,
-        "temperature": temperature,
-        "seed": seed,
-        "include": include,
-        "allow_code_execution": allow_code_execution or None,
-    }
-    _refuse_unused(found, task, {**given, "fields": fields, "examples": examples, "out": out})
-    settings = _settings({name: value for name, value in given.items() if value is not None})
-    if found.reads == "problems":
-        from eckart.evaluation import code
-
-        code.require_permission(allow_code_execution)
-    if found.needs_data and data is None:
-        raise UsageError(f"task {task} needs data: give --data FILE")
-    if not found.needs_data and data is not None:
-        raise UsageError(f"task {task} brings its own data: leave --data {data} out")
-    if found.reads != "harness":
-        settings = replace(settings, shots=None, examples=_examples(shots, examples, fields))
+    settings = make_settings(
+        task,
+        data,
+        {
+            "limit": limit,
+            "max_length": max_length,
+            "max_new_tokens": max_new_tokens,
+            "batch": batch,
+            "shots": shots,
+            "k": None if k is None else tuple(k),
+            "samples": samples,
+            "temperature": temperature,
+            "seed": seed,
+            "include": include,
+            "allow_code_execution": allow_code_execution or None,
+            "fields": fields,
+            "examples": examples,
+            "out": out,
+        },
+    )
     if out is not None:
         keeping.refuse_foreign(Path(out))
     if isinstance(model, (str, Path)):
@@ -121,9 +115,37 @@ def evaluate(
     request = Request(task, model, tokenizer, material[:limit], settings, track=track)
     if out is not None:
         request.kept = keeping.Kept(Path(out), _said(request, name))
-    score = _run(request)
+    score = run(request)
     request.kept.finish(score.as_json())
     return score
+
+
+def make_settings(task: str, data: str | None, given: Mapping[str, Any]) -> Settings:
+    """How a task is asked, from the options that were given.
+
+    Args:
+        given: options of `evaluate` by name; `None` is as it is by default.
+
+    Raises:
+        UsageError: an unknown task, missing data, a value out of range, or an option that the task has no
+            use for.
+    """
+    found = _task(task)
+    _refuse_unused(found, task, given)
+    others = ("fields", "examples", "out")
+    settings = _settings({k: v for k, v in given.items() if v is not None and k not in others})
+    if found.reads == "problems":
+        from eckart.evaluation import code
+
+        code.require_permission(settings.allow_code_execution)
+    if found.needs_data and data is None:
+        raise UsageError(f"task {task} needs data: give --data FILE")
+    if not found.needs_data and data is not None:
+        raise UsageError(f"task {task} brings its own data: leave --data {data} out")
+    if found.reads == "harness":
+        return settings
+    examples = _examples(settings.shots, given.get("examples"), given.get("fields"))
+    return replace(settings, shots=None, examples=examples)
 
 
 def measure(
@@ -137,7 +159,7 @@ def measure(
 ) -> Score:
     """Measure a loaded model on `material`, which pocket tasks bring themselves."""
     settings = Settings(limit=limit, max_length=max_length)
-    return _run(Request(task, model, tokenizer, material, settings, track=track))
+    return run(Request(task, model, tokenizer, material, settings, track=track))
 
 
 def read_material(
@@ -176,7 +198,7 @@ def _task(name: str) -> table.Task:
     return found
 
 
-def _run(request: Request) -> Score:
+def run(request: Request) -> Score:
     """The task's score, with the model in evaluation mode meanwhile."""
     task, model = _task(request.task), request.model
     if task.writes:
