@@ -1,5 +1,7 @@
-"""Numbers in, pictures out. It reads no file, writes none, and imports matplotlib only when it draws."""
+"""Plain data in, pages and pictures out. It reads no file but its own, writes none, and imports matplotlib only
+when it draws."""
 
+from eckart.report.analysis import analysis_page
 from eckart.report.plot import draw
 
-__all__ = ["draw"]
+__all__ = ["analysis_page", "draw"]
