@@ -8,6 +8,7 @@ from eckart.calibrate.observed import GRADIENT_KINDS, INPUT_KINDS, Observed, mer
 from eckart.calibrate.packing import pack, unpack
 from eckart.calibrate.pairs import Pair
 from eckart.calibrate.rows import PaddingUnknownError
+from eckart.calibrate.sampling import sample
 from eckart.calibrate.walk import NotWalkableError, Walk
 from eckart.calibrate.watch import Loss, watch
 
@@ -24,6 +25,7 @@ __all__ = [
     "loss_for",
     "merge",
     "pack",
+    "sample",
     "softened",
     "true_labels",
     "unpack",

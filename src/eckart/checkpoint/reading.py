@@ -1,4 +1,4 @@
-"""What a model folder holds, from the headers of its safetensors files alone."""
+"""What a model folder holds, from the headers of its safetensors files; and one tensor of it at a time."""
 
 from __future__ import annotations
 
@@ -8,12 +8,21 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from eckart.types import EckartError
 
 ITEM_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I16": 2, "U16": 2, "F16": 2,
     "BF16": 2, "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
 }  # fmt: skip
+DTYPES = {
+    "BOOL": "bool", "U8": "uint8", "I8": "int8", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
+    "F8_E8M0": "float8_e8m0fnu", "I16": "int16", "U16": "uint16", "F16": "float16", "BF16": "bfloat16",
+    "I32": "int32", "U32": "uint32", "F32": "float32", "I64": "int64", "U64": "uint64", "F64": "float64",
+}  # fmt: skip
+"""torch's names for them."""
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 LARGEST_HEADER = 100_000_000
@@ -53,6 +62,30 @@ class Checkpoint:
     def parameters(self) -> int:
         """Floating-point entries: parameters, and float buffers where a model stores some."""
         return sum(prod(stored.shape) for stored in self.tensors.values() if "F" in stored.dtype)
+
+    def read(self, name: str) -> Tensor:
+        """One tensor, on the CPU, as stored; no other byte of its file is read.
+
+        By plain reads into memory of its own, not by a map of the file, whose pages would stay.
+
+        Raises:
+            EckartError: the file ends within it, or this torch has no such dtype.
+        """
+        stored = self.tensors[name]
+        dtype = getattr(torch, DTYPES[stored.dtype], None)
+        path = self.folder / stored.file
+        if dtype is None:
+            raise EckartError(f"{path}: {name} is of dtype {stored.dtype}, which this torch does not read")
+        content = torch.empty(stored.nbytes, dtype=torch.uint8)
+        left = memoryview(content.numpy())
+        with path.open("rb", buffering=0) as file:
+            file.seek(stored.start)
+            while left:
+                count = file.readinto(left)
+                if not count:
+                    raise EckartError(_broken(path, f"it ends within {name}"))
+                left = left[count:]
+        return content.view(dtype).reshape(stored.shape)
 
     def same(self, one: str, other: str) -> bool:
         """Whether two tensors are stored with equal bytes: a tied weight, written twice."""

@@ -7,21 +7,39 @@ from eckart.linalg.eigen import Solver
 from eckart.linalg.metric import Side, relative_error, weighted_norm
 from eckart.linalg.refit import follow, refit_left, regress
 from eckart.linalg.solve import Decomposition, decompose, decompose_many
+from eckart.linalg.spectrum import (
+    covers,
+    effective_rank,
+    energy_rank,
+    leading_spectrum,
+    output_cosines,
+    random_cosines,
+    spectrum,
+    stable_rank,
+)
 from eckart.linalg.structures import factorize, largest_paying_rank, parameters, reconstruct
 
 __all__ = [
     "Decomposition",
     "Side",
     "Solver",
+    "covers",
     "decompose",
     "decompose_many",
+    "effective_rank",
+    "energy_rank",
     "factorize",
     "follow",
     "largest_paying_rank",
+    "leading_spectrum",
+    "output_cosines",
     "parameters",
+    "random_cosines",
     "reconstruct",
     "refit_left",
     "regress",
     "relative_error",
+    "spectrum",
+    "stable_rank",
     "weighted_norm",
 ]
