@@ -54,8 +54,12 @@ class Kept(BaseModel):
     """`compare.json`: the protocol, what it was applied to, and what a reader should know.
 
     Attributes:
+        format_version: of this file.
         source, data, test: names, for people; the protocol holds the hashes.
+        protocol: what all rows have in common.
         methods: the axes of each method.
+        keeps: all sizes that were asked for.
+        notes: what a reader should know.
     """
 
     model_config = ConfigDict(extra="forbid")

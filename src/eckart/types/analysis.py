@@ -27,6 +27,7 @@ class Cosine(BaseModel):
     """The mean cosine between `W x` and `Ŵ x` at one rank.
 
     Attributes:
+        rank: of `Ŵ`.
         random: for standard normal `x`, `Ŵ` the truncated SVD.
         activations: for what the weight reads on the data, `Ŵ` the truncated SVD.
         weighted: for the same, `Ŵ` the best of that rank for the data (metric `input`).
@@ -46,6 +47,7 @@ class Matrix(BaseModel):
 
     Attributes:
         name: of the module; empty for a matrix that was handed over by itself.
+        out_features, in_features: its shape.
         stack, block: which block of which stack it is in, `None` outside of them.
         kind: its name within the block, as `self_attn.q_proj`.
         dtype: as stored.
@@ -106,7 +108,13 @@ class Size(BaseModel):
 
 
 class Tied(BaseModel):
-    """One weight under several names, counted and stored once; `saved` parameters are not there again."""
+    """One weight under several names, counted and stored once.
+
+    Attributes:
+        names: of the parameter.
+        parameters: of the one weight.
+        saved: what the other names do not have again.
+    """
 
     names: list[str]
     parameters: int
@@ -114,7 +122,23 @@ class Tied(BaseModel):
 
 
 class Analysis(BaseModel):
-    """What `eckart analyze` finds, saved as `analysis.json`. It holds no clock and no path."""
+    """What `eckart analyze` finds, saved as `analysis.json`. It holds no clock and no path.
+
+    Attributes:
+        format_version: of this file.
+        eckart, torch, transformers: the versions that did it.
+        source: the model's name, without its folder.
+        architecture: the model's class.
+        parameters, targets_parameters: of the whole model and of the targets, tied weights once.
+        embedding_parameters: of the input embedding, and of the output's where it is another weight.
+        bytes: of the whole model in its own dtype.
+        tied: which weights are one weight.
+        data, data_sha256: what the weighted figures are of, by name without its folder.
+        tokens: of the data that were looked at.
+        matrices: each target, in the model's order.
+        sizes: what uniform cuts would come to.
+        notes: what a reader should know.
+    """
 
     model_config = ConfigDict(extra="forbid")
 

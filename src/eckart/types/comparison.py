@@ -14,9 +14,10 @@ class ComparisonRow(BaseModel):
     Attributes:
         method: `dense`, or a row of the catalogue, with values on the axes after colons where they differ
             from the row's.
-        keep: as asked for; counted over the whole model or over the targets, as `of` says.
+        keep, of: as asked for; counted over the whole model or over the targets, as `of` says.
         parameters, targets_parameters: counted from the modules, of the whole model and of the targets alone.
-        metric: what `value` is.
+        task: as `eckart evaluate` names it.
+        metric, value: the score.
         loss: nats a token, where the task has one.
         seconds: from a loaded dense model to this one: calibrating, decomposing and cutting, and not the
             measurement. What several sizes of a method share counts for each of them: its decompositions too,

@@ -12,7 +12,13 @@ from eckart.types.recipe import Recipe
 
 
 class Count(BaseModel):
-    """Parameters before and after, counted from modules, tied weights once."""
+    """Parameters before and after, counted from modules, tied weights once.
+
+    Attributes:
+        before, after: of the whole model.
+        keep: after / before.
+        targets_before, targets_after: of the targets alone.
+    """
 
     before: int
     after: int
@@ -22,7 +28,11 @@ class Count(BaseModel):
 
 
 class Bytes(BaseModel):
-    """Sizes of the saved tensors, buffers included."""
+    """Sizes of the saved tensors, buffers included.
+
+    Attributes:
+        before, after: of the whole model.
+    """
 
     before: int
     after: int
@@ -31,8 +41,15 @@ class Bytes(BaseModel):
 class TargetRecord(BaseModel):
     """What became of one target. Errors are relative: `‖Lᵀ(W − Ŵ)R‖ / ‖LᵀWR‖` in the recipe's metric.
 
-    `predicted_error` is the spectral tail; `measured_error` is read off the factors as saved, so the
-    two differ by the rounding to the model's dtype.
+    Attributes:
+        name: of the module.
+        out_features, in_features: its shape, `W (out, in)`.
+        structure: what stands there now; `dense` where a factorization would not pay.
+        rank: `None` for dense.
+        parameters_before, parameters_after: of the weight alone.
+        predicted_error: the spectral tail.
+        measured_error: read off the factors as saved, so that it differs from the predicted one by the
+            rounding to the model's dtype.
     """
 
     name: str
@@ -49,8 +66,11 @@ class TargetRecord(BaseModel):
 class Candidate(BaseModel):
     """A choice that was measured on held-out data before one was taken.
 
-    `divergence` is the mean KL from the dense model in nats a token (of an encoder, 1 − the correlation of
-    cosines between embeddings with the dense model's), `loss` the mean loss in nats a token.
+    Attributes:
+        name: the allocation, as `waterfill, floor 0.5`.
+        divergence: the mean KL from the dense model in nats a token; of an encoder, 1 − the correlation of
+            cosines between embeddings with the dense model's.
+        loss: the mean loss in nats a token.
     """
 
     name: str
@@ -76,7 +96,12 @@ class HeldOut(BaseModel):
 
 
 class Probe(BaseModel):
-    """A fixed input and a few of the logits (or hidden values) that the model gave when it was saved."""
+    """A fixed input and what the model gave for it when it was saved; `verify` asks again.
+
+    Attributes:
+        input_ids: the input.
+        outputs: a few of the logits, or of the hidden values.
+    """
 
     input_ids: list[int]
     outputs: list[float]
@@ -88,6 +113,9 @@ class TrainingRecord(BaseModel):
     Attributes:
         purpose: `recovery`, or `basis-selection`: training in which bases are dropped.
         settings: as `eckart.recovery.settings.Training` has them.
+        data: what was learned from: the file's name without its folder, or what was asked for.
+        data_sha256: of the file.
+        teacher: the model that was imitated.
         objective: what was made smaller, where a teacher was asked; labels' cross entropy otherwise.
         examples: windows of the data.
         steps, tokens: that were trained for.
@@ -112,6 +140,19 @@ class Manifest(BaseModel):
     """What was done, saved as `eckart.json` beside the weights. It holds no clock and no path.
 
     Attributes:
+        format_version: of this file.
+        eckart, torch, transformers: the versions that did it.
+        source: the model's name, without its folder.
+        recipe: what was asked for.
+        data_sha256: of the data file; `None` of built-in data and data sets of the hub.
+        calibration_tokens: that moments were summed over.
+        parameters, bytes: before and after.
+        targets: what became of each, in the model's order.
+        held_out: what was measured beside the calibration data, if anything was.
+        training: each training run, in order.
+        notes: what a reader should know.
+        probe: a fixed input and what the model gave for it.
+        files: SHA-256 of each file that the weights and the code are in.
         merged: whether the products of the factors were put back in the dense weights' places. A target with a
             rank then has the structure `dense`, as has one whose factors would have been no smaller.
     """

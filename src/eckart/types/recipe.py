@@ -40,7 +40,21 @@ class Selection(BaseModel):
 
 
 class Recipe(BaseModel):
-    """One choice on each axis and the data: everything needed to do it again."""
+    """One choice on each axis and the data: everything needed to do it again.
+
+    Attributes:
+        method: the row of the catalogue that the axes were filled from.
+        metric, structure, allocation, recovery: the axes, as they were used.
+        selection: how bases were selected, where recovery does that.
+        keep: parameters after / before, as asked for.
+        max_loss: instead of a size: the increase of the held-out loss that was allowed.
+        energy: instead of a size: the share of its energy that each target keeps.
+        of: whether `keep` is counted over the model or over the targets.
+        rank, ratio: instead of a size: ranks by hand, the ratio being of the smaller side.
+        targets, layers: which weights; `None` for all in the blocks.
+        data: the file's name without its folder, or what was asked for.
+        samples, max_length: windows of the data, and tokens in one, at most; `None` for the default.
+    """
 
     model_config = ConfigDict(extra="forbid")
 

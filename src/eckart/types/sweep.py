@@ -18,7 +18,7 @@ class Cell(BaseModel):
         ranks: of each weight that is cut, by name.
         parameters: of the whole model, each cut weight stored in the cheaper of its factors and its product.
         keep: of the whole model, after / before.
-        metric: what `value` is.
+        metric, value: the score.
         loss: nats a token, where the task has one.
         continuations: of each prompt, in their order.
         error: why there is no value.
@@ -44,9 +44,11 @@ class Step(BaseModel):
 
     Attributes:
         stack, block, kind: which matrix.
+        ratio: rank as a share of the smaller side.
         parameters: of the whole model with it.
         value, loss: on the part of the data that the search looks at.
         taken: whether it stays.
+        error: why there is no value.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
@@ -66,13 +68,21 @@ class Sweep(BaseModel):
     """What `eckart sweep` finds, saved as `sweep.json`. It holds no clock and no path.
 
     Attributes:
+        format_version: of this file.
+        eckart, torch, transformers: the versions that did it.
+        source: the model's name, without its folder.
         task: `None` where prompts alone were continued.
+        metric: what scores are.
+        lower_is_better: which way the metric is good.
         data: what the task read; a search chose on a part of it, and all other scores are of the rest.
+        data_sha256: of the file.
+        prompts: that each model continued.
         dense: the model as it is.
         cells: the grid.
         start: the dense model on the part of the data that the search looks at.
         steps: of the search, in order, on that part.
         found: what the search came to, measured on data that it did not look at.
+        notes: what a reader should know.
     """
 
     model_config = ConfigDict(extra="forbid")
