@@ -153,8 +153,8 @@ class Manifest(BaseModel):
         notes: what a reader should know.
         probe: a fixed input and what the model gave for it.
         files: SHA-256 of each file that the weights and the code are in.
-        merged: whether the products of the factors were put back in the dense weights' places. A target with a
-            rank then has the structure `dense`, as has one whose factors would have been no smaller.
+        merged: whether the products of the factors were put back in the dense weights' places. A target
+            with a rank then has the structure `dense`, as has one whose factors would have been no smaller.
     """
 
     format_version: int = 1
