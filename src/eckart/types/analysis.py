@@ -10,10 +10,14 @@ from eckart.types.numbers import Structure
 
 
 class Basis(BaseModel):
-    """One `σ u vᵀ` of a target, `index` from 0: `reads` names `v`, and `writes` `u`, by their top tokens.
+    """One `σ u vᵀ` of a target.
 
-    Those towards it are `plus` and those away from it `minus`; `None` where the side has another width than
-    the unembedding. `value` is σ, and `share` `σ² / Σσ²`.
+    Attributes:
+        index: from 0, the largest value first.
+        value: `σ`.
+        share: `σ² / Σσ²`.
+        reads, writes: `v` and `u` by their top tokens: `plus` those towards it, `minus` those away from it;
+            `None` where the side has another width than the unembedding.
     """
 
     index: int
