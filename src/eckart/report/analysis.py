@@ -48,8 +48,8 @@ def analysis_page(analysis: Analysis) -> str:
             (
                 "matrix",
                 "One matrix",
-                "<p>Pick a matrix here, by a click on the map above, or go from one to the next with the left "
-                'and right arrow keys.</p><div id="picked"></div><div class="grid" id="one"></div>',
+                "<p>Pick a matrix here, by a click on the map above, or go from one to the next with the "
+                'left and right arrow keys.</p><div id="picked"></div><div class="grid" id="one"></div>',
             ),
             ("sizes", "What a cut would come to", '<div id="cuts"></div>'),
             ("tied", "Shared weights", _tied(analysis)),
@@ -128,8 +128,8 @@ def _cost(sizes: Sequence[Size], keep: float = 0.6) -> str:
             of_data = "" if each.weighted_error is None else f" ({percent(each.weighted_error)} on the data)"
             said.append(f"{words} {percent(each.error)}{of_data}")
     return (
-        f"Cut to {percent(nearest)} of the parameters of these matrices, with one rule for all and before any "
-        f"recovery, the weights are off by: {', '.join(said)}."
+        f"Cut to {percent(nearest)} of the parameters of these matrices, with one rule for all and before "
+        f"any recovery, the weights are off by: {', '.join(said)}."
     )
 
 
@@ -158,8 +158,8 @@ def _tied(analysis: Analysis) -> str:
         "<p>Counted once, stored once, and left alone by a cut.</p><ul class='notes'>"
         + items(
             f"{' and '.join(each.names)} are one weight of {each.parameters:,} parameters: sharing it saves "
-            f"{each.saved:,}, {percent(each.saved / max(1, analysis.parameters + each.saved))} of what the model "
-            "would have without."
+            f"{each.saved:,}, {percent(each.saved / max(1, analysis.parameters + each.saved))} of what the "
+            "model would have without."
             for each in analysis.tied
         )
         + "</ul>"

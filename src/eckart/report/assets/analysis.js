@@ -162,8 +162,8 @@ function spectrumFigure(into) {
       const field = of === "weighted" && matrix.weightedEnergy ? "weightedEnergy" : "energy";
       const rank = matrix[field]["0.95"];
       const what = field === "energy" ? "of its energy" : "of the energy that the data see";
-      if (!known(rank)) return `${capital(placeOf(matrix))} needs more than ${matrix.found} of its ${smaller(matrix)} ranks for 95% ${what}`;
-      return `${capital(placeOf(matrix))} keeps 95% ${what} in ${rank} of its ${smaller(matrix)} ranks`;
+      if (!known(rank)) return `${placeOf(matrix)} needs more than ${matrix.found} of its ${smaller(matrix)} ranks for 95% ${what}`;
+      return `${placeOf(matrix)} keeps 95% ${what} in ${rank} of its ${smaller(matrix)} ranks`;
     },
     text: ({ of }) => of === "both" ? "Singular values over the Frobenius norm, so that both have one scale."
       : "Singular values; grey: the same kind of matrix in the other blocks. Marks: the rank that keeps so much of the energy.",

@@ -72,14 +72,19 @@ const inkOn = (colour) => d3.lab(colour).l > 58 ? "#111" : "#fff";
    room, else down.
 
    cells: stack, block, kind, value. */
-function heatMap({ cells, format, width, caption, domain, pick, chosen, rows = "block", columns = "kind", rowName = "block" }) {
+function heatMap({ cells, format, width, caption, domain, pick, chosen, rows = "block", columns = "kind", rowName = "block", log = false }) {
   const values = cells.map((cell) => cell.value).filter(known);
   if (!values.length) return empty("There is nothing to show for this choice.");
   const [low, high] = domain ?? d3.extent(values);
-  const scale = d3.scaleSequential([low, high > low ? high : low + 1], (at) => ramp(0.04 + 0.92 * at));
+  /* Perplexities of broken models are far from all others. */
+  const bend = log && low > 0 && high > 3 * low ? Math.log : (value) => value;
+  const colour = d3.scaleSequential([bend(low), high > low ? bend(high) : bend(low) + 1], (at) => ramp(0.04 + 0.92 * at));
+  const scale = (value) => colour(bend(value));
   const stacks = d3.groups(cells, (cell) => cell.stack);
-  const panels = stacks.map(([stack, own]) => heatPanel({ own, format, width, scale, pick, chosen, rows, columns, rowName,
-    part: [stacks.length > 1 ? stack || "outside of the blocks" : "", caption].filter(Boolean).join(", ") , named: stacks.length > 1 ? stack || "outside of the blocks" : "" }));
+  const panels = stacks.map(([stack, own]) => {
+    const named = stacks.length > 1 ? stack || "outside of the blocks" : "";
+    return heatPanel({ own, format, width, scale, pick, chosen, rows, columns, rowName, named, part: [named, caption].filter(Boolean).join(", ") });
+  });
   const stops = d3.range(0, 1.01, 0.1).map((at) => ramp(0.04 + 0.92 * at)).join(", ");
   const key = el("div", { class: "ramp" }, el("span", {}, format(low)),
     el("i", { style: `background: linear-gradient(to right, ${stops})`, "aria-hidden": "true" }), el("span", {}, format(high)));
@@ -98,7 +103,7 @@ function heatPanel({ own, format, width, scale, pick, chosen, rows, columns, row
   let left, top, cellWidth, cellHeight, xs, ys, xKey, yKey;
   if (wide) {
     [left, top, xs, ys, xKey, yKey] = [leftOfWide, 24, downs, acrosses, rows, columns];
-    cellWidth = Math.min(wideCell, 90);
+    cellWidth = Math.min(wideCell, 130);
     cellHeight = 30;
   } else {
     [xs, ys, xKey, yKey] = [acrosses, downs, columns, rows];
@@ -134,9 +139,6 @@ function heatPanel({ own, format, width, scale, pick, chosen, rows, columns, row
   return el("div", { class: "panel" }, named ? el("h4", {}, named) : null,
     el("div", scrolls ? { class: "scroll", tabindex: "0", role: "region", "aria-label": part } : {}, svg));
 }
-
-/* Kinds are named alike from page to page: by their place in the model. */
-const blocksOf = (cells) => d3.max(cells, (cell) => cell.block) + 1;
 
 /* Words of a text that differ from another's, from the first difference on. */
 function differing(text, from) {
