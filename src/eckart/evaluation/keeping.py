@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from eckart.types import EckartError, UsageError
 REQUEST, SAMPLES, SCORE = "request.json", "samples.jsonl", "score.json"
 SAMPLED = 64
 """Values of each weight that a fingerprint looks at."""
+LONGEST_WORD = 60
 
 
 class Kept:
@@ -27,25 +28,33 @@ class Kept:
     Nothing is written before the first answer.
 
     Args:
-        folder: `None` keeps nothing.
+        folder: `None` keeps nothing on disk.
         request: what was asked for, by name.
+        lines: the file of the answers.
+        key: the field of an answer that it is known by.
 
     Raises:
         UsageError: the folder holds something else, or the answers to another request.
         EckartError: what it holds is damaged.
     """
 
-    def __init__(self, folder: Path | None = None, request: dict[str, Any] | None = None) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        folder: Path | None = None,
+        request: dict[str, Any] | None = None,
+        lines: str = SAMPLES,
+        key: str = "index",
+    ) -> None:
+        self.folder, self.lines, self.key = folder, lines, key
         self.request = request or {}
-        self.rows: dict[int, dict[str, Any]] = {}
+        self.rows: dict[Any, dict[str, Any]] = {}
         if folder is None or not (folder / REQUEST).is_file():
             return
         _refuse_another(folder, self.request)
         try:
-            self.rows = {row["index"]: row for row in read_lines(folder / SAMPLES)}
+            self.rows = {row[key]: row for row in read_lines(folder / lines)}
         except (KeyError, TypeError):
-            raise EckartError(f"{folder / SAMPLES} is damaged; give another folder") from None
+            raise EckartError(f"{folder / lines} is damaged; give another folder") from None
 
     def begin(self) -> None:
         """Make the folder, if that is not done."""
@@ -60,21 +69,26 @@ class Kept:
     def add(self, rows: Sequence[dict[str, Any]]) -> None:
         """Keep these too."""
         self.begin()
-        self.rows.update({row["index"]: row for row in rows})
+        self.rows.update({row[self.key]: row for row in rows})
         if self.folder is not None:
-            append_lines(self.folder / SAMPLES, rows)
+            append_lines(self.folder / self.lines, rows)
 
     def all(self) -> list[dict[str, Any]]:
         """All answers, in the prompts' order."""
-        return [self.rows[index] for index in sorted(self.rows)]
+        return [self.rows[key] for key in sorted(self.rows)]
 
     def finish(self, score: dict[str, Any]) -> None:
         """Write the answers in their order, and the score."""
+        self.finish_files({SCORE: _pretty(score)})
+
+    def finish_files(self, files: Mapping[str, bytes]) -> None:
+        """Write the answers in their order, each once, and these files."""
         if self.folder is None:
             return
         self.begin()
-        checkpoint.replace_file(self.folder / SAMPLES, "".join(map(_line, self.all())).encode())
-        checkpoint.replace_file(self.folder / SCORE, _pretty(score))
+        checkpoint.replace_file(self.folder / self.lines, "".join(map(_line, self.all())).encode())
+        for name, content in files.items():
+            checkpoint.replace_file(self.folder / name, content)
 
 
 def refuse_foreign(folder: Path) -> None:
@@ -158,7 +172,8 @@ def _refuse_another(folder: Path, asked: dict[str, Any]) -> None:
 
 
 def _word(value: object) -> str:
-    return "none" if value is None else str(value)[:12]
+    text = "none" if value is None else str(value)
+    return text if len(text) <= LONGEST_WORD else f"{text[:12]}…"
 
 
 def _line(row: Any) -> str:

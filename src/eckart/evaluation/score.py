@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-LOWER_IS_BETTER = frozenset({"perplexity"})
+LOWER_IS_BETTER = frozenset(
+    {"perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "brier_score", "ter"}
+)
+"""Of Eckart's own metrics and the harness's."""
 
 
 @dataclass(frozen=True)
@@ -30,4 +33,5 @@ class Score:
 
 def lower_is_better(metric: str) -> bool:
     """Whether a small value of the metric is a good one; of shares and correlations it is not."""
-    return metric in LOWER_IS_BETTER
+    # The harness adds a filter's name, and groups have means.
+    return metric.removeprefix("mean of ").partition(",")[0] in LOWER_IS_BETTER

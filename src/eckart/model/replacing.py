@@ -59,10 +59,8 @@ def merge(model: Any) -> list[str]:
     """
     factored = {name: module for name, module in model.named_modules() if isinstance(module, FactoredLinear)}
     config = copy.deepcopy(model.config)
-    for each in (config, model.config):
-        entry = getattr(each, "quantization_config", None)
-        if entry is not None and dict(entry).get("quant_method") == QUANT_METHOD:
-            del each.quantization_config
+    undescribe(config)
+    undescribe(model.config)
     if not factored:
         return []
     with torch.device("meta"):
@@ -137,6 +135,13 @@ def describe(model: Any) -> None:
                 modules[name] = entry
     if modules:
         model.config.quantization_config = EckartConfig(modules)
+
+
+def undescribe(config: Any) -> None:
+    """Take what `describe` wrote out of a config again."""
+    entry = getattr(config, "quantization_config", None)
+    if entry is not None and dict(entry).get("quant_method") == QUANT_METHOD:
+        del config.quantization_config
 
 
 def count_parameters(model: nn.Module) -> int:

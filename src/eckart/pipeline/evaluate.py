@@ -114,7 +114,7 @@ def evaluate(
         raise UsageError("a loaded model needs its tokenizer too: pass tokenizer=")
     request = Request(task, model, tokenizer, material[:limit], settings, track=track)
     if out is not None:
-        request.kept = keeping.Kept(Path(out), _said(request, name))
+        request.kept = keeping.Kept(Path(out), identity(request, name))
     score = run(request)
     request.kept.finish(score.as_json())
     return score
@@ -255,13 +255,9 @@ def _examples(shots: int | None, examples: str | None, fields: str | None) -> tu
     return tuple(texts[:shots])
 
 
-def _said(request: Request, model: str) -> dict[str, Any]:
+def identity(request: Request, model: str) -> dict[str, Any]:
     """What makes a request the same as another one, for the folder of its answers."""
-    pieces = [
-        [one.name, one.prompt, one.program("")] if hasattr(one, "program") else asdict(one)
-        for one in request.material
-        if _task(request.task).needs_data
-    ]
+    pieces = [_piece(one) for one in request.material if _task(request.task).needs_data]
     settings = {name: value for name, value in asdict(request.settings).items() if name not in KEPT_APART}
     return {
         "task": request.task,
@@ -271,3 +267,10 @@ def _said(request: Request, model: str) -> dict[str, Any]:
         "examples": keeping.digest(asdict(text) for text in request.settings.examples),
         **settings,
     }
+
+
+def _piece(one: Any) -> Any:
+    """What there is to a text, a problem or a pair of sentences."""
+    if hasattr(one, "program"):
+        return [one.name, one.prompt, one.program("")]
+    return one if isinstance(one, tuple) else asdict(one)
