@@ -108,8 +108,8 @@ class Sweep(BaseModel):
 
 @dataclass(frozen=True)
 class Sample:
-    """What two models wrote behind one prompt."""
+    """What two models wrote behind one prompt; `before` is `None` where the dense one was not asked."""
 
     prompt: str
-    before: str
+    before: str | None
     after: str
