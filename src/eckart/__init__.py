@@ -15,7 +15,7 @@ from eckart.types import EckartError, UsageError
 
 if TYPE_CHECKING:
     from eckart.model.portable import LowRankLinear, PivotedLinear
-    from eckart.pipeline import bases, compare, compress, evaluate, plan, plan_lora, recover, verify
+    from eckart.pipeline import bases, compare, compress, evaluate, plan, plan_lora, recover, sweep, verify
 
 __all__ = [
     "EckartError",
@@ -29,6 +29,7 @@ __all__ = [
     "plan",
     "plan_lora",
     "recover",
+    "sweep",
     "verify",
 ]
 

@@ -27,6 +27,7 @@ from eckart.cli.options import Debug, Json, filled
 from eckart.cli.planning import plan
 from eckart.cli.recovering import recover
 from eckart.cli.saying import console, print_json, say, track
+from eckart.cli.sweeping import sweep
 
 app = typer.Typer(
     name="eckart",
@@ -101,6 +102,7 @@ app.command()(compress)
 app.command()(recover)
 app.command()(evaluate)
 app.command()(compare)
+app.command()(sweep)
 app.command()(bases)
 
 

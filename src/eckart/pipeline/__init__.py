@@ -8,6 +8,7 @@ from eckart.pipeline.evaluate import TASKS, evaluate
 from eckart.pipeline.lora import LoraPlan, plan_lora
 from eckart.pipeline.plan import Plan, PlannedTarget, plan
 from eckart.pipeline.recover import recover
+from eckart.pipeline.sweeping import sweep
 from eckart.pipeline.verify import Verdict, verify
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "plan",
     "plan_lora",
     "recover",
+    "sweep",
     "verify",
 ]

@@ -6,6 +6,7 @@ import csv
 from collections.abc import Iterable, Mapping, Sequence
 from io import StringIO
 
+from eckart import report
 from eckart.types import Cell, Step, Sweep
 
 MEASURED = "measured.jsonl"
@@ -21,6 +22,7 @@ def files(made: Sweep) -> dict[str, bytes]:
     cells = [_cell(kind, row, prompts) for kind, row in zip(kinds, rows, strict=False)]
     found = {
         "sweep.json": (made.model_dump_json(indent=1) + "\n").encode(),
+        "report.html": report.sweep_page(made).encode(),
         "cells.csv": _table(("row", *CELLS, *prompts), cells),
     }
     if made.steps:

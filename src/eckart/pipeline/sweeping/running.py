@@ -65,8 +65,8 @@ def sweep(
 
     Weights are decomposed once, at the largest rank that is asked for, and truncated where they stand; the
     model is dense again afterwards, also after an error. Models of the grid that come to the same weights
-    at the same ranks are measured once. `out` gets `sweep.json`, `cells.csv` and, of a search, `steps.csv`;
-    each measurement is on the disk as soon as it is there, and the same request goes on with those of a
+    at the same ranks are measured once. `out` gets `sweep.json`, `cells.csv`, of a search `steps.csv`, and
+    `report.html`; each measurement is on the disk as soon as it is there, and the same request goes on with those of a
     sweep that was stopped. What failed is measured again.
 
     Args:
