@@ -15,13 +15,25 @@ from eckart.types import EckartError, UsageError
 
 if TYPE_CHECKING:
     from eckart.model.portable import LowRankLinear, PivotedLinear
-    from eckart.pipeline import bases, compare, compress, evaluate, plan, plan_lora, recover, sweep, verify
+    from eckart.pipeline import (
+        analyze,
+        bases,
+        compare,
+        compress,
+        evaluate,
+        plan,
+        plan_lora,
+        recover,
+        sweep,
+        verify,
+    )
 
 __all__ = [
     "EckartError",
     "LowRankLinear",
     "PivotedLinear",
     "UsageError",
+    "analyze",
     "bases",
     "compare",
     "compress",

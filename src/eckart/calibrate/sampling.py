@@ -33,7 +33,13 @@ def sample(
         PaddingUnknownError: a padded batch reached a module in a shape that no mask explains.
     """
     kept = [_Rows(space, -(-rows // len(batches))) for space in spaces]
-    with torch.inference_mode(False), torch.no_grad(), evaluating(model), uncached(model), ExitStack() as hooks:
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        evaluating(model),
+        uncached(model),
+        ExitStack() as hooks,
+    ):
         for read in kept:
             module = model.get_submodule(read.space)
             hooks.callback(module.register_forward_pre_hook(read, with_kwargs=True).remove)

@@ -3,11 +3,12 @@
 The only room that reads or writes safetensors files itself.
 """
 
-from eckart.checkpoint.reading import Checkpoint, Stored, open_checkpoint, sha256
+from eckart.checkpoint.reading import DTYPES, Checkpoint, Stored, open_checkpoint, sha256
 from eckart.checkpoint.tensors import digest, read_tensors, write_tensors
 from eckart.checkpoint.writing import appearing, copy_companions, refuse_existing, refuse_full, replace_file
 
 __all__ = [
+    "DTYPES",
     "Checkpoint",
     "Stored",
     "appearing",

@@ -18,6 +18,7 @@ import typer
 from rich.table import Table
 
 from eckart import recipes
+from eckart.cli.analyzing import analyze
 from eckart.cli.bases import bases
 from eckart.cli.comparing import compare
 from eckart.cli.compressing import compress
@@ -98,6 +99,7 @@ def demo(
 
 
 app.command()(plan)
+app.command()(analyze)
 app.command()(compress)
 app.command()(recover)
 app.command()(evaluate)

@@ -214,3 +214,15 @@ def numbers(option: str, names: str) -> list[float]:
         except ValueError:
             raise UsageError(f"{option} {name}: not a number") from None
     return found
+
+
+def whole(option: str, names: str) -> list[int]:
+    """The whole numbers in a list by commas.
+
+    Raises:
+        UsageError: one of them is none.
+    """
+    found = numbers(option, names)
+    if wrong := [value for value in found if not value.is_integer()]:
+        raise UsageError(f"{option} {wrong[0]:g}: not a whole number")
+    return [int(value) for value in found]

@@ -22,8 +22,8 @@ from eckart.cli.options import (
     StructureName,
     Targets,
     filled,
-    numbers,
     split,
+    whole,
 )
 from eckart.cli.saying import console, print_json, say, show_notes, show_plan, show_sharing
 from eckart.types import UsageError
@@ -73,7 +73,7 @@ def plan(
             }
             if wrong := [option for option, value in given.items() if value is not None]:
                 raise UsageError(f"{wrong[0]} says how to cut, and --lora plans adapters: give one of them")
-            chosen = {} if ranks is None else {"ranks": _whole(ranks)}
+            chosen = {} if ranks is None else {"ranks": whole("--ranks", ranks)}
             adapters = pipeline.plan_lora(model, targets=split(targets), layers=layers, **chosen)
             _show_lora(adapters)
             print_json(as_json, _lora_json(adapters))
@@ -94,13 +94,6 @@ def plan(
         )
         show_plan(made)
         print_json(as_json, _plan_json(made))
-
-
-def _whole(names: str) -> list[int]:
-    found = numbers("--ranks", names)
-    if wrong := [value for value in found if not value.is_integer()]:
-        raise UsageError(f"--ranks {wrong[0]:g}: not a whole number")
-    return [int(value) for value in found]
 
 
 def _plan_json(made: Plan) -> dict[str, Any]:

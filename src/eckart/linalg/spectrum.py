@@ -59,7 +59,7 @@ def leading_spectrum(weight: Tensor, rank: int, seed: int = 0) -> Spectrum:
     Raises:
         ValueError: the weight has entries that are not finite.
     """
-    rank = min(rank, min(weight.shape))
+    rank = min(rank, *weight.shape)
     if covers(rank, min(weight.shape)):
         return spectrum(weight)
     wide = _wide(weight)
@@ -128,15 +128,16 @@ def random_cosines(found: Spectrum, ranks: Sequence[int], draws: int = DRAWS, se
     return [_mean_root(energies[:, rank - 1], whole) for rank in ranks]
 
 
-def output_cosines(basis: Tensor, outputs: Tensor, ranks: Sequence[int]) -> list[float]:
-    """The mean cosine between outputs `y = W x` and what the first `r` columns of a basis keep of them.
+def output_cosines(weight: Tensor, basis: Tensor, inputs: Tensor, ranks: Sequence[int]) -> list[float]:
+    """The mean cosine between `y = W x` and `P_r P_rᵀ y`, what the first `r` columns of a basis keep of it.
 
     Args:
-        basis: orthonormal columns `(out, k)`.
-        outputs: rows `(n, out)`, any float dtype, on the basis' device.
+        weight: `W (out, in)`.
+        basis: `P`, orthonormal columns `(out, k)`.
+        inputs: rows `x`, `(n, in)`.
         ranks: from 1 to `k`.
     """
-    y = outputs.to(basis.dtype)
+    y = inputs.to(DTYPE) @ weight.to(DTYPE).T
     energies = (y @ basis).square().cumsum(1).cpu().numpy()
     whole = y.square().sum(1).cpu().numpy()
     return [_mean_root(energies[:, rank - 1], whole) for rank in ranks]

@@ -190,15 +190,15 @@ def quiet() -> Iterator[None]:
         transformers.logging.enable_progress_bar()
 
 
-def refuse_compressed(config: Any) -> None:
-    """Raises UsageError where the weights are not plain floats any more."""
+def refuse_compressed(config: Any, job: str = "compress") -> None:
+    """Raises UsageError where the weights are not plain floats any more; `job` is what was to be done."""
     quantization = getattr(config, "quantization_config", None)
     if quantization is None:
         return
     method = dict(quantization).get("quant_method")
     if method == portable.QUANT_METHOD:
-        raise UsageError("this model is compressed already; compress the model it came from")
-    raise UsageError(f"this model is quantized ({method}); compress the float model it came from")
+        raise UsageError(f"this model is compressed already; {job} the model it came from")
+    raise UsageError(f"this model is quantized ({method}); {job} the float model it came from")
 
 
 def require_loaded(model: Any) -> None:

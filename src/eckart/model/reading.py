@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from torch import Tensor, nn
 from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
+from transformers.core_model_loading import (
+    WeightConverter,
+    WeightRenaming,
+    dot_natural_key,
+    rename_source_key,
+)
+from transformers.pytorch_utils import Conv1D
 
 
 def stored_names(model: Any, stored: Iterable[str]) -> dict[str, str]:
@@ -23,11 +30,18 @@ def stored_names(model: Any, stored: Iterable[str]) -> dict[str, str]:
     changes = get_model_conversion_mapping(model)
     renamings = [change for change in changes if isinstance(change, WeightRenaming)]
     converters = [change for change in changes if isinstance(change, WeightConverter)]
-    weights = model.state_dict()
+    prefix, weights = model.base_model_prefix, model.state_dict()
     found: dict[str, str] = {}
     # In the order in which transformers reads them: some renamings depend on what came before.
     for key in sorted(stored, key=dot_natural_key):
-        name, converted = rename_source_key(key, renamings, converters, model.base_model_prefix, weights)
+        name, converted = rename_source_key(key, renamings, converters, prefix, weights)
+        if name not in weights and key in weights:
+            name, converted = rename_source_key(key, [], [], prefix, weights)
         if converted is None and name in weights:
             found[name] = key
     return found
+
+
+def as_linear(module: nn.Module, stored: Tensor) -> Tensor:
+    """A linear layer's weight as `(out, in)`, from the way in which its kind of module stores it."""
+    return stored.T if isinstance(module, Conv1D) else stored

@@ -1,5 +1,6 @@
 """The jobs, from end to end. This room knows everyone and computes nothing."""
 
+from eckart.pipeline.analyze import Analyzed, analyze, analyzed
 from eckart.pipeline.bases import Bases, bases
 from eckart.pipeline.compare import compare
 from eckart.pipeline.compress import compress
@@ -13,11 +14,14 @@ from eckart.pipeline.verify import Verdict, verify
 
 __all__ = [
     "TASKS",
+    "Analyzed",
     "Bases",
     "LoraPlan",
     "Plan",
     "PlannedTarget",
     "Verdict",
+    "analyze",
+    "analyzed",
     "bases",
     "compare",
     "compress",

@@ -1,4 +1,4 @@
-"""The parameters of a model that is not loaded: in all, in its embeddings, and what tying saves."""
+"""The parameters of a model, loaded or not: in all, in its embeddings, and what tying saves."""
 
 from __future__ import annotations
 
@@ -45,6 +45,13 @@ def count(folder: Path, empty: Any) -> Counted:
         tied=tied,
         notes=notes,
     )
+
+
+def count_loaded(model: Any) -> Counted:
+    """Count the parameters of a model in memory."""
+    tied = sharing.tied(model)
+    embeddings, notes = _embeddings(model, tied)
+    return Counted(replacing.count_parameters(model), embeddings, tied, notes)
 
 
 def _stored_apart(folder: Path, empty: Any, notes: list[str]) -> dict[str, int]:
