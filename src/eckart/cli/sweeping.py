@@ -262,8 +262,8 @@ def _show_search(made: Sweep) -> None:
     if taken:
         console.print(table)
     say(
-        f"found: {made.metric} {_figure(made.found) or 'failed'}, dense {_figure(made.dense)}, both on what the "
-        f"search did not look at; {made.found.keep:.1%} of the parameters left"
+        f"found: {made.metric} {_figure(made.found) or 'failed'}, dense {_figure(made.dense)}, both on what "
+        f"the search did not look at; {made.found.keep:.1%} of the parameters left"
     )
 
 

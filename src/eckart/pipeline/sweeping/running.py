@@ -66,8 +66,8 @@ def sweep(
     Weights are decomposed once, at the largest rank that is asked for, and truncated where they stand; the
     model is dense again afterwards, also after an error. Models of the grid that come to the same weights
     at the same ranks are measured once. `out` gets `sweep.json`, `cells.csv`, of a search `steps.csv`, and
-    `report.html`; each measurement is on the disk as soon as it is there, and the same request goes on with those of a
-    sweep that was stopped. What failed is measured again.
+    `report.html`; each measurement is on the disk as soon as it is there, and the same request goes on
+    with those of a sweep that was stopped. What failed is measured again.
 
     Args:
         model: a folder, a hub id, `pocket`, or a loaded transformers model with its `tokenizer`.
@@ -184,10 +184,10 @@ class _Sweeping:
         """Measure everything, write it, and save what was asked for."""
         asked = self.asked
         with self.truncated:
-            dense = self.cell(1.0, "", "", {})
+            dense = self.told(self.cell(1.0, "", "", {}))
             places = self.grid.places if asked.grid else []
             cells = [
-                self.cell(place.ratio, place.layers, place.targets, place.ranks)
+                self.told(self.cell(place.ratio, place.layers, place.targets, place.ranks))
                 for place in self.track(places, "measuring", len(places))
             ]
             start, steps, taken = self.search(dense)
@@ -218,14 +218,12 @@ class _Sweeping:
                 self.save(made, asked.save)
         return made
 
-    def cell(
-        self, ratio: float, layers: str, targets: str, ranks: Mapping[str, int], part: str | None = None
-    ) -> Cell:
+    def cell(self, ratio: float, layers: str, targets: str, ranks: Mapping[str, int], part: str = "") -> Cell:
         """The model at these ranks, measured."""
         measured = asdict(self.judge.measure(ranks, part or self.part))
         parameters = left(self.total, self.grid.targets, ranks, self.asked.structure)
         measured["continuations"] = list(measured["continuations"])
-        cell = Cell(
+        return Cell(
             ratio=ratio,
             layers=layers,
             targets=targets,
@@ -234,7 +232,10 @@ class _Sweeping:
             keep=parameters / self.total,
             **measured,
         )
-        if self.on_cell is not None and part is None:
+
+    def told(self, cell: Cell) -> Cell:
+        """The same, once somebody was told of it."""
+        if self.on_cell is not None:
             self.on_cell(cell)
         return cell
 
