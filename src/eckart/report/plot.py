@@ -129,6 +129,12 @@ def figure(rows: Sequence[ComparisonRow], lower_is_better: bool) -> Figure:
     return drawn
 
 
+def titles(rows: Sequence[ComparisonRow], lower_is_better: bool) -> list[str]:
+    """The points of the three panels, in words: of quality against size, of time and of memory."""
+    dense = next((row for row in rows if row.method == "dense"), None)
+    return [panel.title for panel in _panels(_lines(rows), dense, lower_is_better)]
+
+
 def _lines(rows: Sequence[ComparisonRow]) -> list[Line]:
     methods = [method for method in dict.fromkeys(row.method for row in rows) if method != "dense"]
     lines = []

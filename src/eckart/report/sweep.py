@@ -24,7 +24,7 @@ def sweep_page(sweep: Sweep) -> str:
         sections.append(("grid", "The grid", '<div id="maps"></div>'))
         sections.append(("sizes", "Score and size", '<div id="against"></div>'))
     elif sweep.cells:
-        sections.append(("sizes", "What each cut leaves", '<div id="against"></div>'))
+        sections.append(("grid", "What each cut leaves", '<div id="maps"></div>'))
     if sweep.steps:
         sections.append(("search", "The search", '<div id="path"></div>'))
     if sweep.prompts:
@@ -97,7 +97,7 @@ def _lede(sweep: Sweep) -> list[str]:
         if sweep.found is not None and sweep.found.value is not None and dense.value is not None:
             said += (
                 f": {sweep.metric} {figure(sweep.found.value)} with {percent(sweep.found.keep)} of the "
-                f"parameters, where the dense model has {figure(dense.value)}, on data that it did not look at"
+                f"parameters, where the dense model has {figure(dense.value)}, on data that was not looked at"
             )
         lede.append(said + ".")
     return lede or ["Nothing was cut."]

@@ -27,13 +27,17 @@ if (section("maps")) {
     ],
     title: ({ kind }) => {
       const own = of(kind), scored = own.filter((cell) => known(cell.value)), top = best(own);
+      if (!metric) {
+        const least = d3.least(own, (cell) => cell.parameters);
+        return `Down to ${percent(least.keep)} of the parameters, at ${named(least)}`;
+      }
       if (!top) return "None of these cuts could be measured";
       const good = scored.filter((cell) => better(cell.value, dense.value)).length;
       if (!known(dense.value)) return `The best of these cuts is ${named(top)}: ${metric} ${score(top.value)}`;
       return good ? `${good} of ${scored.length} cuts score at least as well as the dense model; best: ${named(top)}`
         : `Every cut costs something; the mildest, ${named(top)}, comes to ${score(top.value)} from ${score(dense.value)}`;
     },
-    text: ({ shown }) => `${capital(quantities.find(([key]) => key === shown)[1])} by ratio and layers${shown === "value" ? `, ${lower ? "lower" : "higher"} is better; dense ${score(dense.value)}` : ""}. Outlined: the best. A ratio is the rank as a share of the smaller side.`,
+    text: ({ shown }) => `${capital(quantities.find(([key]) => key === shown)[1])} by ratio and layers${shown === "value" && known(dense.value) ? `, ${lower ? "lower" : "higher"} is better; dense ${score(dense.value)}` : ""}.${metric ? " Outlined: the best." : ""} A ratio is the rank as a share of the smaller side.`,
     draw: ({ kind, shown }, width) => {
       const own = of(kind), format = quantities.find(([key]) => key === shown)[2], top = best(own);
       return heatMap({
@@ -50,9 +54,8 @@ if (section("against")) {
   const ratios = [...new Set(cells.map((cell) => cell.ratio))];
   const looks = new Map(ratios.map((ratio, index) => [ratio, look(index)]));
   const scored = cells.filter((cell) => known(cell.value));
-  const key = metric ? "value" : "keep";
   const within = (cell) => lower ? cell.value <= 1.05 * dense.value : cell.value >= 0.95 * dense.value;
-  if (metric && scored.length) figure(section("against"), {
+  if (scored.length) figure(section("against"), {
     options: [
       { key: "kind", label: "Kinds of matrix", value: "every", options: kinds.length > 1 ? [["every", "every choice"], ...kindOptions] : [["every", "every choice"]] },
       { key: "y", label: "Score", kind: "radio", value: lower && d3.max(scored, (cell) => cell.value) > 3 * d3.min(scored, (cell) => cell.value) ? "log" : "linear",
@@ -65,7 +68,7 @@ if (section("against")) {
         : "No cut stays within 5% of the dense score";
     },
     text: () => `${capital(metric)} against parameters left, ${lower ? "lower" : "higher"} is better. Each cut weight counts as the cheaper of its factors and its product.`,
-    legend: () => [...ratios.map((ratio) => legendKey(`ratio ${ratio}`, { ...looks.get(ratio), plain: true })), legendKey("dense model", { stroke: "var(--ink)", dash: "2 3" })],
+    legend: () => [...ratios.map((ratio) => legendKey(`ratio ${ratio}`, { ...looks.get(ratio), dash: "" })), legendKey("dense model", { stroke: "var(--ink)", dash: "2 3" })],
     draw: ({ kind, y }, width) => {
       const own = scored.filter((cell) => kind === "every" || kindsOf(cell) === kind);
       if (!own.length) return empty("None of these cuts could be measured.");
@@ -77,7 +80,7 @@ if (section("against")) {
           known(dense.value) ? Plot.ruleY([dense.value], { stroke: "var(--ink)", strokeDasharray: "2 3" }) : null,
           ...ratios.flatMap((ratio) => {
             const points = own.filter((cell) => cell.ratio === ratio), { stroke, symbol } = looks.get(ratio);
-            return Plot.dot(points, { x: (cell) => 100 * cell.keep, y: "value", fill: stroke, symbol, r: 5, stroke: "var(--panel)" });
+            return [Plot.line(points, { x: (cell) => 100 * cell.keep, y: "value", z: kindsOf, stroke, strokeOpacity: 0.45 }), Plot.dot(points, { x: (cell) => 100 * cell.keep, y: "value", fill: stroke, symbol, r: 5, stroke: "var(--panel)" })];
           }),
           tip(own, { x: (cell) => 100 * cell.keep, y: "value", title: (cell) => `${named(cell)}\n${metric} ${score(cell.value)}\n${percent(cell.keep)} of the parameters` }),
         ],
@@ -86,8 +89,7 @@ if (section("against")) {
     rows: ({ kind }) => cellRows(cells.filter((cell) => kind === "every" || kindsOf(cell) === kind)),
     file: "cells.csv",
   });
-  else if (metric) section("against").append(empty("None of these cuts could be measured."));
-  else section("against").append(el("div", { class: "card" }, table({ ...cellRows(cells), caption: "Parameters left by each cut" })));
+  else section("against").append(empty("None of these cuts could be measured."));
 }
 
 if (section("path")) {
@@ -150,7 +152,7 @@ if (section("continued")) {
       { key: "prompt", label: "Prompt", value: "0", options: prompts.map((_, place) => [String(place), `${place + 1}: ${prompt(place)}`]) },
       { key: "ratio", label: "Ratio", value: "every", options: all(ratios, "every ratio") },
       { key: "layers", label: "Layers", value: "every", options: all(layers, "every choice") },
-      { key: "kind", label: "Kinds of matrix", value: "every", options: all(kinds, "every choice") },
+      { key: "kind", label: "Kinds of matrix", value: kinds[0] ?? "every", options: all(kinds, "every choice") },
     ],
     title: (state) => {
       const own = pick(state).filter((cell) => !cell.error);
@@ -160,12 +162,12 @@ if (section("continued")) {
     text: () => "Greedy continuations. Marked: what differs from the dense model's, from the first other word on.",
     draw: (state) => {
       const place = Number(state.prompt), from = before(state);
-      const card = (name, small, nodes) => el("div", {}, el("h4", {}, name, " ", el("small", {}, small)), el("p", { class: "said", dir: "auto" }, nodes));
-      const shown = [card("dense", known(dense.value) ? `${metric} ${score(dense.value)}` : "", [from])];
+      const card = (name, small, nodes) => el("div", {}, el("h4", {}, name, el("small", {}, small)), el("p", { class: "said", dir: "auto" }, nodes));
+      const shown = [card("dense", known(dense.value) ? `${metric} ${score(dense.value)}` : "", [from.trimStart()])];
       for (const cell of pick(state)) {
         const small = [known(cell.value) ? `${metric} ${score(cell.value)}` : null, `${percent(cell.keep)} left`].filter(Boolean).join(", ");
         const text = cell.continuations[place];
-        const { words, equal, nodes } = differing(text ?? "", from);
+        const { words, equal, nodes } = differing((text ?? "").trimStart(), from.trimStart());
         shown.push(cell.error || !known(text) ? card(cell.isFound ? "found by the search" : named(cell), cell.error ? `failed: ${cell.error}` : "nothing", [])
           : card(cell.isFound ? "found by the search" : named(cell), `${small}; ${equal ? "the same" : `the same for ${words} ${words === 1 ? "word" : "words"}`}`, nodes));
       }
