@@ -1,7 +1,7 @@
 """Write the tables of these pages that come from the code: `python docs/tables.py`, a part of `make docs`.
 
-A table stands between `<!-- NAME: docs/tables.py -->` and `<!-- end of NAME -->`. A test fails where a page is
-out of date.
+A table stands between `<!-- NAME: docs/tables.py -->` and `<!-- end of NAME -->`. A test fails where a page
+is out of date.
 """
 
 from __future__ import annotations
@@ -45,6 +45,9 @@ SAVED: dict[str, Any] = {
 """What is saved as JSON or CSV: each has a table of its fields."""
 
 
+DATA = {True: "needed", False: "none"}
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
@@ -55,8 +58,7 @@ def methods() -> str:
     """The catalogue: a row for each method, then papers and departures."""
     head = ["method", "metric", "structure", "allocation", "recovery", "data"]
     rows = [
-        [f"`{row.name}`", row.metric, row.structure, row.allocation, row.recovery]
-        + ["needed" if row.needs_data else "none"]
+        [f"`{row.name}`", row.metric, row.structure, row.allocation, row.recovery, DATA[row.needs_data]]
         for row in recipes.METHODS.values()
     ]
     papers = [
@@ -137,9 +139,7 @@ def filled(page: str) -> str:
     def make(mark: re.Match[str]) -> str:
         return f"{mark[1]}\n\n{TABLES[mark[2]]()}\n\n{mark[3]}"
 
-    return re.sub(
-        r"(<!-- (\w+): docs/tables\.py -->)\n.*?(<!-- end of \2 -->)", make, page, flags=re.DOTALL
-    )
+    return re.sub(r"(<!-- (\w+): docs/tables\.py -->)\n.*?(<!-- end of \2 -->)", make, page, flags=re.DOTALL)
 
 
 def main() -> None:
