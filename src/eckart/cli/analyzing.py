@@ -31,7 +31,7 @@ from eckart.types import MAX_LENGTH
 
 if TYPE_CHECKING:
     from eckart.pipeline.analyze import Analyzed
-    from eckart.types import Analysis, Matrix
+    from eckart.types import Analysis, Cosine, Matrix
 
 SHARES = ("0.9", "0.95", "0.99")
 """Of the energy, in the table; all are in the files."""
@@ -119,6 +119,8 @@ def _show(made: Analyzed, peak: int) -> None:
         f"{analysis.embedding_parameters:,} in embeddings"
     )
     console.print(_kinds(analysis))
+    if analysis.data is not None:
+        console.print(_on_data(analysis))
     console.print(_sizes(analysis))
     for tied in analysis.tied:
         say(f"tied: {' = '.join(tied.names)}, which saves {tied.saved:,} parameters")
@@ -130,77 +132,107 @@ def _show(made: Analyzed, peak: int) -> None:
     )
 
 
-def _kinds(analysis: Analysis) -> Table:
-    """A row for each kind of matrix: medians over the blocks."""
+def _groups(analysis: Analysis) -> dict[tuple[str, int, int], list[Matrix]]:
+    """Matrices of one kind and one shape, by the shortest ending that no other kind has."""
+    kinds = {matrix.kind for matrix in analysis.matrices}
+    names = {kind: _ending(kind, kinds - {kind}) for kind in kinds}
     groups: dict[tuple[str, int, int], list[Matrix]] = {}
     for matrix in analysis.matrices:
-        groups.setdefault((matrix.kind, matrix.out_features, matrix.in_features), []).append(matrix)
-    with_data = analysis.data is not None
+        key = (names[matrix.kind], matrix.out_features, matrix.in_features)
+        groups.setdefault(key, []).append(matrix)
+    return groups
+
+
+def _ending(kind: str, others: set[str]) -> str:
+    parts = kind.split(".")
+    endings = (".".join(parts[at:]) for at in range(len(parts) - 1, -1, -1))
+    return next(
+        (end for end in endings if not any(f".{other}".endswith(f".{end}") for other in others)), kind
+    )
+
+
+def _kinds(analysis: Analysis) -> Table:
+    """A row for each kind of matrix: medians over the blocks."""
     table = Table(
         Column("weight", overflow="fold"),
-        "out x in",
+        Column("out x in", no_wrap=True),
         "count",
-        *(f"rank for\n{float(share):.0%}" for share in SHARES),
-        *(["95% on\nthe data"] if with_data else []),
+        *(Column(f"{float(share):.0%}", no_wrap=True) for share in SHARES),
         "stable\nrank",
-        "cosine",
-        *(["on the\ndata"] if with_data else []),
+        Column("cosine", no_wrap=True),
+        caption="medians: the rank that keeps 90, 95 and 99% of the energy, and its share of the smaller "
+        "side; the cosine between outputs before and after at a rank, for random inputs",
     )
-    for (kind, out_features, in_features), group in groups.items():
-        smaller = min(out_features, in_features)
-        cells = [_rank([matrix.energy_ranks[share] for matrix in group], smaller) for share in SHARES]
-        if with_data:
-            seen = [matrix.weighted_energy_ranks for matrix in group if matrix.weighted_energy_ranks]
-            cells.append(_rank([ranks["0.95"] for ranks in seen], smaller))
+    for (kind, out_features, in_features), group in _groups(analysis).items():
+        cells = [_rank(group, [matrix.energy_ranks[share] for matrix in group]) for share in SHARES]
         cells.append(f"{median(matrix.stable_rank for matrix in group):.1f}")
-        cells += _cosines(group, smaller, with_data)
-        shown = [Text(cell) for cell in (kind, f"{out_features}x{in_features}", str(len(group)), *cells)]
-        table.add_row(*shown)
-    table.caption = "medians; cosine between the outputs before and after, for random inputs"
+        middle = [cosine for matrix in group if (cosine := _middle(matrix))]
+        cells.append(f"{_median([each.random for each in middle])} at {middle[0].rank}" if middle else "")
+        shape = f"{out_features}x{in_features}"
+        table.add_row(*(Text(cell) for cell in (kind, shape, str(len(group)), *cells)))
     return table
 
 
-def _rank(ranks: list[int | None], smaller: int) -> str:
+def _on_data(analysis: Analysis) -> Table:
+    """The same as the data weigh the weights."""
+    table = Table(
+        Column("weight", overflow="fold"),
+        *(Column(f"{float(share):.0%}", no_wrap=True) for share in SHARES),
+        "rank",
+        "cosine of\nthe SVD",
+        "of the best\nfor the data",
+        caption=f"the same on {analysis.tokens:,} tokens of the data",
+    )
+    for (kind, _, _), group in _groups(analysis).items():
+        ranks = [matrix.weighted_energy_ranks for matrix in group if matrix.weighted_energy_ranks]
+        cells = [_rank(group, [each[share] for each in ranks]) for share in SHARES]
+        middle = [cosine for matrix in group if (cosine := _middle(matrix))]
+        cells += [
+            str(middle[0].rank) if middle else "",
+            _median([each.activations for each in middle if each.activations is not None]),
+            _median([each.weighted for each in middle if each.weighted is not None]),
+        ]
+        table.add_row(*(Text(cell) for cell in (kind, *cells)))
+    return table
+
+
+def _middle(matrix: Matrix) -> Cosine | None:
+    """The cosine at the rank next to half of the smaller side."""
+    half = min(matrix.out_features, matrix.in_features) / 2
+    return min(matrix.cosines, key=lambda cosine: abs(cosine.rank - half), default=None)
+
+
+def _rank(group: list[Matrix], ranks: list[int | None]) -> str:
     """The median, and its share of the smaller side; what was not found is beyond all that was."""
+    smaller = min(group[0].out_features, group[0].in_features)
     found = sorted(smaller + 1 if rank is None else rank for rank in ranks)
     if not found:
         return ""
     middle = found[len(found) // 2]
-    return "not found" if middle > smaller else f"{middle} ({middle / smaller:.0%})"
+    return f"> {len(group[0].values)}" if middle > smaller else f"{middle} {middle / smaller:.0%}"
 
 
-def _cosines(group: list[Matrix], smaller: int, with_data: bool) -> list[str]:
-    """The mean cosine at the rank next to half of the smaller side, and on the data."""
-    near = [min(m.cosines, key=lambda cosine: abs(cosine.rank - smaller / 2)) for m in group if m.cosines]
-    if not near:
-        return [""] * (2 if with_data else 1)
-    cells = [f"{median(cosine.random for cosine in near):.3f} at {near[0].rank}"]
-    if with_data:
-        seen = [cosine.activations for cosine in near if cosine.activations is not None]
-        cells.append(f"{median(seen):.3f}" if seen else "")
-    return cells
+def _median(values: list[float]) -> str:
+    return f"{median(values):.3f}" if values else ""
 
 
 def _sizes(analysis: Analysis) -> Table:
     """What uniform cuts would come to."""
-    with_data = analysis.data is not None
-    table = Table(
-        "keep of\nthe targets",
-        "structure",
-        "parameters",
-        "keep of\nthe model",
-        "MB",
-        "error",
-        *(["on the\ndata"] if with_data else []),
-    )
-    for size in analysis.sizes:
+    sizes = analysis.sizes
+    columns = {
+        "error": [size.error for size in sizes],
+        "error on\nthe data": [size.weighted_error for size in sizes],
+    }
+    shown = {head: column for head, column in columns.items() if any(each is not None for each in column)}
+    head = ("keep of\nthe targets", "structure", "parameters", "keep of\nthe model", "MB")
+    table = Table(*head, *shown)
+    for index, size in enumerate(sizes):
         table.add_row(
             f"{size.keep:g}",
             size.structure,
             f"{size.parameters:,}",
             f"{size.model_keep:.3f}",
             f"{size.bytes / 1e6:,.1f}",
-            "not found" if size.error is None else f"{size.error:.3f}",
-            *([] if not with_data else ["" if size.weighted_error is None else f"{size.weighted_error:.3f}"]),
+            *("" if (value := column[index]) is None else f"{value:.3f}" for column in shown.values()),
         )
     return table

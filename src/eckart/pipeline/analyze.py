@@ -27,7 +27,7 @@ class Analyzed:
     Attributes:
         out: the folder that was written, if one was asked for.
         seconds: wall time.
-        seconds_each: a shape, as `4096x4096` (out x in), to the mean time of such a weight, from its reading on.
+        seconds_each: a shape, as `4096x4096` (out x in), to the mean time of such a weight, reading it too.
     """
 
     analysis: Analysis

@@ -61,7 +61,7 @@ def look(
         name: of its module.
         place: its stack and block.
         ranks: that cosines are given at; those that it does not have are left out.
-        fast: find the leading values only.
+        fast: find the leading values only; then cosines are given at ranks among these.
         inputs: what it reads on the data.
         dtype: as stored, where `weight` is in another.
 
@@ -75,10 +75,14 @@ def look(
             + (": the checkpoint is damaged" if name else "")
         )
     smaller = min(out_features, in_features)
-    wanted = sorted({min(rank, smaller) for rank in ranks or [max(1, int(at * smaller)) for at in AT]})
+    given = [rank for rank in ranks or () if rank <= smaller]
+    count = max([FAST_LEAST, int(FAST * smaller), *given])
     if ranks:
-        wanted = [rank for rank in wanted if rank in ranks]
-    count = max([FAST_LEAST, int(FAST * smaller), *(wanted if ranks else [])])
+        wanted = sorted(set(given))
+    elif fast and not linalg.covers(count, smaller):
+        wanted = [count // 4, count // 2, count]
+    else:
+        wanted = sorted({max(1, int(at * smaller)) for at in AT})
     try:
         found = _decomposed(weight, wanted, count if fast else None, inputs)
     except (ValueError, RuntimeError) as error:
