@@ -27,6 +27,7 @@ from eckart.cli.evaluating import evaluate
 from eckart.cli.options import Debug, Json, filled
 from eckart.cli.planning import plan
 from eckart.cli.recovering import recover
+from eckart.cli.reporting import report
 from eckart.cli.saying import console, print_json, say, track
 from eckart.cli.sweeping import sweep
 
@@ -106,6 +107,7 @@ app.command()(evaluate)
 app.command()(compare)
 app.command()(sweep)
 app.command()(bases)
+app.command()(report)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from eckart.pipeline.evaluate import TASKS, evaluate
 from eckart.pipeline.lora import LoraPlan, plan_lora
 from eckart.pipeline.plan import Plan, PlannedTarget, plan
 from eckart.pipeline.recover import recover
+from eckart.pipeline.report import Described, describe
 from eckart.pipeline.sweeping import sweep
 from eckart.pipeline.verify import Verdict, verify
 
@@ -16,6 +17,7 @@ __all__ = [
     "TASKS",
     "Analyzed",
     "Bases",
+    "Described",
     "LoraPlan",
     "Plan",
     "PlannedTarget",
@@ -26,6 +28,7 @@ __all__ = [
     "compare",
     "compress",
     "demo",
+    "describe",
     "evaluate",
     "plan",
     "plan_lora",

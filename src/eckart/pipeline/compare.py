@@ -25,6 +25,7 @@ from eckart.pipeline.protocol import (
     model_digest,
     split_texts,
 )
+from eckart.pipeline.report import PAGE, comparison_page
 from eckart.pipeline.workers import OnRow, Run
 from eckart.recovery.settings import make_training
 from eckart.types import (
@@ -69,9 +70,9 @@ def compare(
     """Cut one model by many methods to the same sizes, with the same data, and measure each on the same task.
 
     `out` gets `results.csv`, a row for each model with the dense one first, whole after every row;
-    `compare.json`, the protocol; and `plot.svg` and `plot.png`. Rows that are there already are not made
-    again, those that failed are: so an interrupted comparison is gone on with, and methods and sizes can be
-    added. Each method has a process of its own, which is ended with this one.
+    `compare.json`, the protocol; `report.html`; and `plot.svg` and `plot.png`. Rows that are there already
+    are not made again, those that failed are: so an interrupted comparison is gone on with, and methods and
+    sizes can be added. Each method has a process of its own, which is ended with this one.
 
     Args:
         model: a folder, a hub id or `pocket`.
@@ -311,7 +312,8 @@ def _test(task: str, data: str | None, test: str | None, writes: bool) -> tuple[
 
 
 def _plot(folder: ComparisonFolder, smaller: bool) -> list[str]:
-    """Write the pictures; a note where there is nothing to draw them with."""
+    """Write the page and the pictures; a note where there is nothing to draw the latter with."""
+    checkpoint.replace_file(folder.out / PAGE, comparison_page(folder.kept, folder.rows))
     try:
         pictures = report.draw(folder.rows, smaller)
     except ModuleNotFoundError as error:

@@ -133,7 +133,7 @@ class ComparisonFolder:
                 "notes": list(dict.fromkeys([*found.notes, *asked.notes])),
             }
         )
-        self.rows = _read_rows(out / RESULTS)
+        self.rows = read_rows(out / RESULTS)
         if strange := {row.method for row in self.rows} - {DENSE, *self.kept.methods}:
             raise EckartError(f"{out} is damaged: {RESULTS} has {strange.pop()}, and {PROTOCOL} has not")
 
@@ -217,7 +217,12 @@ def _read(out: Path) -> Kept | None:
     return None
 
 
-def _read_rows(path: Path) -> list[ComparisonRow]:
+def read_rows(path: Path) -> list[ComparisonRow]:
+    """The rows of a `results.csv`; none where it is not there.
+
+    Raises:
+        EckartError: it is damaged.
+    """
     if not path.is_file():
         return []
     try:

@@ -71,6 +71,18 @@ def draw(rows: Sequence[ComparisonRow], lower_is_better: bool) -> dict[str, byte
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
     """
+    with drawing():
+        drawn = figure(rows, lower_is_better)
+        return {f"plot.{kind}": _saved(drawn, kind) for kind in ("svg", "png")}
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """In matplotlib's settings for one picture, which are as they were afterwards.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed.
+    """
     with _quiet():
         from matplotlib import rc_context
 
@@ -87,8 +99,7 @@ def draw(rows: Sequence[ComparisonRow], lower_is_better: bool) -> dict[str, byte
             "ytick.color": INK,
         }
         with rc_context(style):
-            drawn = figure(rows, lower_is_better)
-            return {f"plot.{kind}": _saved(drawn, kind) for kind in ("svg", "png")}
+            yield
 
 
 def figure(rows: Sequence[ComparisonRow], lower_is_better: bool) -> Figure:

@@ -1,0 +1,58 @@
+"""`eckart report`: a page of what a folder holds."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from eckart.cli.ending import errors
+from eckart.cli.options import Debug, Device, Json, filled
+from eckart.cli.saying import print_json, say, show_notes, track
+
+
+def report(
+    path: Annotated[
+        str,
+        typer.Argument(
+            metavar="PATH",
+            help="A compressed folder, or one that analyze, compare or sweep wrote.",
+            callback=filled,
+        ),
+    ],
+    out: Annotated[
+        str,
+        typer.Option(
+            "--out", "-o", help="Folder for report.html and its data; it must not exist.", callback=filled
+        ),
+    ],
+    dense: Annotated[
+        str | None,
+        typer.Option(
+            "--dense",
+            help="The model that a compressed one came from, to continue prompts too.",
+            callback=filled,
+        ),
+    ] = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--prompt", metavar="TEXT", help="What a compressed model is to continue; may be repeated."
+        ),
+    ] = None,
+    png: Annotated[bool, typer.Option("--png", help="Draw the main figures as PNG files too.")] = False,
+    device: Device = "cpu",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """One HTML page of what a folder holds, which opens anywhere and offline, and its figures as data."""
+    with errors(debug):
+        from eckart import pipeline
+
+        made = pipeline.describe(
+            path, out, dense=dense, prompts=prompt or [], png=png, device=device, track=track
+        )
+        show_notes(made.notes)
+        say(f"{made.out}: {', '.join(made.files)}; {made.seconds:.1f} s")
+        print_json(as_json, asdict(made))
