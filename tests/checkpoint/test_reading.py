@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_torch
 
 from eckart.checkpoint import open_checkpoint, sha256
 from eckart.types import EckartError
@@ -257,3 +259,36 @@ def test_config_without_weights_says_what_is_missing(tmp_path: Path) -> None:
 def test_folder_without_config_is_no_model_folder(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
         assert refused(folder) == f"{folder} is not a model folder: it has no config.json and no weights"
+
+
+def test_a_tensor_is_read_as_it_was_written(single: Path) -> None:
+    found = open_checkpoint(single)
+    for name, array in {"a": A, "b": B, "c": C, "empty": np.zeros((0, 3), np.float32)}.items():
+        assert np.array_equal(found.read(name).numpy(), array)
+
+
+def test_every_dtype_that_torch_has_is_read(tmp_path: Path) -> None:
+    tensors = {
+        str(dtype): torch.arange(6).reshape(2, 3).to(dtype)
+        for dtype in (torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.float8_e5m2, torch.bool)
+    }
+    save_torch(tensors, tmp_path / SINGLE)
+    found = open_checkpoint(tmp_path)
+    for name, tensor in tensors.items():
+        read = found.read(name)
+        assert (read.dtype, read.tolist()) == (tensor.dtype, tensor.tolist())
+
+
+def test_a_tensor_is_read_from_its_shard_and_no_other_byte(sharded: Path) -> None:
+    found = open_checkpoint(sharded)
+    assert np.array_equal(found.read("b").numpy(), B)
+    (sharded / FIRST).unlink()
+    assert np.array_equal(found.read("b").numpy(), B)
+
+
+def test_a_tensor_of_a_file_that_was_cut_is_an_error(single: Path) -> None:
+    found = open_checkpoint(single)
+    with (single / SINGLE).open("r+b") as file:
+        file.truncate(found.tensors["a"].start + 3)
+    with pytest.raises(EckartError, match=r"model\.safetensors is truncated or corrupt: it ends within a"):
+        found.read("a")

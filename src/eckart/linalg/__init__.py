@@ -14,7 +14,7 @@ from eckart.linalg.spectrum import (
     leading_spectrum,
     output_cosines,
     random_cosines,
-    spectrum,
+    spectrum_of,
     stable_rank,
 )
 from eckart.linalg.structures import factorize, largest_paying_rank, parameters, reconstruct
@@ -39,7 +39,7 @@ __all__ = [
     "refit_left",
     "regress",
     "relative_error",
-    "spectrum",
+    "spectrum_of",
     "stable_rank",
     "weighted_norm",
 ]

@@ -29,7 +29,7 @@ DRAWS = 256
 """Random inputs that a mean cosine is taken over."""
 
 
-def spectrum(weight: Tensor) -> Spectrum:
+def spectrum_of(weight: Tensor) -> Spectrum:
     """All singular values of `W (out, in)`, any dtype, on any device.
 
     Raises:
@@ -61,7 +61,7 @@ def leading_spectrum(weight: Tensor, rank: int, seed: int = 0) -> Spectrum:
     """
     rank = min(rank, *weight.shape)
     if covers(rank, min(weight.shape)):
-        return spectrum(weight)
+        return spectrum_of(weight)
     wide = _wide(weight)
     gram = torch.zeros(len(wide), len(wide), device=wide.device)
     # Its square must not overflow, however large its entries are; a power of two rounds none of them.

@@ -125,7 +125,7 @@ class _Decomposed:
 
 def _decomposed(weight: Any, wanted: list[int], count: int | None, inputs: Inputs | None) -> _Decomposed:
     if inputs is None:
-        plain = linalg.spectrum(weight) if count is None else linalg.leading_spectrum(weight, count)
+        plain = linalg.spectrum_of(weight) if count is None else linalg.leading_spectrum(weight, count)
         at = [rank for rank in wanted if rank <= len(plain.values)]
         random = linalg.random_cosines(plain, at)
         cosines = [Cosine(rank=rank, random=each) for rank, each in zip(at, random, strict=True)]
