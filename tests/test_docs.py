@@ -10,7 +10,6 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
-import click
 import documented
 import pytest
 import typer.main
@@ -22,7 +21,7 @@ from eckart.cli import app
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
-NAMED = [*PAGES, ROOT / "README.md"]
+NAMED = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 OTHERS = {"--nproc-per-node", "--multi_gpu", "--num_processes", "--dev", "--strict"}
 """Options of other programs that the pages name."""
 
@@ -97,11 +96,10 @@ def test_blocks_stand_at_the_margin_where_the_site_knows_them(page: Path) -> Non
 
 def options() -> dict[str, set[str]]:
     """The options of each command."""
-    group = typer.main.get_command(app)
-    assert isinstance(group, click.Group) or hasattr(group, "commands")
+    commands = typer.main.get_command(app).commands
     return {
-        name: {flag for each in command.params for flag in [*each.opts, *each.secondary_opts]} | {"--help"}
-        for name, command in group.commands.items()
+        name: {flag for each in command.params for flag in [*each.opts, *each.secondary_opts]}
+        for name, command in commands.items()
     }
 
 
@@ -109,8 +107,8 @@ def unknown(text: str) -> list[str]:
     """Commands and options in a text that there are not."""
     known = options()
     named = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text))
-    missing = sorted(named - set().union(*known.values()) - OTHERS)
-    for line in re.findall(r"(?:^|`)eckart ([^`\n#|]+)", text.replace("\\\n", " "), flags=re.MULTILINE):
+    missing = sorted(named - {"--help"}.union(*known.values()) - OTHERS)
+    for line in re.findall(r"(?:^|`)eckart (\w[^`\n#|]*)", text.replace("\\\n", " "), flags=re.MULTILINE):
         name, *rest = shlex.split(line)
         if name not in known:
             missing.append(name)
