@@ -39,9 +39,13 @@ def compression_page(manifest: Manifest, samples: Sequence[Sample] = ()) -> str:
         manifest: `eckart.json` of the compressed folder.
         samples: what the models wrote behind the same prompts.
     """
-    sections = [("ranks", "Where the parameters went", '<div id="maps"></div>')]
-    if any(record.measured_error is not None for record in manifest.targets):
-        sections.append(("errors", "What each cut cost", '<div id="errors-at"></div>'))
+    sections = [
+        (
+            "ranks",
+            "Where the parameters went, and what it cost",
+            '<div id="maps"></div><div class="grid" id="pair"></div>',
+        )
+    ]
     if manifest.held_out or manifest.training:
         sections.append(("loss", "On data", '<div class="grid" id="losses"></div>'))
     if samples:

@@ -151,6 +151,7 @@ const line = (points, x, y, { stroke, dash = "" }, width = 2) => Plot.line(point
 function spectrumFigure(into) {
   const peers = (matrix) => MATRICES.filter((other) => other !== matrix && other.kind === matrix.kind && other.stack === matrix.stack).slice(0, 64);
   return figure(into, {
+    wide: true,
     options: [
       { key: "of", label: "Singular values", kind: "radio", value: "plain",
         options: anyWeighted ? [["plain", "of W"], ["weighted", "on the data"], ["both", "both"]] : [["plain", "of W"]] },
@@ -239,7 +240,7 @@ function errorFigure(into) {
       const matrix = MATRICES[picked], points = pointsOf(matrix, Boolean(matrix.weighted));
       const said = Object.entries(STRUCTURES).filter(([key]) => known(matrix.breakEven[key])).map(([key, name]) => {
         const error = errorAt(points, matrix.breakEven[key]);
-        return known(error) ? `${percent(error)} in ${name} form` : `an unknown part in ${name} form`;
+        return known(error) ? `${about(error)} in ${name} form` : `an unknown part in ${name} form`;
       });
       return said.length ? `To get smaller at all, ${placeOf(matrix)} must lose ${said.join(", ")}${matrix.weighted ? ", on the data" : ""}`
         : `What each rank leaves of ${placeOf(matrix)}`;
@@ -262,8 +263,11 @@ function errorFigure(into) {
         y: { label: "error", ...(log ? logarithmic([Math.max(1e-4, d3.min(all, (point) => point.error)), 1], percent) : { domain: [0, 1], tickFormat: percent }) },
         marks: [
           Plot.ruleX(even, { x: "at", stroke: "var(--soft)", strokeDasharray: "2 3" }),
-          Plot.text(even, { x: "at", text: ({ name, rank }) => `${name} ${rank}`, frameAnchor: "top", dy: -14, fill: "var(--soft)",
-            textAnchor: ({ at }) => "middle" }),
+          ...even.map((mark) => {
+            const far = mark.rank > 0.75 * smaller(matrix);
+            return Plot.text([mark], { x: "at", text: ({ name, rank }) => `${name} ${rank}`, frameAnchor: "top", dy: -14, dx: far ? 10 : 0,
+              textAnchor: far ? "end" : "middle", fill: "var(--soft)" });
+          }),
           ...series.map(([points, style]) => line(points, x, "error", style, 2.25)),
           Plot.dot(dots, { x: "at", y: "error", r: 4, fill: "fill", stroke: "var(--panel)" }),
           tip(all, { x, y: "error", title: (point) => `rank ${point.rank}\nerror ${percent(point.error)}` }),
@@ -335,14 +339,14 @@ if (DATA.sizes.length) {
       const said = own.filter((size) => size.keep === near).map((size) => `${percent(size[of])} in ${STRUCTURES[size.structure] ?? size.structure} form`);
       return `With ${percent(near)} of their parameters left, the matrices are off by ${said.join(", ")}`;
     },
-    text: () => "One rule for all: each matrix keeps the same share. Methods that choose ranks by data, or correct the weights afterwards, lose less.",
+    text: () => "Kept: of the parameters of the matrices, by one rule for all. Parameters and size: of the whole model. Methods that choose ranks by data, or correct the weights afterwards, lose less.",
     legend: () => structures.map((name) => legendKey(STRUCTURES[name] ?? name, looks.get(name))),
     draw: ({ of }, width) => {
       const own = DATA.sizes.filter((size) => known(size[of]));
-      const head = ["parameters kept of the matrices", "structure", "parameters of the model", "of the model", "size", "error", ...(weighed ? ["error on the data"] : [])];
+      const head = ["kept", "form", "parameters", "of the model", "size", "error", ...(weighed ? ["on the data"] : [])];
       const rows = DATA.sizes.map((size) => [percent(size.keep), STRUCTURES[size.structure] ?? size.structure, size.parameters.toLocaleString("en"), percent(size.model_keep), bytes(size.bytes),
         percent(size.error), ...(weighed ? [percent(size.weighted_error)] : [])]);
-      const chartWidth = width > 900 ? Math.round(width * 0.45) : width;
+      const chartWidth = width > 1000 ? Math.round(width - 560) : width;
       const chart = own.length ? plot({
         width: chartWidth, x: { label: "size of the model, MB" }, y: { label: "error", domain: [0, d3.max(own, (size) => size[of])], tickFormat: percent },
         marks: [

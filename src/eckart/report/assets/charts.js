@@ -42,7 +42,7 @@ function plot({ width, height, marks, x = {}, y = {}, ...more }) {
 
 const logTicks = ([low, high]) => {
   const made = [];
-  const steps = high / low > 1e3 ? [1] : high / low > 20 ? [1, 3] : [1, 2, 5];
+  const steps = high / low > 1e3 ? [1] : high / low > 100 ? [1, 3] : [1, 2, 5];
   for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++) {
     for (const step of steps) {
       const tick = step * 10 ** power;

@@ -18,6 +18,7 @@ const AGAINST = {
   seconds: { label: "seconds to make it", of: (row) => row.seconds, format: (value) => figureOf(value, 3) },
   memory: { label: "peak memory to make it, GB", of: (row) => known(row.peak_memory_bytes) ? row.peak_memory_bytes / 1e9 : null, format: (value) => figureOf(value, 3) },
 };
+const keeps = [...new Set(shown.map((row) => 100 * row.keep))];
 const spreads = (values) => values.length && d3.min(values) > 0 && d3.max(values) > 3 * d3.min(values);
 const rowsTable = (own) => ({
   head: ["method", "keep", "parameters", metric, "loss", "seconds", "peak memory", "failed"],
@@ -44,7 +45,7 @@ function against(into, key, { text, tall }) {
       const place = (row) => of(row);
       return plot({
         width, height: tall ? Math.round(Math.max(280, Math.min(440, width * 0.5))) : undefined, marginLeft: 60,
-        x: { label, ...(x === "log" ? logarithmic(points.map(of), format) : { nice: true, tickFormat: format }) },
+        x: { label, ...(x === "log" ? logarithmic(points.map(of), format) : { nice: true, tickFormat: format, ...(key === "size" && keeps.length <= 8 ? { ticks: keeps } : {}) }) },
         y: { label: `${valueLabel} (${lower ? "lower" : "higher"} is better)`, ...(y === "log" ? logarithmic(values, (value) => figureOf(value, 3)) : { tickFormat: (value) => figureOf(value, 3) }) },
         marks: [
           dense && known(dense.value) ? Plot.ruleY([dense.value], { stroke: "var(--ink)", strokeDasharray: "2 3" }) : null,

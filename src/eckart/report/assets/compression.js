@@ -12,6 +12,7 @@ const QUANTITIES = {
   predicted: { name: "Predicted error", of: (target) => target.predicted, format: percent },
   measured: { name: "Measured error", of: (target) => target.measured, format: percent },
 };
+const kindsIn = (own) => kinds.filter((kind) => own.some((target) => target.kind === kind));
 const offered = Object.entries(QUANTITIES).filter(([, { of }]) => TARGETS.some((target) => known(of(target))));
 const targetRows = () => ({
   head: ["weight", "out × in", "form", ...offered.map(([, { name }]) => name)],
@@ -52,7 +53,7 @@ if (offered.length) {
     const stacks = [...new Set(deep.map((target) => target.stack))];
     const measures = offered.filter(([key]) => key !== "kept").concat(offered.filter(([key]) => key === "kept"));
     const own = (stack, of) => deep.filter((target) => target.stack === stack && known(QUANTITIES[of].of(target)));
-    figure(section("maps"), {
+    figure(section("pair"), {
       options: [
         { key: "of", label: "Shown", value: measures.some(([key]) => key === "rank") ? "rank" : measures[0][0], options: measures.map(([key, { name }]) => [key, name]) },
         { key: "stack", label: "Stack", value: stacks[0], options: stacks.map((stack) => [stack, stack]) },
@@ -67,12 +68,12 @@ if (offered.length) {
         return `${name} ${early > late ? "falls" : "rises"} with depth: ${format(roundly(of, early))} on average in the first half, ${format(roundly(of, late))} in the second`;
       },
       text: ({ of }) => `${QUANTITIES[of].name} against the block, a line for each kind.`,
-      legend: ({ of, stack }) => [...new Set(own(stack, of).map((target) => target.kind))].map((kind) => legendKey(kind, looks.get(kind))),
+      legend: ({ of, stack }) => kindsIn(own(stack, of)).map((kind) => legendKey(kind, looks.get(kind))),
       draw: ({ of, stack }, width) => {
         const points = own(stack, of), { format, of: value } = QUANTITIES[of];
         if (!points.length) return empty("There is nothing to show for this choice.");
         return plot({
-          width, height: Math.round(Math.max(260, Math.min(380, width * 0.4))),
+          width, height: Math.round(Math.max(260, Math.min(400, width * 0.7))),
           x: { label: "block", ticks: Math.min(d3.max(points, (target) => target.block) + 1, Math.floor(width / 40)), tickFormat: "d", interval: 1 },
           y: { label: null, tickFormat: of === "rank" ? "d" : percent, zero: of !== "rank" },
           marks: [
@@ -94,10 +95,10 @@ if (offered.length) {
 }
 function roundly(of, value) { return of === "rank" ? Math.round(value) : value; }
 
-if (section("errors-at")) {
+if (TARGETS.some((target) => known(target.measured))) {
   const both = TARGETS.filter((target) => target.predicted > 0 && target.measured > 0);
   const worst = d3.greatest(both, (target) => Math.abs(Math.log(target.measured / target.predicted)));
-  if (both.length) figure(section("errors-at"), {
+  if (both.length) figure(section("pair"), {
     options: [{ key: "scale", label: "Axes", kind: "radio", value: "log", options: [["log", "log"], ["linear", "linear"]] }],
     title: () => {
       const off = Math.abs(worst.measured / worst.predicted - 1);
@@ -105,20 +106,20 @@ if (section("errors-at")) {
         : `${worst.name} is furthest from its prediction: ${percent(worst.measured)} where ${percent(worst.predicted)} was expected`;
     },
     text: () => "Relative error in the recipe's metric: predicted from the spectrum, and measured on the factors as saved. On the line the two are equal.",
-    legend: () => [...new Set(both.map((target) => target.kind))].map((kind) => legendKey(kind, { ...looks.get(kind), plain: true })),
+    legend: () => kindsIn(both).map((kind) => legendKey(kind, { ...looks.get(kind), plain: true })),
     draw: ({ scale }, width) => {
       const values = both.flatMap((target) => [target.predicted, target.measured]);
       const [low, high] = d3.extent(values);
       const log = scale === "log", domain = log ? [low / 1.08, high * 1.08] : [0, high * 1.05];
       const axis = log ? logarithmic(domain, percent) : { domain, tickFormat: percent };
-      const side = Math.min(width, 560);
+      const side = Math.min(width, 620);
       return plot({
-        width: side, height: Math.round(side * 0.8), x: { label: "predicted error", ...axis, ticks: axis.ticks ?? 5 }, y: { label: "measured error", ...axis, nice: false },
+        width: side, height: Math.round(Math.max(260, Math.min(400, side * 0.8))), x: { label: "predicted error", ...axis, ticks: axis.ticks ?? 5 }, y: { label: "measured error", ...axis, nice: false },
         marks: [
           Plot.line([[domain[0], domain[0]], [domain[1], domain[1]]], { stroke: "var(--soft)", strokeDasharray: "4 3" }),
           ...kinds.map((kind) => {
             const { stroke, symbol } = looks.get(kind);
-            return Plot.dot(both.filter((target) => target.kind === kind), { x: "predicted", y: "measured", stroke, symbol, r: 4.5, strokeWidth: 1.5 });
+            return Plot.dot(both.filter((target) => target.kind === kind), { x: "predicted", y: "measured", fill: stroke, symbol, r: 4.5, stroke: "var(--panel)", strokeWidth: 0.75 });
           }),
           tip(both, { x: "predicted", y: "measured", title: (target) => `${target.name}\npredicted ${percent(target.predicted)}\nmeasured ${percent(target.measured)}` }),
         ],
@@ -127,7 +128,6 @@ if (section("errors-at")) {
     rows: targetRows,
     file: "targets.csv",
   });
-  else section("errors-at").append(empty("No weight has both a predicted and a measured error."));
 }
 
 const held = DATA.heldOut;

@@ -24,6 +24,9 @@ const percent = (share) => {
   return Number(value.toPrecision(2)).toLocaleString("en", { maximumFractionDigits: 8 }) + "%";
 };
 
+/* In a sentence nobody needs more than that it is next to nothing. */
+const about = (share) => known(share) && share > 0 && share < 1e-3 ? "under 0.1%" : percent(share);
+
 const figureOf = (value, count = 4) => {
   if (!known(value)) return "–";
   if (value === 0) return "0";
