@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from eckart.pipeline import LoraPlan, Plan, PlannedTarget
     from eckart.types import HeldOut
 
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, emoji=False)
 
 LOG_SECONDS = 60
 

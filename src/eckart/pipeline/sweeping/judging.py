@@ -90,7 +90,7 @@ class Judge:
                 raise
             if self.debug:
                 traceback.print_exc()
-            return replace(found, error=said(error))
+            return replace(found, error="out of memory" if isinstance(error, MemoryError) else said(error))
         return found
 
     def _continued(self) -> list[str]:
