@@ -17,7 +17,7 @@ from eckart.model import loading
 from eckart.model.targets import block_of, weight_of
 from eckart.pipeline import analysis_folder, spectra, subjects
 from eckart.pipeline.training import digest
-from eckart.types import MAX_LENGTH, Analysis, Matrix, Track, UsageError, silent
+from eckart.types import MAX_LENGTH, Analysis, Matrix, Target, Track, UsageError, silent
 
 
 @dataclass(frozen=True)
@@ -141,18 +141,7 @@ def analyzed(
     seconds: dict[str, list[float]] = {}
     for target in track(chosen, "analyzing", len(chosen)):
         begun = time.perf_counter()
-        weight, dtype = subject.weight(target)
-        looked.append(
-            spectra.look(
-                weight.to(device),
-                target.name,
-                block_of(subject.model, target.name),
-                ranks=ranks,
-                fast=fast,
-                inputs=None if seen is None else seen.inputs(target),
-                dtype=dtype,
-            )
-        )
+        looked.append(_look(subject, target, ranks, fast, device, seen))
         shape = f"{target.out_features}x{target.in_features}"
         seconds.setdefault(shape, []).append(time.perf_counter() - begun)
     analysis = Analysis(
@@ -180,6 +169,27 @@ def analyzed(
         out=None if out is None else str(out),
         seconds=time.perf_counter() - started,
         seconds_each={shape: sum(taken) / len(taken) for shape, taken in seconds.items()},
+    )
+
+
+def _look(
+    subject: subjects.Subject,
+    target: Target,
+    ranks: Sequence[int] | None,
+    fast: bool,
+    device: str,
+    seen: subjects.Seen | None,
+) -> spectra.Looked:
+    """One target. When this returns its weight is given up: no two of them are in memory."""
+    weight, dtype = subject.weight(target)
+    return spectra.look(
+        weight.to(device),
+        target.name,
+        block_of(subject.model, target.name),
+        ranks=ranks,
+        fast=fast,
+        inputs=None if seen is None else seen.inputs(target),
+        dtype=dtype,
     )
 
 
