@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -15,6 +16,7 @@ import pytest
 import typer.main
 import yaml
 from markdown.extensions.toc import slugify
+from typer.testing import CliRunner
 
 from eckart.cli import app
 
@@ -142,6 +144,19 @@ def test_every_field_on_the_disk_is_described(tables: object) -> None:
         for field, _, _, words in tables.described(kind):
             assert words, f"{name}.{field}: its class does not say what it is"
             assert f"`{field}`" in page
+
+
+@pytest.mark.parametrize(
+    "command", ["plan --keep 0.8", "plan --lora", "analyze --layers top:1", "methods"], ids=lambda text: text
+)
+def test_the_fields_of_json_are_those_on_the_page(command: str) -> None:
+    name, *rest = command.split()
+    arguments = [name, *([] if name == "methods" else ["pocket"]), *rest, "--json"]
+    answer = json.loads(CliRunner().invoke(app, arguments).stdout)
+    row = "plan --lora" if "--lora" in rest else name
+    table = (DOCS / "formats.md").read_text(encoding="utf-8").partition("## JSON on standard output")[2]
+    (said,) = re.findall(rf"^\| `{row}` \| (.*) \|$", table, flags=re.MULTILINE)
+    assert re.findall(r"`(\w+)`", re.sub(r"\(.*?\)|:.*", "", said)) == list(answer)
 
 
 class Fetched(HTMLParser):
