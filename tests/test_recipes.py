@@ -65,6 +65,8 @@ def test_allocators_that_need_errors_are_allocators() -> None:
 def test_rows_are_the_papers_choices() -> None:
     chosen = {name: (m.metric, m.structure, m.allocation) for name, m in METHODS.items()}
     assert chosen["svd"] == ("identity", "lowrank", "uniform")
+    assert chosen["laser"] == chosen["svd"]
+    assert [name for name, m in METHODS.items() if m.by_hand] == ["laser"]
     assert chosen["asvd"] == ("input-scale", "lowrank", "uniform")
     assert chosen["svd-llm"] == ("input", "lowrank", "uniform")
     assert chosen["fwsvd"] == ("fisher-rows", "lowrank", "uniform")
