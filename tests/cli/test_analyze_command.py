@@ -68,6 +68,15 @@ def test_the_same_again(eckart: Eckart, stored: Any, data: str, tmp_path: Path) 
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
+def test_pictures(eckart: Eckart, stored: Any, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    assert eckart("analyze", stored(LLAMA), "-o", "out", "--png").code == 0
+    pictures = {path.name for path in (tmp_path / "out").iterdir()} - FILES
+    assert "energy.png" in pictures
+    for name in pictures:
+        assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
+
+
 def test_people_see_tables(eckart: Eckart, stored: Any, data: str, tmp_path: Path) -> None:
     before = listing(tmp_path)
     answer = eckart("analyze", stored(LLAMA))
@@ -106,6 +115,7 @@ def test_a_folder_that_compress_wrote_is_refused(eckart: Eckart, stored: Any) ->
         (["--layers", "7"], ["--layers 7"]),
         (["--samples", "0", "--data", "pocket"], ["--samples and --max-length are 1 or more"]),
         (["-o", "."], ["exists already"]),
+        (["--png"], ["--png draws into a folder"]),
         (["--device", "nowhere"], ["device nowhere"]),
         (["--data", "nowhere.txt"], ["nowhere.txt"]),
     ],

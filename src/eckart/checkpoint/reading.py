@@ -77,7 +77,7 @@ class Checkpoint:
         if dtype is None:
             raise EckartError(f"{path}: {name} is of dtype {stored.dtype}, which this torch does not read")
         content = torch.empty(stored.nbytes, dtype=torch.uint8)
-        left = memoryview(content.numpy())
+        left = content.numpy().data
         with path.open("rb", buffering=0) as file:
             file.seek(stored.start)
             while left:

@@ -67,6 +67,7 @@ def analyze(
     max_length: MaxLength = MAX_LENGTH,
     device: Device = "cpu",
     cache: Cache = True,
+    png: Annotated[bool, typer.Option("--png", help="Draw the main figures as PNG files too.")] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -91,6 +92,7 @@ def analyze(
             fields=fields,
             device=device,
             cache=cache,
+            png=png,
             track=track,
         )
         peak = peak_memory_bytes()

@@ -12,7 +12,7 @@ from typing import Any
 
 from eckart import checkpoint
 from eckart.pipeline.spectra import Looked
-from eckart.report import analysis_page
+from eckart.report import analysis_page, analysis_pictures
 from eckart.types import Analysis, Matrix, Spectrum
 
 DIGITS = 12
@@ -22,8 +22,11 @@ SHOWN = 7
 """In the tables, where errors stand themselves."""
 
 
-def write(analysis: Analysis, looked: Sequence[Looked], out: Path) -> None:
+def write(analysis: Analysis, looked: Sequence[Looked], out: Path, png: bool = False) -> None:
     """Write a folder that appears whole or not at all: `analysis.json`, four tables and `report.html`.
+
+    Args:
+        png: pictures too.
 
     Raises:
         UsageError: `out` exists.
@@ -45,6 +48,8 @@ def write(analysis: Analysis, looked: Sequence[Looked], out: Path) -> None:
         )
         _table(folder / "sizes.csv", (size.model_dump() for size in analysis.sizes))
         (folder / "report.html").write_text(analysis_page(analysis), encoding="utf-8")
+        for name, picture in (analysis_pictures(analysis) if png else {}).items():
+            (folder / name).write_bytes(picture)
 
 
 def _rounded(value: Any) -> Any:

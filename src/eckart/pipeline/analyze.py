@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, overload
 
@@ -56,6 +57,7 @@ def analyze(
     tokenizer: Any = ...,
     device: str = ...,
     cache: bool = ...,
+    png: bool = ...,
     track: Track = ...,
 ) -> Analysis: ...
 def analyze(
@@ -88,6 +90,7 @@ def analyze(
         tokenizer: for a loaded model with data; a folder brings its own.
         device: where to compute, e.g. `cuda`.
         cache: keep what was observed of the data on disk, and use what was kept before.
+        png: draw the main figures as PNG files too.
         track: shows progress.
 
     Raises:
@@ -116,12 +119,17 @@ def analyzed(
     tokenizer: Any = None,
     device: str = "cpu",
     cache: bool = True,
+    png: bool = False,
     track: Track = silent,
 ) -> Analyzed:
     """As `analyze` of a model, with the time that it took."""
     started = time.perf_counter()
     _check(ranks, samples, max_length)
     loading.require_device(device)
+    if png and out is None:
+        raise UsageError("--png draws into a folder: give -o DIR")
+    if png and find_spec("matplotlib") is None:
+        raise UsageError('--png needs matplotlib: pip install "eckart[report]"')
     if out is not None:
         checkpoint.refuse_existing(Path(out))
     if isinstance(model, (str, Path)):
@@ -163,7 +171,7 @@ def analyzed(
         notes=notes,
     )
     if out is not None:
-        analysis_folder.write(analysis, looked, Path(out))
+        analysis_folder.write(analysis, looked, Path(out), png)
     return Analyzed(
         analysis=analysis,
         out=None if out is None else str(out),
