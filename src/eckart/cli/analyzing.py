@@ -157,10 +157,9 @@ def _kinds(analysis: Analysis) -> Table:
     """A row for each kind of matrix: medians over the blocks."""
     table = Table(
         Column("weight", overflow="fold"),
-        Column("out x in", no_wrap=True),
-        "count",
+        Column("out x in,\nhow many", no_wrap=True),
         *(Column(f"{float(share):.0%}", no_wrap=True) for share in SHARES),
-        "stable\nrank",
+        Column("stable\nrank", no_wrap=True),
         Column("cosine", no_wrap=True),
         caption="medians: the rank that keeps 90, 95 and 99% of the energy, and its share of the smaller "
         "side; the cosine between outputs before and after at a rank, for random inputs",
@@ -170,8 +169,8 @@ def _kinds(analysis: Analysis) -> Table:
         cells.append(f"{median(matrix.stable_rank for matrix in group):.1f}")
         middle = [cosine for matrix in group if (cosine := _middle(matrix))]
         cells.append(f"{_median([each.random for each in middle])} at {middle[0].rank}" if middle else "")
-        shape = f"{out_features}x{in_features}"
-        table.add_row(*(Text(cell) for cell in (kind, shape, str(len(group)), *cells)))
+        shape = f"{out_features}x{in_features}, {len(group)}"
+        table.add_row(*(Text(cell) for cell in (kind, shape, *cells)))
     return table
 
 
