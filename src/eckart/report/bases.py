@@ -13,9 +13,9 @@ _BODY = Template("""<header>
 <p class="kind">Eckart, what weights read and write</p>
 <h1>The bases of $model</h1>
 <p class="about">Each weight is a sum of bases, <i>σ u vᵀ</i>. A basis <b>reads</b> how far its input lies
-along <i>v</i> and <b>writes</b> that much of <i>u</i>, times σ. Here both are named by the tokens whose unembeddings lie
-furthest along them (+) and against them (−). The two signs of a basis flip together: what reads as + writes
-as +, what reads as − writes as −.</p>
+along <i>v</i> and <b>writes</b> that much of <i>u</i>, times σ. Here both are named by the tokens whose
+unembeddings lie furthest along them (+) and against them (−). The two signs of a basis flip together: what
+reads as + writes as +, what reads as − writes as −.</p>
 <p class="about">Only a side as wide as the hidden state can be named so. Norms between the hidden state
 and a weight are left out.</p>
 $notes

@@ -145,7 +145,7 @@ const pointsOf = (matrix, weighted) => {
   return DATA.ranks[own.found].map((rank, place) => ({ rank, share: rank / smaller(matrix), value: own.values[place], error: own.errors[place],
     normed: own.norm ? own.values[place] / own.norm : 0 }));
 };
-const PLAIN = { stroke: "var(--c1)" }, WEIGHTED = { stroke: "var(--c2)", dash: "7 3" }, OTHERS = { stroke: "var(--line)" };
+const PLAIN = { stroke: "var(--c1)" }, WEIGHTED = { stroke: "var(--c2)", dash: "7 3" }, OTHERS = { stroke: "var(--others)" };
 const line = (points, x, y, { stroke, dash = "" }, width = 2) => Plot.line(points, { x, y, stroke, strokeWidth: width, strokeDasharray: dash, clip: true });
 
 function spectrumFigure(into) {
@@ -189,7 +189,7 @@ function spectrumFigure(into) {
       const span = d3.max(all, (point) => point[x]);
       const labels = marks.filter(({ at }) => {
         const here = at / span * width;
-        if (here - last < 42) return false;
+        if (here - last < 46) return false;
         last = here;
         return true;
       });
@@ -346,7 +346,7 @@ if (DATA.sizes.length) {
       const head = ["kept", "form", "parameters", "of the model", "size", "error", ...(weighed ? ["on the data"] : [])];
       const rows = DATA.sizes.map((size) => [percent(size.keep), STRUCTURES[size.structure] ?? size.structure, size.parameters.toLocaleString("en"), percent(size.model_keep), bytes(size.bytes),
         percent(size.error), ...(weighed ? [percent(size.weighted_error)] : [])]);
-      const chartWidth = width > 1000 ? Math.round(width - 560) : width;
+      const chartWidth = width > 1000 ? Math.round(width * 0.42) : width;
       const chart = own.length ? plot({
         width: chartWidth, x: { label: "size of the model, MB" }, y: { label: "error", domain: [0, d3.max(own, (size) => size[of])], tickFormat: percent },
         marks: [

@@ -62,7 +62,7 @@ const logarithmic = (values, format = figureOf) => {
 };
 
 const tip = (points, channels) => Plot.tip(points, Plot.pointer({
-  ...channels, fill: "var(--panel)", stroke: "var(--soft)", fontSize: 12, lineHeight: 1.3,
+  maxRadius: 60, ...channels, fill: "var(--panel)", stroke: "var(--soft)", fontSize: 12, lineHeight: 1.3,
 }));
 
 const ramp = d3.interpolateViridis;
@@ -126,7 +126,7 @@ function heatPanel({ own, format, width, scale, pick, chosen, rows, columns, row
       chosen ? Plot.cell(own.filter(chosen), { x: xKey, y: yKey, inset: -0.5, rx: 4, fill: "none", stroke: "var(--ink)", strokeWidth: 2 }) : null,
       cellWidth >= shown ? Plot.text(own, { x: xKey, y: yKey, text: (cell) => format(cell.value), fontSize: 11,
         fill: (cell) => known(cell.value) ? inkOn(scale(cell.value)) : "var(--soft)" }) : null,
-      tip(own, { x: xKey, y: yKey, title: (cell) => `${cell.name ?? `${rowName} ${cell[rows]}, ${cell[columns]}`}\n${format(cell.value)}` }),
+      tip(own, { x: xKey, y: yKey, maxRadius: cellWidth, title: (cell) => `${cell.name ?? `${rowName} ${cell[rows]}, ${cell[columns]}`}\n${format(cell.value)}` }),
     ],
   });
   svg.classList.add("plot", "heat");

@@ -92,22 +92,22 @@ function table({ head, rows, caption }) {
    options: pickers, each with key, label, options, value and kind.
    title, text: of the state, the sentence that is the point and a line that says what is drawn.
    draw: of the state and the width, the chart; an SVG gets the title as its label.
-   table: of the state, head and rows.
+   rows: of the state, head and rows of its table.
    file: the file beside the page with the same data. */
 function figure(into, { options = [], title, text, legend, draw, rows, file, wide = false }) {
   const state = Object.fromEntries(options.map(({ key, value }) => [key, value]));
   const head = el("h3"), line = el("p", { class: "what" }), keys = el("div", { class: "legend" }), box = el("div", { class: "chart" });
   const body = el("div");
+  const beside = file && el("p", { class: "file" }, "The whole of it: ", el("code", {}, file), " beside this page.");
   const details = rows && el(
     "details", {},
-    el("summary", {}, "The figures as a table"), body,
-    file && el("p", { class: "file" }, "The whole of it: ", el("code", {}, file), " beside this page."),
+    el("summary", {}, "The figures as a table"), body, beside,
   );
   const controls = options.filter((option) => option.options.length > 1).map((option) => picker({
     ...option, change: (value) => { state[option.key] = value; redraw(); },
   }));
   const whole = el("figure", { class: wide ? "wide" : "" }, el("figcaption", {}, head, line),
-    controls.length ? el("div", { class: "pickers" }, controls) : null, keys, box, details);
+    controls.length ? el("div", { class: "pickers" }, controls) : null, keys, box, details ?? beside);
   let drawn = 0;
   const fill = () => {
     if (!details || !details.open) return;
