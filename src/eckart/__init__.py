@@ -15,19 +15,10 @@ from eckart.types import EckartError, UsageError
 
 if TYPE_CHECKING:
     from eckart.model.portable import LowRankLinear, PivotedLinear
-    from eckart.pipeline import (
-        analyze,
-        bases,
-        compare,
-        compress,
-        describe,
-        evaluate,
-        plan,
-        plan_lora,
-        recover,
-        sweep,
-        verify,
-    )
+    from eckart.pipeline import analyze, bases, compare, compress, evaluate, plan, recover, verify
+    from eckart.pipeline.lora import plan_lora
+    from eckart.pipeline.report import describe
+    from eckart.pipeline.sweeping import sweep
 
 __all__ = [
     "EckartError",
