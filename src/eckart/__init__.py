@@ -13,12 +13,19 @@ from typing import TYPE_CHECKING, Any
 from eckart.registration import when_imported
 from eckart.types import EckartError, UsageError
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # each from its own file: in a cycle mypy takes a function of the room for the file of its name
     from eckart.model.portable import LowRankLinear, PivotedLinear
-    from eckart.pipeline import analyze, bases, compare, compress, evaluate, plan, recover, verify
+    from eckart.pipeline.analyze import analyze
+    from eckart.pipeline.bases import bases
+    from eckart.pipeline.compare import compare
+    from eckart.pipeline.compress import compress
+    from eckart.pipeline.evaluate import evaluate
     from eckart.pipeline.lora import plan_lora
+    from eckart.pipeline.plan import plan
+    from eckart.pipeline.recover import recover
     from eckart.pipeline.report import describe
     from eckart.pipeline.sweeping import sweep
+    from eckart.pipeline.verify import verify
 
 __all__ = [
     "EckartError",
