@@ -178,6 +178,8 @@ def test_a_page_of_a_sweep_says_what_came_of_it() -> None:
     ("said", "words"),
     [
         (percent(0.4149), "41%"),
+        (percent(0.625), "63%"),
+        (percent(0.0625), "6.3%"),
         (percent(0.0312), "3.1%"),
         (percent(0.00004), "0.004%"),
         (percent(0.997), "99.7%"),

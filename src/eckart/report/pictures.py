@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from io import BytesIO
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from eckart.report.analysis import energy_sentence, energy_share, errors_at, ranks_shown
 from eckart.report.compression import place_of
 from eckart.report.plot import COLOURS, GRID, INK, LINES, MARKERS, drawing
-from eckart.report.words import percent
+from eckart.report.words import figure, percent
 from eckart.types import Analysis, Manifest, Matrix, TargetRecord
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def _map(cells: Sequence[Cell], title: str, label: str, said: Callable[[float], 
         bar = drawn.colorbar(shown, ax=list(rows.flat), shrink=0.9, aspect=18)
         bar.set_label(label)
         bar.ax.yaxis.set_major_formatter(lambda value, _: said(value))
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
     return drawn
 
 
@@ -122,7 +123,13 @@ def _grid(
 
 def _errors(matrices: Sequence[Matrix]) -> Figure:
     """The error against rank: each matrix a thin line, one colour for a kind."""
-    drawn, axes = _single("Error by rank, a line for each matrix", 7.2, 4.6)
+    halves = [half for each in matrices if (half := _error_at_half(each)) is not None]
+    said = (
+        f"At half their rank, half the matrices have lost {percent(median(halves))} or less"
+        if halves
+        else "What the leading ranks of each matrix leave"
+    )
+    drawn, axes = _single(said, 7.2, 4.6)
     kinds = list(dict.fromkeys(each.kind for each in matrices))
     for place, kind in enumerate(kinds):
         own = [each for each in matrices if each.kind == kind]
@@ -148,8 +155,22 @@ def _errors(matrices: Sequence[Matrix]) -> Figure:
     return drawn
 
 
+def _error_at_half(matrix: Matrix) -> float | None:
+    half = min(matrix.out_features, matrix.in_features) // 2
+    if not 1 <= half <= len(matrix.values):
+        return None
+    return errors_at(matrix.values, matrix.norm, [half], matrix.exact)[0]
+
+
 def _sizes(analysis: Analysis) -> Figure:
-    drawn, axes = _single("What a uniform cut leaves behind, before any recovery", 6.4, 4.4)
+    known = [each for each in analysis.sizes if each.error is not None]
+    keep = min((each.keep for each in known), key=lambda one: abs(one - 0.5))
+    said = ", ".join(
+        f"{percent(each.error or 0.0)} in {STRUCTURES.get(each.structure, each.structure)} form"
+        for each in known
+        if each.keep == keep
+    )
+    drawn, axes = _single(f"With {percent(keep)} of their parameters left: off by {said}", 6.4, 4.4)
     for place, (structure, name) in enumerate(STRUCTURES.items()):
         own = [each for each in analysis.sizes if each.structure == structure and each.error is not None]
         axes.plot(
@@ -167,7 +188,9 @@ def _sizes(analysis: Analysis) -> Figure:
 
 
 def _predicted(records: Sequence[TargetRecord]) -> Figure:
-    drawn, axes = _single("The error of each weight: predicted, and measured as saved", 5.6, 4.8)
+    off = max(abs((each.measured_error or 0.0) / (each.predicted_error or 1.0) - 1) for each in records)
+    said = f"Every weight lost what was predicted, to {percent(max(off, 1e-3))}"
+    drawn, axes = _single(said, 5.6, 4.8)
     kinds = list(dict.fromkeys(place_of(each.name)[2] for each in records))
     for place, kind in enumerate(kinds):
         own = [each for each in records if place_of(each.name)[2] == kind]
@@ -188,7 +211,9 @@ def _predicted(records: Sequence[TargetRecord]) -> Figure:
 
 
 def _training(manifest: Manifest) -> Figure:
-    drawn, axes = _single("Training loss", 6.4, 4.0)
+    ends = [loss for run in manifest.training for _, loss in run.losses]
+    said = f"Training took the loss from {figure(ends[0])} to {figure(ends[-1])}"
+    drawn, axes = _single(said, 6.4, 4.0)
     for place, run in enumerate(manifest.training):
         steps, losses = zip(*run.losses, strict=True) if run.losses else ((), ())
         axes.plot(

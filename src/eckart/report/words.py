@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import ROUND_HALF_UP, Decimal
 
 UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 SIZES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
@@ -23,8 +24,14 @@ def percent(share: float) -> str:
     value = 100 * share
     if abs(value) >= 10 or value == 0:
         # What is nearly all is not all.
-        return f"{value:.1f}%" if 99 <= value < 100 or 100 < value < 101 else f"{value:.0f}%"
-    return f"{float(f'{value:.2g}'):,.10g}%"
+        return f"{_rounded(value, 1 if 99 <= value < 100 or 100 < value < 101 else 0)}%"
+    places = 1 - math.floor(math.log10(abs(value)))
+    return f"{float(_rounded(value, places)):,.10g}%"
+
+
+def _rounded(value: float, places: int) -> str:
+    """Halves away from 0, as the scripts of a page do it: one figure must not be said in two ways."""
+    return str(Decimal(value).quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP))
 
 
 def digits(value: float, count: int = 5) -> float | None:

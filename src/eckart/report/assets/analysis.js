@@ -339,11 +339,11 @@ if (DATA.sizes.length) {
       const said = own.filter((size) => size.keep === near).map((size) => `${percent(size[of])} in ${STRUCTURES[size.structure] ?? size.structure} form`);
       return `With ${percent(near)} of their parameters left, the matrices are off by ${said.join(", ")}`;
     },
-    text: () => "Kept: of the parameters of the matrices, by one rule for all. Parameters and size: of the whole model. Methods that choose ranks by data, or correct the weights afterwards, lose less.",
+    text: () => "Kept: of the parameters of the matrices, by one rule for all. Parameters, share and size: of the whole model. Methods that choose ranks by data, or correct the weights afterwards, lose less.",
     legend: () => structures.map((name) => legendKey(STRUCTURES[name] ?? name, looks.get(name))),
     draw: ({ of }, width) => {
       const own = DATA.sizes.filter((size) => known(size[of]));
-      const head = ["kept", "form", "parameters", "of the model", "size", "error", ...(weighed ? ["on the data"] : [])];
+      const head = ["kept", "form", "parameters", "share", "size", "error", ...(weighed ? ["on the data"] : [])];
       const rows = DATA.sizes.map((size) => [percent(size.keep), STRUCTURES[size.structure] ?? size.structure, size.parameters.toLocaleString("en"), percent(size.model_keep), bytes(size.bytes),
         percent(size.error), ...(weighed ? [percent(size.weighted_error)] : [])]);
       const chartWidth = width > 1000 ? Math.round(width * 0.42) : width;

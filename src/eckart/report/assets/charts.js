@@ -147,5 +147,6 @@ function differing(text, from) {
   while (same < one.length && same < other.length && one[same] === other[same]) same++;
   const words = one.slice(0, same).filter((word) => word.trim()).length;
   const alike = one.slice(0, same).join(""), rest = one.slice(same).join("");
-  return { words, equal: text === from, nodes: [alike, rest ? el("mark", {}, rest) : null] };
+  const said = text === from ? "the same" : words ? `the same for ${words} ${words === 1 ? "word" : "words"}` : "another from the start";
+  return { said, nodes: [alike, rest ? el("mark", {}, rest) : null] };
 }

@@ -44,7 +44,7 @@ function against(into, key, { text, tall }) {
       if (!points.length) return empty("No cut model could be measured.");
       const place = (row) => of(row);
       return plot({
-        width, height: tall ? Math.round(Math.max(280, Math.min(440, width * 0.5))) : undefined, marginLeft: 60,
+        width, height: tall ? Math.round(Math.max(280, Math.min(440, width * 0.5))) : undefined, marginLeft: 60, inset: 8,
         x: { label, ...(x === "log" ? logarithmic(points.map(of), format) : { nice: true, tickFormat: format, ...(key === "size" && keeps.length <= 8 ? { ticks: keeps } : {}) }) },
         y: { label: `${valueLabel} (${lower ? "lower" : "higher"} is better)`, ...(y === "log" ? logarithmic(values, (value) => figureOf(value, 3)) : { tickFormat: (value) => figureOf(value, 3) }) },
         marks: [

@@ -193,10 +193,10 @@ if (section("samples")) {
     text: () => `Greedy continuations.${compared.length ? " Marked: what differs from the dense model's, from the first other word on." : ""}`,
     draw: () => el("div", {}, samples.map((sample) => {
       const side = (name, note, nodes) => el("div", {}, el("h4", {}, name, note ? el("small", {}, note) : null), el("p", { class: "said", dir: "auto" }, nodes));
-      const { words, equal, nodes } = differing(sample.after.trimStart(), (sample.before ?? sample.after).trimStart());
+      const { said, nodes } = differing(sample.after.trimStart(), (sample.before ?? sample.after).trimStart());
       return el("div", { class: "sample" }, el("p", { class: "said prompt", dir: "auto" }, el("b", {}, "Prompt: "), sample.prompt),
         el("div", { class: "sides" }, sample.before === null ? null : side("dense", "", [sample.before.trimStart()]),
-          side("compressed", sample.before === null ? "" : equal ? "the same" : `the same for ${words} ${words === 1 ? "word" : "words"}`, nodes)));
+          side("compressed", sample.before === null ? "" : said, nodes)));
     })),
     rows: () => ({ head: ["prompt", "dense", "compressed"], rows: samples.map((sample) => [sample.prompt, sample.before, sample.after]) }),
     file: "samples.json",

@@ -73,7 +73,7 @@ if (section("against")) {
       const own = scored.filter((cell) => kind === "every" || kindsOf(cell) === kind);
       if (!own.length) return empty("None of these cuts could be measured.");
       return plot({
-        width, height: Math.round(Math.max(260, Math.min(400, width * 0.5))),
+        width, height: Math.round(Math.max(260, Math.min(400, width * 0.5))), inset: 8,
         x: { label: "parameters left, % of the model", tickFormat: (value) => figureOf(value, 3), nice: true },
         y: { label: metric, ...(y === "log" ? logarithmic([...own.map((cell) => cell.value), dense.value ?? own[0].value], (value) => figureOf(value, 3)) : {}) },
         marks: [
@@ -167,9 +167,9 @@ if (section("continued")) {
       for (const cell of pick(state)) {
         const small = [known(cell.value) ? `${metric} ${score(cell.value)}` : null, `${percent(cell.keep)} left`].filter(Boolean).join(", ");
         const text = cell.continuations[place];
-        const { words, equal, nodes } = differing((text ?? "").trimStart(), from.trimStart());
+        const { said, nodes } = differing((text ?? "").trimStart(), from.trimStart());
         shown.push(cell.error || !known(text) ? card(cell.isFound ? "found by the search" : named(cell), cell.error ? `failed: ${cell.error}` : "nothing", [])
-          : card(cell.isFound ? "found by the search" : named(cell), `${small}; ${equal ? "the same" : `the same for ${words} ${words === 1 ? "word" : "words"}`}`, nodes));
+          : card(cell.isFound ? "found by the search" : named(cell), `${small}; ${said}`, nodes));
       }
       return el("div", {}, el("p", { class: "said prompt", dir: "auto" }, el("b", {}, "Prompt: "), prompts[place]), el("div", { class: "sides" }, shown));
     },
