@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from eckart.registration import when_imported
 from eckart.types import EckartError, UsageError
 
-if TYPE_CHECKING:  # each from its own file: in a cycle mypy takes a function of the room for the file of its name
+if TYPE_CHECKING:
+    # Each from its own file: in a cycle mypy takes a function of the room for the file of its name.
     from eckart.model.portable import LowRankLinear, PivotedLinear
     from eckart.pipeline.analyze import analyze
     from eckart.pipeline.bases import bases
