@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import BERT, LLAMA, outputs, some_inputs, write_data
+from architectures import LLAMA, outputs, some_inputs, write_data
 
 import eckart
 from eckart import EckartError, UsageError, linalg, pipeline
@@ -22,36 +22,6 @@ from eckart.pipeline.workbench import Workbench
 from eckart.types import Sweep
 
 Run = Callable[..., Sweep]
-
-
-@pytest.fixture
-def model(stored: Any) -> Any:
-    return LLAMA.load(stored(LLAMA)).eval()
-
-
-@pytest.fixture
-def run(model: Any, tokenizer: Any, data: str) -> Run:
-    """A sweep of a tiny model in memory, unless told otherwise."""
-
-    def sweep(which: Any = model, **options: Any) -> Sweep:
-        asked = {"ratios": [0.25, 0.5], "layers": "top:1..2", "task": "perplexity", "data": data}
-        return eckart.sweep(which, **{"tokenizer": tokenizer, **asked, **options})
-
-    return sweep
-
-
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What the task was run on, each time."""
-    times: list[Any] = []
-    really = judging.run
-
-    def counted(request: Any) -> Any:
-        times.append(request)
-        return really(request)
-
-    monkeypatch.setattr(judging, "run", counted)
-    return times
 
 
 # The model
@@ -88,7 +58,7 @@ def test_a_truncated_weight_is_the_best_of_its_rank(model: Any) -> None:
     assert error == pytest.approx(float(torch.linalg.svdvals(weight)[7:].norm()), rel=1e-5)
 
 
-def test_each_weight_is_decomposed_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_weight_is_decomposed_once(sweep: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     solved: list[int] = []
     really = linalg.decompose_many
 
@@ -97,7 +67,7 @@ def test_each_weight_is_decomposed_once(run: Run, monkeypatch: pytest.MonkeyPatc
         return really(weights, *rest, **more)
 
     monkeypatch.setattr(linalg, "decompose_many", counted)
-    made = run(ratios=[0.1, 0.5, 0.25], layers=["top:1..2", "0", "0-1"], search=True, grid=True)
+    made = sweep(ratios=[0.1, 0.5, 0.25], layers=["top:1..2", "0", "0-1"], search=True, grid=True)
     assert len(made.cells) == 12
     assert len(solved) == 14
     assert set(solved) == {12, 24}
@@ -105,10 +75,10 @@ def test_each_weight_is_decomposed_once(run: Run, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, EckartError])
 def test_the_model_is_dense_again_after_a_sweep_and_after_an_error(
-    model: Any, run: Run, error: type[BaseException], tmp_path: Path
+    model: Any, sweep: Run, error: type[BaseException], tmp_path: Path
 ) -> None:
     weights = {name: p.clone() for name, p in model.named_parameters()}
-    run(save=tmp_path / "saved")
+    sweep(save=tmp_path / "saved")
     assert all(torch.equal(p, weights[n]) for n, p in model.named_parameters())
     assert getattr(model.config, "quantization_config", None) is None
 
@@ -117,7 +87,7 @@ def test_the_model_is_dense_again_after_a_sweep_and_after_an_error(
             raise error
 
     with pytest.raises(error):
-        run(on_cell=fail)
+        sweep(on_cell=fail)
     assert all(torch.equal(p, weights[n]) for n, p in model.named_parameters())
 
 
@@ -125,9 +95,9 @@ def test_the_model_is_dense_again_after_a_sweep_and_after_an_error(
 
 
 def test_the_dense_model_is_first_and_every_figure_is_true(
-    run: Run, model: Any, data: str, tokenizer: Any
+    sweep: Run, model: Any, data: str, tokenizer: Any
 ) -> None:
-    made = run(prompts=["w1 w2", "w3"], continuation=5)
+    made = sweep(prompts=["w1 w2", "w3"], continuation=5)
     total = model.num_parameters()
     score = eckart.evaluate(model, "perplexity", data, tokenizer=tokenizer)
     assert (made.dense.value, made.dense.loss) == (score.value, score.details["loss"])
@@ -145,22 +115,22 @@ def test_the_dense_model_is_first_and_every_figure_is_true(
     assert made.notes == []
 
 
-def test_what_comes_to_the_same_weights_is_measured_once(run: Run, asked: list[Any]) -> None:
-    made = run(ratios=[0.5], layers=["top:1", "1", "top:2", "0-1", "bottom:1"])
+def test_what_comes_to_the_same_weights_is_measured_once(sweep: Run, asked: list[Any]) -> None:
+    made = sweep(ratios=[0.5], layers=["top:1", "1", "top:2", "0-1", "bottom:1"])
     assert len(asked) == 4
     assert made.cells[0].value == made.cells[1].value
     assert made.cells[2].value == made.cells[3].value
 
 
-def test_prompts_need_no_task(run: Run) -> None:
-    made = run(task=None, data=None, prompts="w1 <b>[red]", continuation=3)
+def test_prompts_need_no_task(sweep: Run) -> None:
+    made = sweep(task=None, data=None, prompts="w1 <b>[red]", continuation=3)
     assert made.metric is None
     assert all(cell.value is None and len(cell.continuations) == 1 for cell in made.cells)
     assert made.prompts == ["w1 <b>[red]"]
 
 
 def test_what_fails_is_said_and_the_others_go_on(
-    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, asked: list[Any]
+    sweep: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, asked: list[Any]
 ) -> None:
     really = judging.run
 
@@ -172,35 +142,37 @@ def test_what_fails_is_said_and_the_others_go_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(judging, "run", broken)
-        made = run(out=tmp_path / "out", prompts=["w1"])
+        made = sweep(out=tmp_path / "out", prompts=["w1"])
     assert [cell.error is None for cell in made.cells] == [True, False, True, True]
     assert "no memory left" in made.notes[0]
     assert made.notes[0].startswith("0.25:top:2 failed: ")
     assert len(made.cells[1].continuations) == 1
     asked.clear()
-    again = run(out=tmp_path / "out", prompts=["w1"])
+    again = sweep(out=tmp_path / "out", prompts=["w1"])
     assert len(asked) == 1
     assert [cell.error for cell in again.cells] == [None] * 4
     assert again.notes == []
 
 
 def test_a_dense_model_that_cannot_be_measured_ends_it(
-    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    sweep: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def broken(request: Any) -> Any:
         raise EckartError("the loss is not finite")
 
     monkeypatch.setattr(judging, "run", broken)
     with pytest.raises(EckartError, match="not finite"):
-        run(out=tmp_path / "out")
+        sweep(out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 # The search
 
 
-def test_the_search_goes_from_the_last_block_and_is_never_worse_where_it_looked(run: Run, model: Any) -> None:
-    made = run(search=True, ratios=[0.9, 0.3], layers=None, grid=None)
+def test_the_search_goes_from_the_last_block_and_is_never_worse_where_it_looked(
+    sweep: Run, model: Any
+) -> None:
+    made = sweep(search=True, ratios=[0.9, 0.3], layers=None, grid=None)
     assert made.cells == []
     assert made.start is not None
     assert made.found is not None
@@ -226,9 +198,9 @@ def _smaller(model: Any, step: Any) -> int:
 
 
 def test_the_search_looks_at_every_fifth_text_and_all_else_is_measured_on_the_others(
-    run: Run, asked: list[Any], tmp_path: Path
+    sweep: Run, asked: list[Any], tmp_path: Path
 ) -> None:
-    made = run(search=True, grid=True, limit=12, targets="down_proj", out=tmp_path / "out")
+    made = sweep(search=True, grid=True, limit=12, targets="down_proj", out=tmp_path / "out")
     sizes = [len(request.material) for request in asked]
     assert set(sizes) == {3, 9}
     different = [made.dense.ranks, made.found.ranks, *(cell.ranks for cell in made.cells)]
@@ -269,10 +241,10 @@ def test_equal_scores_are_settled_by_loss_and_then_by_size(
 
 
 def test_a_sweep_that_was_stopped_is_gone_on_with_to_the_same_files(
-    run: Run, asked: list[Any], tmp_path: Path
+    sweep: Run, asked: list[Any], tmp_path: Path
 ) -> None:
     options = {"search": True, "grid": True, "targets": "down_proj", "prompts": ["w1"], "continuation": 4}
-    run(out=tmp_path / "whole", **options)
+    sweep(out=tmp_path / "whole", **options)
     whole = len(asked)
     asked.clear()
     told = []
@@ -283,10 +255,10 @@ def test_a_sweep_that_was_stopped_is_gone_on_with_to_the_same_files(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(out=tmp_path / "out", on_cell=stop, **options)
+        sweep(out=tmp_path / "out", on_cell=stop, **options)
     lines = tmp_path / "out" / "measured.jsonl"
     lines.write_text(lines.read_text() + '{"key": "half a li')
-    run(out=tmp_path / "out", **options)
+    sweep(out=tmp_path / "out", **options)
     assert len(asked) == whole
     names = sorted(path.name for path in (tmp_path / "whole").iterdir())
     assert names == [
@@ -295,14 +267,14 @@ def test_a_sweep_that_was_stopped_is_gone_on_with_to_the_same_files(
     for name in names:
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     asked.clear()
-    made = run(out=tmp_path / "out", **options)
+    made = sweep(out=tmp_path / "out", **options)
     assert asked == []
     assert Sweep.model_validate_json((tmp_path / "out" / "sweep.json").read_bytes()) == made
 
 
-def test_another_request_is_refused_and_says_what_differs(run: Run, tmp_path: Path, data: str) -> None:
+def test_another_request_is_refused_and_says_what_differs(sweep: Run, tmp_path: Path, data: str) -> None:
     out = tmp_path / "out"
-    run(out=out, limit=3, ratios=[0.5])
+    sweep(out=out, limit=3, ratios=[0.5])
     other = str(write_data(tmp_path / "other.jsonl", seed=1))
     for change, options in {
         "ratios (0.5 there, 0.25 here)": {"ratios": [0.25]},
@@ -314,12 +286,12 @@ def test_another_request_is_refused_and_says_what_differs(run: Run, tmp_path: Pa
         "prompts ([] there, ['w1'] here)": {"prompts": "w1"},
     }.items():
         with pytest.raises(UsageError) as caught:
-            run(**{"out": out, "limit": 3, "ratios": [0.5], **options})
+            sweep(**{"out": out, "limit": 3, "ratios": [0.5], **options})
         assert change in str(caught.value)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thing").touch()
     with pytest.raises(UsageError, match=r"holds something else \(thing\)"):
-        run(out=tmp_path / "full")
+        sweep(out=tmp_path / "full")
 
 
 # Saving
@@ -327,10 +299,10 @@ def test_another_request_is_refused_and_says_what_differs(run: Run, tmp_path: Pa
 
 @pytest.mark.parametrize("structure", ["lowrank", "pivoted"])
 def test_the_best_cell_is_saved_with_its_parameters_and_its_score(
-    run: Run, tmp_path: Path, data: str, structure: str
+    sweep: Run, tmp_path: Path, data: str, structure: str
 ) -> None:
     # At 0.7 the square weights would be larger as factors: their products are saved.
-    made = run(ratios=[0.7, 0.6], structure=structure, save=tmp_path / "best", out=tmp_path / "out")
+    made = sweep(ratios=[0.7, 0.6], structure=structure, save=tmp_path / "best", out=tmp_path / "out")
     best = min(made.cells, key=lambda cell: cell.value)
     assert eckart.evaluate(str(tmp_path / "best"), "perplexity", data).value == pytest.approx(
         best.value, rel=1e-5
@@ -343,8 +315,8 @@ def test_the_best_cell_is_saved_with_its_parameters_and_its_score(
     assert pipeline.verify(tmp_path / "best").ok
 
 
-def test_a_cell_is_saved_by_its_name_and_merged_where_asked(run: Run, tmp_path: Path, data: str) -> None:
-    made = run(save=tmp_path / "saved", cell="0.25:top:1", merge=True)
+def test_a_cell_is_saved_by_its_name_and_merged_where_asked(sweep: Run, tmp_path: Path, data: str) -> None:
+    made = sweep(save=tmp_path / "saved", cell="0.25:top:1", merge=True)
     out = tmp_path / "saved"
     assert eckart.evaluate(str(out), "perplexity", data).value == made.cells[0].value
     manifest = json.loads((out / "eckart.json").read_text())
@@ -354,80 +326,10 @@ def test_a_cell_is_saved_by_its_name_and_merged_where_asked(run: Run, tmp_path: 
     assert pipeline.verify(out).ok
 
 
-def test_what_a_search_found_is_saved(run: Run, tmp_path: Path) -> None:
-    made = run(search=True, save=tmp_path / "found", ratios=[0.3, 0.9])
+def test_what_a_search_found_is_saved(sweep: Run, tmp_path: Path) -> None:
+    made = sweep(search=True, save=tmp_path / "found", ratios=[0.3, 0.9])
     manifest = json.loads((tmp_path / "found" / "eckart.json").read_text())
     assert made.found is not None
     assert manifest["parameters"]["after"] == made.found.parameters < made.dense.parameters
     assert {t["name"]: t["rank"] for t in manifest["targets"] if t["rank"]} == made.found.ranks
     assert manifest["recipe"]["ratio"] is None
-
-
-# What is refused
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"ratios": []}, "--ratios is empty"),
-        ({"ratios": [0.5, 1.5]}, "ratio 1.5 is not a share"),
-        ({"ratios": [0.0]}, "ratio 0 is not a share"),
-        ({"ratios": [float("nan")]}, "ratio nan is not a share"),
-        ({"task": None, "data": None}, "there is nothing to measure"),
-        ({"task": None, "prompts": "w1"}, "--data is for a task"),
-        ({"task": None, "data": None, "prompts": "w1", "limit": 2}, "--limit is for a task"),
-        ({"task": "perplexty"}, "did you mean perplexity"),
-        ({"data": None}, "task perplexity needs data"),
-        ({"data": "missing.jsonl"}, "no such data file"),
-        ({"batch": 2}, "--batch is for"),
-        ({"limit": 0}, "--limit 0"),
-        ({"prompts": [" "]}, "is empty"),
-        ({"continuation": 0}, "--continuation 0"),
-        ({"structure": "dense"}, "unknown structure 'dense'"),
-        ({"layers": "top"}, "is none of top:4"),
-        ({"layers": "7"}, "7 has none of the targets; the blocks are"),
-        ({"layers": "2..1"}, "is no range"),
-        ({"layers": [" "]}, "--layers is empty"),
-        ({"targets": "z_proj"}, "fits no linear layer"),
-        ({"targets": " , "}, "--targets is empty"),
-        ({"search": True, "task": "pocket-math", "data": None}, "--data pocket"),
-        ({"search": True, "task": None, "data": None, "prompts": "w1"}, "--search needs a score"),
-        ({"search": True, "limit": 1}, "looks at every 5th text"),
-        ({"search": True, "targets": "lm_head", "layers": None}, "none of the targets is in one"),
-        ({"grid": False}, "without the grid there is nothing to do"),
-        ({"merge": True}, "--merge is for what is saved"),
-        ({"cell": "best"}, "--cell best is for what is saved"),
-        ({"save": "S", "cell": "0.5:top:3"}, "no such cell"),
-        ({"save": "S", "task": None, "data": None, "prompts": "w1"}, "no cell is the best"),
-        ({"save": "S", "search": True, "cell": "0.5:top:1"}, "--search alone has no cells"),
-        ({"save": "taken"}, "exists already"),
-        ({"save": "O", "out": "O"}, "the sweep itself is there"),
-        ({"tokenizer": None}, "pass tokenizer="),
-    ],
-)
-def test_what_is_wrong_is_refused_before_anything_is_measured(
-    run: Run,
-    asked: list[Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    options: dict[str, Any],
-    words: str,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "taken").mkdir()
-    with pytest.raises(UsageError) as caught:
-        run(**options)
-    assert words in str(caught.value)
-    assert asked == []
-    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
-
-
-def test_an_encoder_is_asked_for_no_text(run: Run, stored: Any) -> None:
-    with pytest.raises(UsageError, match="BertModel writes no text"):
-        run(str(stored(BERT)), prompts="w1", tokenizer=None, task=None, data=None)
-
-
-def test_a_compressed_model_is_refused(run: Run, stored: Any, tmp_path: Path) -> None:
-    eckart.compress(stored(LLAMA), tmp_path / "small", keep=0.7, method="svd")
-    with pytest.raises(UsageError, match="compressed already"):
-        run(str(tmp_path / "small"))
