@@ -47,9 +47,9 @@ PAGES: dict[str, Callable[[], str]] = {
 }
 every_page = pytest.mark.parametrize("name", PAGES)
 
-PICTURE = (
-    """() => [...document.querySelectorAll("h3, .what, .chart")].map((part) => part.outerHTML).join("")"""
-)
+PICTURE = """() => [...document.querySelectorAll("h3, .what, .chart")].map((part) => part.outerHTML)
+  .join("").replace(/plot-clip-[0-9]+/g, "")"""
+"""What is shown, without the numbers that tell one drawing of it from the next."""
 NAME = """const name = (part) =>
   [part.tagName, part.type ?? "", part.name || part.id || part.textContent.slice(0, 60)].join(" ");"""
 FOCUS = f"""() => {{

@@ -37,13 +37,13 @@ Object.assign(QUANTITIES, {
     say: (middle) => `Half the matrices have an effective rank of ${percent(middle)} of their smaller side or less`,
     what: "exp of the entropy of σ / Σσ, as a share of the smaller side" },
   random: { name: "Cosine at half rank, random x", of: atHalf(1), format: (value) => figureOf(value, 3),
-    say: (middle) => `At half their rank, half the matrices turn a random vector to a cosine of ${figureOf(middle, 3)} or less`,
+    say: (middle) => `At half their rank, half the matrices keep a cosine of ${figureOf(middle, 3)} or more for random x`,
     what: "between W x and Ŵ x, x standard normal, Ŵ the truncated SVD" },
   activations: { name: "Cosine at half rank, activations", of: atHalf(2), format: (value) => figureOf(value, 3),
-    say: (middle) => `At half their rank, half the matrices keep what they compute on the data to a cosine of ${figureOf(middle, 3)} or less`,
+    say: (middle) => `At half their rank, half the matrices keep a cosine of ${figureOf(middle, 3)} or more on the data`,
     what: "between W x and Ŵ x for what the weight reads on the data, Ŵ the truncated SVD" },
   weighted: { name: "Cosine at half rank, activations, cut for the data", of: atHalf(3), format: (value) => figureOf(value, 3),
-    say: (middle) => `At half their rank and cut for the data, half the matrices keep what they compute to a cosine of ${figureOf(middle, 3)} or less`,
+    say: (middle) => `Cut for the data to half their rank, half the matrices keep a cosine of ${figureOf(middle, 3)} or more on them`,
     what: "between W x and Ŵ x for what the weight reads on the data, Ŵ the best of that rank for the data" },
 });
 const offered = Object.entries(QUANTITIES).filter(([, { of }]) => MATRICES.some((matrix) => known(of(matrix))));
@@ -60,8 +60,8 @@ if (offered.length) {
   const extremes = (quantity) => {
     const kinds = d3.rollups(MATRICES.filter((matrix) => known(quantity.of(matrix))), (own) => d3.median(own, quantity.of), (matrix) => matrix.kind);
     const sorted = d3.sort(kinds, (kind) => kind[1]);
-    if (sorted.length < 2) return "";
     const [least, most] = [sorted[0], sorted[sorted.length - 1]];
+    if (sorted.length < 2 || least[1] === most[1]) return "";
     return ` Least: ${least[0]} (${quantity.format(least[1])}); most: ${most[0]} (${quantity.format(most[1])}).`;
   };
   const map = figure(section("maps"), {

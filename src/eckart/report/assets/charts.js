@@ -107,7 +107,7 @@ function heatPanel({ own, format, width, scale, pick, chosen, rows, columns, row
     cellHeight = 30;
   } else {
     [xs, ys, xKey, yKey] = [acrosses, downs, columns, rows];
-    left = Math.max(34, longest(downs) + 14);
+    left = Math.max(44, longest(downs) + 26);
     top = Math.min(longest(acrosses) * 0.72 + 18, 150);
     cellWidth = Math.min(90, Math.max(26, (width - left - top * 0.55 - 4) / acrosses.length));
     cellHeight = 26;
@@ -117,9 +117,9 @@ function heatPanel({ own, format, width, scale, pick, chosen, rows, columns, row
     width: full, height: Math.ceil(top + cellHeight * ys.length + (wide ? 4 : 4)),
     marginLeft: left, marginTop: top, marginRight: full - left - cellWidth * xs.length, marginBottom: 4,
     style: { fontSize: "12px", fontFamily: "inherit", background: "none", overflow: "visible" },
-    x: { domain: xs, axis: "top", label: wide ? rowName : null, labelAnchor: "left", labelArrow: "none", tickSize: 0, tickRotate: wide ? 0 : -45, padding: 0,
+    x: { domain: xs, axis: "top", label: wide ? rowName : null, labelAnchor: "left", labelArrow: "none", tickSize: 0, tickRotate: wide ? 0 : -45, padding: 0, round: false,
       tickFormat: wide && wideCell < 26 ? (value, place) => (place % 2 ? "" : String(value)) : String },
-    y: { domain: ys, label: wide ? null : rowName, labelArrow: "none", tickSize: 0, padding: 0, tickFormat: String },
+    y: { domain: ys, label: wide ? null : rowName, labelAnchor: "top", labelOffset: left - 4, labelArrow: "none", tickSize: 0, padding: 0, round: false, tickFormat: String },
     color: { type: "identity" },
     marks: [
       Plot.cell(own, { x: xKey, y: yKey, inset: 1, rx: 3, fill: (cell) => known(cell.value) ? scale(cell.value) : "var(--none)" }),
