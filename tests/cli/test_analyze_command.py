@@ -77,6 +77,15 @@ def test_pictures(eckart: Eckart, stored: Any, tmp_path: Path) -> None:
         assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_page_is_the_one_that_report_makes_of_the_folder(
+    eckart: Eckart, stored: Any, data: str, tmp_path: Path
+) -> None:
+    assert eckart("analyze", stored(LLAMA), "--data", data, "-o", "out").code == 0
+    assert eckart("report", "out", "-o", "again").code == 0
+    pages = [(tmp_path / folder / "report.html").read_bytes() for folder in ("out", "again")]
+    assert pages[0] == pages[1]
+
+
 def test_people_see_tables(eckart: Eckart, stored: Any, data: str, tmp_path: Path) -> None:
     before = listing(tmp_path)
     answer = eckart("analyze", stored(LLAMA))

@@ -32,9 +32,12 @@ def write(analysis: Analysis, looked: Sequence[Looked], out: Path, png: bool = F
         UsageError: `out` exists.
         EckartError: it cannot be written.
     """
+    rounded = _rounded(analysis.model_dump(mode="json"))
+    # So that the page is the one that `eckart report` makes of the file.
+    kept = Analysis.model_validate(rounded)
     with checkpoint.appearing(out) as folder:
-        rounded = json.dumps(_rounded(analysis.model_dump(mode="json")), allow_nan=False, ensure_ascii=False)
-        (folder / "analysis.json").write_text(rounded + "\n", encoding="utf-8")
+        written = json.dumps(rounded, allow_nan=False, ensure_ascii=False)
+        (folder / "analysis.json").write_text(written + "\n", encoding="utf-8")
         _table(folder / "matrices.csv", (_scalars(matrix) for matrix in analysis.matrices))
         _table(folder / "spectra.csv", (row for each in looked for row in _values(each)))
         _table(
@@ -47,8 +50,8 @@ def write(analysis: Analysis, looked: Sequence[Looked], out: Path, png: bool = F
             ("name", "rank", "random", "activations", "weighted"),
         )
         _table(folder / "sizes.csv", (size.model_dump() for size in analysis.sizes))
-        (folder / "report.html").write_text(analysis_page(analysis), encoding="utf-8")
-        for name, picture in (analysis_pictures(analysis) if png else {}).items():
+        (folder / "report.html").write_text(analysis_page(kept), encoding="utf-8")
+        for name, picture in (analysis_pictures(kept) if png else {}).items():
             (folder / name).write_bytes(picture)
 
 
