@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from typer.testing import CliRunner
 import eckart
 from eckart.cli.commands import app
 from eckart.pipeline.choices import make_recipe
-from eckart.report.compression import commands, place_of
+from eckart.report.compression import commands, compression_page, place_of
 from eckart.types import EckartError, Manifest, Recipe, Result, Sample, UsageError
 
 
@@ -144,7 +146,8 @@ def test_the_command_line_of_a_page_asks_for_the_same(
     asked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = make_recipe(**asked)
-    (line,) = commands(made.manifest(source="tiny", recipe=recipe, training=[]))
+    manifest = made.manifest(source="tiny", recipe=recipe, training=[])
+    (line,) = commands(manifest)
     heard: dict[str, Any] = {}
 
     def compress(model: str, out: str, **options: Any) -> Result:
@@ -158,6 +161,8 @@ def test_the_command_line_of_a_page_asks_for_the_same(
     assert heard["model"] == "tiny"
     again = {name: heard[name] for name in (*Recipe.model_fields, "selection") if name in heard}
     assert make_recipe(**again) == recipe
+    shown = html.unescape(re.findall("<pre[^>]*>(.*?)</pre>", compression_page(manifest), re.DOTALL)[0])
+    assert shlex.split(shown.replace("\\\n", "")) == [program, *words]
 
 
 def test_a_training_is_a_command_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

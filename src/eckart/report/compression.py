@@ -150,9 +150,13 @@ def _lede(manifest: Manifest) -> list[str]:
         f"{short(count.after)}, and {size(manifest.bytes.before)} became {size(manifest.bytes.after)}."
     )
     if held is not None:
+        first += f" On {short(held.tokens)} held-out tokens "
+        # Of an encoder there is no loss but how far it has moved.
         first += (
-            f" On {short(held.tokens)} held-out tokens the loss went from {figure(held.before)} to "
-            f"{figure(held.after)}{_change(held.before, held.after)}."
+            f"the loss went from {figure(held.before)} to {figure(held.after)}"
+            f"{_change(held.before, held.after)}."
+            if held.before > 0
+            else f"its divergence from the dense model is {figure(held.divergence)}."
         )
     recipe = manifest.recipe
     asked = _asked(recipe)
@@ -166,8 +170,6 @@ def _lede(manifest: Manifest) -> list[str]:
 
 
 def _change(before: float, after: float) -> str:
-    if before <= 0:
-        return ""
     change = after / before - 1
     return f" ({'+' if change >= 0 else '−'}{percent(abs(change))})"
 
@@ -221,7 +223,7 @@ def _target(record: TargetRecord) -> dict[str, Any]:
 
 
 def _again(manifest: Manifest) -> str:
-    lines = "\n".join(commands(manifest))
+    lines = "\n".join(_folded(line) for line in commands(manifest))
     named = [manifest.recipe.data, *(run.data for run in manifest.training)]
     hint = (
         "<p>Data files are named without their folder, and so is a model that was a folder.</p>"
@@ -244,6 +246,16 @@ def _again(manifest: Manifest) -> str:
         f'<div class="card"><h3>Command</h3><pre tabindex="0">{escape(lines)}</pre>{hint}'
         f"<h3>Recipe</h3>{table('The recipe', ('choice', 'value'), rows)}</div>"
     )
+
+
+def _folded(line: str) -> str:
+    """An option a line, as a shell reads it."""
+    folded: list[list[str]] = [[]]
+    for word in shlex.split(line):
+        if word.startswith("--"):
+            folded.append([])
+        folded[-1].append(word)
+    return " \\\n    ".join(shlex.join(words) for words in folded)
 
 
 def _plain(value: Any) -> str:

@@ -134,11 +134,13 @@ const held = DATA.heldOut;
 if (held) {
   const tried = held.candidates.length ? held.candidates : [];
   const chosen = d3.least(tried, (candidate) => candidate.divergence);
+  /* Of an encoder there is no loss but how far it has moved. */
+  const moved = held.before > 0 ? `the loss went from ${figureOf(held.before)} to ${figureOf(held.after)}` : `the divergence from the dense model is ${figureOf(held.divergence)}`;
   const card = (into) => into.append(el("div", { class: "card" },
-    el("h3", {}, `On data that nothing was calibrated on, the loss went from ${figureOf(held.before)} to ${figureOf(held.after)}`),
-    el("p", { class: "what" }, "Nats a token; of an encoder, its divergence."),
-    table({ caption: "Held-out loss", head: ["model", "loss", "divergence from dense"],
-      rows: [["dense", figureOf(held.before), "0"], ["compressed", figureOf(held.after), figureOf(held.divergence)]] })));
+    el("h3", {}, `On data that nothing was calibrated on, ${moved}`),
+    el("p", { class: "what" }, held.before > 0 ? "The loss in nats a token, the divergence too." : "1 − the correlation of cosines between embeddings with the dense model's."),
+    table({ caption: "Held-out data", head: ["model", ...(held.before > 0 ? ["loss"] : []), "divergence from dense"],
+      rows: [["dense", ...(held.before > 0 ? [figureOf(held.before)] : []), "0"], ["compressed", ...(held.before > 0 ? [figureOf(held.after)] : []), figureOf(held.divergence)]] })));
   if (tried.length < 2) card(section("losses"));
   else figure(section("losses"), {
     options: [{ key: "of", label: "Shown", kind: "radio", value: "divergence", options: [["divergence", "divergence"], ["loss", "loss"]] }],
@@ -146,10 +148,10 @@ if (held) {
       const other = d3.greatest(tried, (candidate) => candidate.divergence);
       return `Of ${tried.length} allocations, ${chosen.name} moved the model least: ${figureOf(chosen.divergence, 3)}, where ${other.name} would have moved it by ${figureOf(other.divergence, 3)}`;
     },
-    text: ({ of }) => `Measured on ${short(held.tokens)} held-out tokens. In the end the loss went from ${figureOf(held.before)} to ${figureOf(held.after)}${of === "loss" ? " (line: dense)" : ""}.`,
+    text: ({ of }) => `Measured on ${short(held.tokens)} held-out tokens. In the end ${moved}${of === "loss" ? " (line: dense)" : ""}.`,
     draw: ({ of }, width) => plot({
       width, height: 44 + 34 * tried.length + 30, marginLeft: Math.min(170, 14 + 6.6 * d3.max(tried, (candidate) => candidate.name.length)), marginTop: 10,
-      x: { label: of === "loss" ? "loss, nats a token" : "divergence from the dense model", grid: true, nice: true, tickFormat: (value) => figureOf(value, 3) },
+      x: { label: of === "loss" ? "loss, nats a token" : "divergence from dense", grid: true, nice: true, tickFormat: (value) => figureOf(value, 3) },
       y: { type: "point", domain: d3.sort(tried, (candidate) => candidate[of]).map((candidate) => candidate.name), label: null, grid: false, tickSize: 0 },
       marks: [
         of === "loss" ? Plot.ruleX([held.before], { stroke: "var(--ink)", strokeDasharray: "2 3" }) : null,
