@@ -165,6 +165,14 @@ def test_the_command_line_of_a_page_asks_for_the_same(
     assert shlex.split(shown.replace("\\\n", "")) == [program, *words]
 
 
+def test_a_merged_model_is_merged_again_and_a_search_has_no_command() -> None:
+    (line,) = commands(made.manifest(merged=True, training=[]))
+    assert line.endswith(" --merge")
+    found = made.manifest(recipe=made.bare_manifest().recipe.model_copy(update={"rank": None}), training=[])
+    assert commands(found) == []
+    assert "no single command does it again" in compression_page(found)
+
+
 def test_a_training_is_a_command_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     _, line = commands(made.manifest())
     heard: dict[str, Any] = {}

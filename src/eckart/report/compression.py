@@ -80,11 +80,13 @@ def place_of(name: str) -> tuple[str | None, int | None, str]:
 
 
 def commands(manifest: Manifest) -> list[str]:
-    """The command lines that make such a model again, one line a job.
+    """The command lines that make such a model again, one line a job; none where a search found the ranks.
 
     Every axis is named, so that they mean the same where a method's row has changed since.
     """
     recipe, runs = manifest.recipe, list(manifest.training)
+    if not _dial(recipe):
+        return []
     words = ["eckart", "compress", manifest.source, "-o", "OUT", *_dial(recipe), "--method", recipe.method]
     words += ["--metric", recipe.metric, "--structure", recipe.structure, "--allocate", recipe.allocation]
     words += ["--recovery", recipe.recovery]
@@ -101,6 +103,8 @@ def commands(manifest: Manifest) -> list[str]:
         if own:
             words += ["--tokens", str(sum(run.tokens for run in own)), *_options(own[0].settings, TRAINED)]
             runs = runs[len(own) :]
+    if manifest.merged:
+        words.append("--merge")
     lines, last = [shlex.join(words)], "OUT"
     for number, run in enumerate(runs, 2):
         out = f"OUT{number}"
@@ -166,7 +170,8 @@ def _lede(manifest: Manifest) -> list[str]:
     )
     dense = sum(record.rank is None for record in manifest.targets)
     left = f"; {plural(dense, 'weight')} stayed dense" if dense else ""
-    return [first, f"{how}{data}; {plural(len(manifest.targets) - dense, 'weight')} replaced{left}."]
+    what = "truncated and put back as dense ones" if manifest.merged else "replaced"
+    return [first, f"{how}{data}; {plural(len(manifest.targets) - dense, 'weight')} {what}{left}."]
 
 
 def _change(before: float, after: float) -> str:
@@ -224,12 +229,18 @@ def _target(record: TargetRecord) -> dict[str, Any]:
 
 def _again(manifest: Manifest) -> str:
     lines = "\n".join(_folded(line) for line in commands(manifest))
+    shown = f'<pre tabindex="0">{escape(lines)}</pre>'
     named = [manifest.recipe.data, *(run.data for run in manifest.training)]
     hint = (
         "<p>Data files are named without their folder, and so is a model that was a folder.</p>"
         if any(named)
         else "<p>A model that was a folder is named without the path to it.</p>"
     )
+    if not lines:
+        shown, hint = (
+            "<p>A search found the ranks, and no single command does it again: targets.csv has them.</p>",
+            "",
+        )
     rows = [
         (name.replace("_", " "), ", ".join(value) if isinstance(value, list) else _plain(value))
         for name, value in manifest.recipe.model_dump(exclude={"selection"}).items()
@@ -243,7 +254,7 @@ def _again(manifest: Manifest) -> str:
     if manifest.data_sha256:
         rows.append(("data sha256", manifest.data_sha256))
     return (
-        f'<div class="card"><h3>Command</h3><pre tabindex="0">{escape(lines)}</pre>{hint}'
+        f'<div class="card"><h3>Command</h3>{shown}{hint}'
         f"<h3>Recipe</h3>{table('The recipe', ('choice', 'value'), rows)}</div>"
     )
 

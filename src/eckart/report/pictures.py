@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from eckart.report.analysis import energy_sentence, energy_share, errors_at, ranks_shown
 from eckart.report.compression import place_of
-from eckart.report.plot import COLOURS, GRID, INK, LINES, MARKERS, drawing
+from eckart.report.plot import COLOURS, GRID, INK, LINES, MARKERS, drawing, scale
 from eckart.report.words import figure, percent
 from eckart.types import Analysis, Manifest, Matrix, TargetRecord
 
@@ -205,7 +205,9 @@ def _predicted(records: Sequence[TargetRecord]) -> Figure:
     values = [value or 0.0 for each in records for value in (each.predicted_error, each.measured_error)]
     ends = [min(values), max(values)]
     axes.plot(ends, ends, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
-    axes.set(xscale="log", yscale="log", xlabel="predicted error", ylabel="measured error")
+    axes.set(xlabel="predicted error", ylabel="measured error")
+    for which in "xy":
+        scale(axes, which, values)
     _legend(axes)
     return drawn
 

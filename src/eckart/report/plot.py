@@ -125,7 +125,7 @@ def figure(rows: Sequence[ComparisonRow], lower_is_better: bool) -> Figure:
     task = rows[0].task if rows else ""
     named = metric if metric == task else f"{task}: {metric}"
     panels[0].set_ylabel(f"{named} ({'lower' if lower_is_better else 'higher'} is better)")
-    _scale(panels[0], "y", [row.value for row in rows if row.value is not None], lower_is_better)
+    scale(panels[0], "y", [row.value for row in rows if row.value is not None], lower_is_better)
     handles, labels = panels[0].get_legend_handles_labels()
     longest = max(map(len, labels), default=0)
     drawn.legend(
@@ -267,7 +267,7 @@ def _draw(axes: Axes, panel: Panel, lines: Sequence[Line], dense: ComparisonRow 
     axes.set_xlabel(panel.label)
     axes.grid(color=GRID, linewidth=0.6, which="major")
     axes.set_axisbelow(True)
-    _scale(axes, "x", [panel.of(row) for line in lines for row in line.rows])
+    scale(axes, "x", [panel.of(row) for line in lines for row in line.rows])
 
 
 def _marker(keep: float, sizes: Sequence[float]) -> float:
@@ -277,7 +277,7 @@ def _marker(keep: float, sizes: Sequence[float]) -> float:
     return SMALLEST_MARKER + share * (LARGEST_MARKER - SMALLEST_MARKER)
 
 
-def _scale(axes: Axes, which: str, values: Sequence[float], logarithmic: bool = True) -> None:
+def scale(axes: Axes, which: str, values: Sequence[float], logarithmic: bool = True) -> None:
     """A logarithmic axis with plain numbers on it where the values span much, else a linear one."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 

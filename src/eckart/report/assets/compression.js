@@ -16,7 +16,7 @@ const kindsIn = (own) => kinds.filter((kind) => own.some((target) => target.kind
 const offered = Object.entries(QUANTITIES).filter(([, { of }]) => TARGETS.some((target) => known(of(target))));
 const targetRows = () => ({
   head: ["weight", "out × in", "form", ...offered.map(([, { name }]) => name)],
-  rows: TARGETS.map((target) => [target.name, `${target.out} × ${target.in}`, known(target.rank) ? target.structure : "dense", ...offered.map(([, { of, format }]) => format(of(target)))]),
+  rows: TARGETS.map((target) => [target.name, `${target.out} × ${target.in}`, target.structure === "dense" && known(target.rank) ? "product" : target.structure, ...offered.map(([, { of, format }]) => format(of(target)))]),
 });
 
 const extremes = (of, format) => {
@@ -143,7 +143,7 @@ if (held) {
       rows: [["dense", ...(held.before > 0 ? [figureOf(held.before)] : []), "0"], ["compressed", ...(held.before > 0 ? [figureOf(held.after)] : []), figureOf(held.divergence)]] })));
   if (tried.length < 2) card(section("losses"));
   else figure(section("losses"), {
-    options: [{ key: "of", label: "Shown", kind: "radio", value: "divergence", options: [["divergence", "divergence"], ["loss", "loss"]] }],
+    options: [{ key: "of", label: "Shown", kind: "radio", value: "divergence", options: held.before > 0 ? [["divergence", "divergence"], ["loss", "loss"]] : [["divergence", "divergence"]] }],
     title: () => {
       const other = d3.greatest(tried, (candidate) => candidate.divergence);
       return `Of ${tried.length} allocations, ${chosen.name} moved the model least: ${figureOf(chosen.divergence, 3)}, where ${other.name} would have moved it by ${figureOf(other.divergence, 3)}`;
