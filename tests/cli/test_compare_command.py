@@ -28,7 +28,7 @@ FIELDS = [
     "peak_memory_bytes",
     "error",
 ]
-FILES = ["compare.json", "plot.png", "plot.svg", "results.csv"]
+FILES = ["compare.json", "plot.png", "plot.svg", "report.html", "results.csv"]
 
 
 def table(out: Path) -> list[dict[str, str]]:

@@ -41,7 +41,11 @@ def test_the_dense_model_comes_first_then_methods_with_the_largest_size_first(
     ]
     assert [row.value for row in made.rows] == [value(*place) for place in places(made.rows)]
     assert (made.out, made.lower_is_better) == (str(tmp_path / "out"), True)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["compare.json", "results.csv"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "compare.json",
+        "report.html",
+        "results.csv",
+    ]
 
 
 def test_the_table_holds_every_field_of_every_row(compare: Compare, tmp_path: Path) -> None:
