@@ -147,9 +147,15 @@ def test_the_first_sentence_is_the_point() -> None:
     said = energy_sentence(matrices)
     assert said == f"Half the matrices keep 95% of their energy in {percent(middle)} of their rank"
     assert f">{said}." in report.analysis_page(made.analysis())
-    assert "is not known" in report.analysis_page(
+    assert "The matrix needs more than 13% of its rank for 95% of its energy" in report.analysis_page(
         made.bare_analysis().model_copy(update={"matrices": [made.bare_analysis().matrices[0]]})
     )
+
+
+def test_what_is_not_known_of_some_is_not_said_of_half() -> None:
+    known, unknown = made.analysis().matrices[0], made.bare_analysis().matrices[0]
+    said = energy_sentence([known, known, unknown])
+    assert said == "1 of 3 matrices need more than 13% of their rank for 95% of their energy"
 
 
 def test_a_page_of_a_compression_says_what_was_got() -> None:

@@ -78,14 +78,27 @@ def by_kind(matrices: Sequence[Matrix], weighted: bool = False) -> dict[str, flo
 
 
 def energy_sentence(matrices: Sequence[Matrix], weighted: bool = False) -> str:
-    """What half of the matrices need to keep most of their energy, in one sentence."""
+    """What half of the matrices need to keep most of their energy, in one sentence.
+
+    Where too few values of some were found, it says how many need more: a median of the others would be too
+    low.
+    """
     shares = [share for each in matrices if (share := energy_share(each, weighted=weighted)) is not None]
-    if not shares:
-        return "How many ranks hold 95% of the energy is not known: more singular values would be needed"
     what = "the energy that the data see" if weighted else "their energy"
+    if len(shares) < len(matrices):
+        beyond = [each for each in matrices if energy_share(each, weighted=weighted) is None]
+        found = min(len(each.values) / max(1, min(each.out_features, each.in_features)) for each in beyond)
+        if len(matrices) == 1:
+            return f"The matrix needs more than {percent(found)} of its rank for 95% of {_its(what)}"
+        count = f"{len(beyond)} of {len(matrices)} matrices"
+        return f"{count} need more than {percent(found)} of their rank for 95% of {what}"
     if len(matrices) == 1:
-        return f"The matrix keeps 95% of {what.replace('their', 'its')} in {percent(shares[0])} of its rank"
+        return f"The matrix keeps 95% of {_its(what)} in {percent(shares[0])} of its rank"
     return f"Half the matrices keep 95% of {what} in {percent(median(shares))} of their rank"
+
+
+def _its(what: str) -> str:
+    return what.replace("their", "its")
 
 
 def _lede(analysis: Analysis) -> list[str]:
@@ -95,7 +108,7 @@ def _lede(analysis: Analysis) -> list[str]:
     weighted = any(each.weighted_energy_ranks for each in matrices)
     first = energy_sentence(matrices) + "."
     kinds = list(by_kind(matrices).items())
-    if len(kinds) > 1:
+    if len(kinds) > 1 and all(energy_share(each) is not None for each in matrices):
         (least, low), (most, high) = kinds[0], kinds[-1]
         first += f" {least} needs the least ({percent(low)}), {most} the most ({percent(high)})."
     if weighted:

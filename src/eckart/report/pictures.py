@@ -126,7 +126,7 @@ def _errors(matrices: Sequence[Matrix]) -> Figure:
     halves = [half for each in matrices if (half := _error_at_half(each)) is not None]
     said = (
         f"At half their rank, half the matrices have lost {percent(median(halves))} or less"
-        if halves
+        if len(halves) == len(matrices)
         else "What the leading ranks of each matrix leave"
     )
     drawn, axes = _single(said, 7.2, 4.6)

@@ -21,11 +21,13 @@ const energyOf = (key, field) => (matrix) => {
 const QUANTITIES = {};
 for (const [key, text] of ENERGIES) {
   QUANTITIES[`energy-${key}`] = { name: `Rank for ${text} of the energy`, of: energyOf(key, "energy"), format: percent,
+    beyond: (count, found) => `${count} of ${MATRICES.length} matrices need more than ${percent(found)} of their rank for ${text} of their energy`,
     say: (middle) => `Half the matrices keep ${text} of their energy in ${percent(middle)} of their rank`,
     what: "as a share of the smaller side: the less, the more low-rank the weight is by itself" };
 }
 for (const [key, text] of ENERGIES) {
   QUANTITIES[`weighted-${key}`] = { name: `Rank for ${text} of the energy, on the data`, of: energyOf(key, "weightedEnergy"), format: percent,
+    beyond: (count, found) => `${count} of ${MATRICES.length} matrices need more than ${percent(found)} of their rank for ${text} of the energy that the data see`,
     say: (middle) => `Half the matrices keep ${text} of the energy that the data see in ${percent(middle)} of their rank`,
     what: "as a share of the smaller side, of W E[x xᵀ]^½: how little rank the outputs on the data need" };
 }
@@ -67,10 +69,15 @@ if (offered.length) {
   const map = figure(section("maps"), {
     options: [{ key: "of", label: "Shown", value: offered.some(([key]) => key === "energy-0.95") ? "energy-0.95" : offered[0][0],
       options: offered.map(([key, { name }]) => [key, name]) }],
-    title: ({ of }) => QUANTITIES[of].say(median(MATRICES.map(QUANTITIES[of].of))),
+    /* A median of those that are known would be too low: the others need more ranks than were found. */
+    title: ({ of }) => {
+      const { say, beyond, of: value } = QUANTITIES[of];
+      const unknown = MATRICES.filter((matrix) => !known(value(matrix)));
+      return beyond && unknown.length ? beyond(unknown.length, d3.min(unknown, (matrix) => matrix.found / smaller(matrix))) : say(median(MATRICES.map(value)));
+    },
     text: ({ of }) => {
       const missing = MATRICES.filter((matrix) => !known(QUANTITIES[of].of(matrix))).length;
-      return `${QUANTITIES[of].name}, ${QUANTITIES[of].what}.${extremes(QUANTITIES[of])}${missing ? ` Not known of ${missing} matrices.` : ""}`;
+      return `${QUANTITIES[of].name}, ${QUANTITIES[of].what}.${missing ? "" : extremes(QUANTITIES[of])}${missing ? ` Not known of ${missing} matrices.` : ""}`;
     },
     draw: ({ of }, width) => heatMap({
       cells: MATRICES.map((matrix, index) => ({ ...matrix, block: matrix.block ?? "–", index, value: QUANTITIES[of].of(matrix) })),
@@ -240,10 +247,10 @@ function errorFigure(into) {
       const matrix = MATRICES[picked], points = pointsOf(matrix, Boolean(matrix.weighted));
       const said = Object.entries(STRUCTURES).filter(([key]) => known(matrix.breakEven[key])).map(([key, name]) => {
         const error = errorAt(points, matrix.breakEven[key]);
-        return known(error) ? `${about(error)} in ${name} form` : `an unknown part in ${name} form`;
-      });
+        return known(error) ? `${about(error)} in ${name} form` : null;
+      }).filter(known);
       return said.length ? `To get smaller at all, ${placeOf(matrix)} must lose ${said.join(", ")}${matrix.weighted ? ", on the data" : ""}`
-        : `What each rank leaves of ${placeOf(matrix)}`;
+        : `At rank ${matrix.found}, the last that was found, ${placeOf(matrix)} has lost ${about(points[points.length - 1].error)}`;
     },
     text: () => "Relative Frobenius error ‖W − Ŵ‖ / ‖W‖ against rank. Marks: the largest rank at which each structure still has fewer parameters than the dense weight.",
     legend: () => MATRICES[picked].weighted ? [legendKey("W", PLAIN), legendKey("W E[x xᵀ]^½, weighed by the data", WEIGHTED)] : [],

@@ -30,7 +30,7 @@ const symbolOf = (name) => d3["symbol" + capital(name)];
 function plot({ width, height, marks, x = {}, y = {}, ...more }) {
   const svg = Plot.plot({
     width, height: height ?? Math.round(Math.max(240, Math.min(340, width * 0.58))),
-    marginLeft: 52, marginRight: 16, marginTop: 26, marginBottom: 40,
+    marginLeft: 52, marginRight: 16, marginTop: 30, marginBottom: 40,
     style: { fontSize: "12px", fontFamily: "inherit", background: "none", overflow: "visible" },
     x: { labelAnchor: "center", labelArrow: "none", ticks: Math.max(3, Math.floor(width / 80)), ...x },
     y: { labelArrow: "none", ticks: 6, grid: true, nice: true, ...y },
@@ -42,7 +42,7 @@ function plot({ width, height, marks, x = {}, y = {}, ...more }) {
 
 const logTicks = ([low, high]) => {
   const made = [];
-  const steps = high / low > 1e3 ? [1] : high / low > 100 ? [1, 3] : [1, 2, 5];
+  const steps = high / low < 8 ? [1, 1.5, 2, 3, 4, 5, 6, 8] : high / low > 1e3 ? [1] : high / low > 100 ? [1, 3] : [1, 2, 5];
   for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++) {
     for (const step of steps) {
       const tick = step * 10 ** power;
