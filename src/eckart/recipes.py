@@ -136,8 +136,8 @@ METHODS: dict[str, Method] = {
             by_hand=True,
             paper="LASER, Sharma et al. 2023, arXiv 2312.13558",
             departure="by --ratio and --layers; `eckart sweep` tries many and has the paper's search. A "
-            "weight that would not get smaller stays as it is, where the paper truncates it too. The paper merges "
-            "back to dense (--merge)",
+            "weight that would not get smaller stays as it is, where the paper truncates it too. The paper "
+            "merges back to dense (--merge)",
         ),
         Method(
             "asvd",
