@@ -33,7 +33,8 @@ from eckart.pipeline.cutting import Cut, Prepared
 from eckart.pipeline.evaluate import measure, read_material
 from eckart.pipeline.protocol import Request, split_texts
 from eckart.pipeline.training import Lessons, texts_of
-from eckart.types import ComparisonRow, EckartError, Recipe, Text, Track
+from eckart.pipeline.wording import said
+from eckart.types import ComparisonRow, Recipe, Text, Track
 
 Send = Callable[[dict[str, Any]], None]
 
@@ -241,14 +242,6 @@ def telling(send: Send) -> Track:
             busy = False
 
     return track
-
-
-def said(error: Exception) -> str:
-    """An error in one line."""
-    if isinstance(error, EckartError):
-        return str(error)
-    words = " ".join(str(error).split())
-    return f"unexpected {type(error).__name__}: {words}" if words else f"unexpected {type(error).__name__}"
 
 
 def _end_with_asker() -> None:

@@ -11,9 +11,9 @@ from typing import Any
 from eckart.evaluation import Request
 from eckart.evaluation.generation import generate
 from eckart.evaluation.keeping import Kept, digest
-from eckart.pipeline.comparing import said
 from eckart.pipeline.evaluate import run
 from eckart.pipeline.sweeping.truncating import Truncated
+from eckart.pipeline.wording import said
 from eckart.types import EckartError
 
 ALL, SEEN, REST = "all", "seen", "rest"
