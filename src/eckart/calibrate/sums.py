@@ -32,7 +32,7 @@ class InputSum:
         moment.tokens += len(x)
         if "second" in self.kinds:
             with _products_of(rows.dtype):
-                moment.second = _added(moment.second, _gram(x).double())
+                moment.second = _added(moment.second, _gram(x))
         if "absolute" in self.kinds:
             moment.absolute = _added(moment.absolute, x.abs().sum(0, dtype=torch.float64))
 
@@ -82,7 +82,7 @@ class OutputSum:
         moment.tokens += len(real)
         if "gradient" in self.kinds:
             with _products_of(rows.dtype):
-                moment.second = _added(moment.second, _gram(real).double())
+                moment.second = _added(moment.second, _gram(real))
         if x is not None:
             self.arrived.append((x, g.detach()))
             if len(self.arrived) == self.calls:
@@ -161,7 +161,8 @@ def mirror(moment: Moment) -> None:
 
 
 def _added(total: Tensor | None, more: Tensor) -> Tensor:
-    return more if total is None else total.add_(more)
+    # Float32 is widened as it is added: a sum may be as large as all else in memory.
+    return more.double() if total is None else total.add_(more)
 
 
 def _finite(moment: Moment) -> bool:

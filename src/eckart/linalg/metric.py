@@ -20,12 +20,18 @@ DTYPE = torch.float64
 """Everything is decided in float64: squaring a weight halves the digits of its small singular values."""
 
 
+ROWS = 1024
+"""Of a weight that are weighed at a time."""
+
+
 class Side:
     """A symmetric positive semidefinite Gram.
 
     Args:
         gram: `None` for the identity, `(n,)` for a diagonal, `(n, n)` for a full Gram. It may be
             singular.
+        unit: what it is to be taken times.
+        own: whether it may be overwritten, where that saves a copy.
 
     Attributes:
         gram: it, scaled to a mean diagonal of 1, in float64: what everything below is computed with.
@@ -37,24 +43,27 @@ class Side:
             diagonal nor square.
     """
 
-    def __init__(self, gram: Tensor | None = None) -> None:
+    def __init__(self, gram: Tensor | None = None, *, unit: float = 1.0, own: bool = False) -> None:
         if gram is not None:
             if gram.ndim != 1 and (gram.ndim != 2 or len(gram) != gram.shape[1]):
                 raise ValueError(f"a metric is a diagonal or a square matrix, not of shape {(*gram.shape,)}")
+            given = gram
             gram = gram.to(DTYPE)
             diagonal = gram if gram.ndim == 1 else gram.diagonal()
-            if not torch.isfinite(gram).all():
+            # One entry that is not makes the sum so; to ask each would take the memory of another Gram.
+            if not torch.isfinite(gram.sum()):
                 raise ValueError("the metric has entries that are not finite")
             if (diagonal < 0).any() or not (diagonal > 0).any():
                 raise ValueError("the metric must have a positive, nowhere negative diagonal")
             scale = diagonal.mean()
-            gram = gram / scale
+            # Grams are large, and one copy is enough.
+            gram = gram.div_(scale) if own or gram is not given else gram / scale
         self.gram = gram
-        self.scale = 1.0 if gram is None else float(scale)
+        self.scale = 1.0 if gram is None else float(scale) * unit
         self._floor = 0.0
 
     @classmethod
-    def from_second_moment(cls, moment: Moment) -> Side:
+    def from_second_moment(cls, moment: Moment, own: bool = False) -> Side:
         """`E[x xᵀ]`, for either side.
 
         Of a target's inputs, on the right: the error is that of the outputs over the calibration tokens
@@ -62,7 +71,7 @@ class Side:
         order, its Fisher information as a Kronecker product (GFWSVD, arXiv 2505.17974).
         """
         assert moment.second is not None
-        return cls(moment.second / moment.tokens)
+        return cls(moment.second, unit=1 / moment.tokens, own=own)
 
     @classmethod
     def from_mean_absolute(cls, moment: Moment, power: float = 0.5) -> Side:
@@ -86,8 +95,9 @@ class Side:
         """
         if self.gram is None:
             return self
-        ones = torch.ones_like(self.gram) if self.gram.ndim == 1 else torch.eye(len(self.gram)).to(self.gram)
-        more = Side(self.gram + amount * ones)
+        gram = self.gram.clone()
+        (gram if gram.ndim == 1 else gram.diagonal()).add_(amount)
+        more = Side(gram, own=True)
         # Of the shrunk Gram, scaled: no eigenvalue is smaller.
         more._floor = amount / more.scale
         more.scale *= self.scale
@@ -157,12 +167,20 @@ class Side:
 def weighted_norm(matrix: Tensor, left: Side, right: Side) -> float:
     """`‖Lᵀ matrix R‖_F`, in the metric's own unit, as the values of a spectrum are."""
     weighted = left.times_root(matrix.to(DTYPE).T).T
-    norm = (right.times_gram(weighted) * weighted).sum().clamp_min(0).sqrt()
-    return float(norm) * sqrt(left.scale) * sqrt(right.scale)
+    # Some rows at a time: all of them weighed would be as large as they are.
+    energy = sum(float((right.times_gram(rows) * rows).sum()) for rows in weighted.split(ROWS))
+    return sqrt(max(energy, 0.0)) * sqrt(left.scale) * sqrt(right.scale)
 
 
-def relative_error(weight: Tensor, approximation: Tensor, left: Side, right: Side) -> float:
-    """`‖Lᵀ (W − Ŵ) R‖_F / ‖Lᵀ W R‖_F`; 0 for a weight that the metric does not see."""
-    weight = weight.to(DTYPE)
-    whole = weighted_norm(weight, left, right)
-    return weighted_norm(weight - approximation, left, right) / whole if whole else 0.0
+def relative_error(
+    weight: Tensor, approximation: Tensor, left: Side, right: Side, whole: float | None = None
+) -> float:
+    """`‖Lᵀ (W − Ŵ) R‖_F / ‖Lᵀ W R‖_F`; 0 for a weight that the metric does not see.
+
+    Args:
+        whole: `‖Lᵀ W R‖_F`, where it is known, as from the spectrum.
+    """
+    whole = weighted_norm(weight, left, right) if whole is None else whole
+    if not whole:
+        return 0.0
+    return weighted_norm(weight.to(DTYPE, copy=True).sub_(approximation), left, right) / whole

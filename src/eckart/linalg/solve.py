@@ -44,6 +44,11 @@ class Decomposition:
         """The same without what lies beyond `rank`, for keeping many of them in memory."""
         return Decomposition(self.basis[:, :rank].clone(), self.left, self.spectrum)
 
+    @property
+    def norm(self) -> float:
+        """`‖Lᵀ W R‖_F`: the error of nothing at all."""
+        return sqrt(self.spectrum.tail[0])
+
     def predicted_error(self, rank: int) -> float:
         """The relative error at `rank` that the spectrum promises, as `relative_error` measures it."""
         tail = self.spectrum.tail
@@ -156,7 +161,10 @@ class _Problem:
         if out_features > in_features:
             self.reflections = torch.geqrf(W)
             W = self.reflections[0][:in_features].triu()
-        weighted = (right.times_gram(W) + TIE_BREAK * W) / (1 + TIE_BREAK)
+        # The identity has no ties to break, and gives back the weight itself.
+        weighted = (
+            W if right.gram is None else right.times_gram(W).add_(W, alpha=TIE_BREAK).div_(1 + TIE_BREAK)
+        )
         self.gram = weighted @ W.T
 
     def most(self, rank: int | None) -> int | None:

@@ -218,14 +218,16 @@ class Workbench:
         factors = linalg.factorize(self.recipe.structure, *solved.factors(weight, rank))
         self._keep(target, keep_dense)
         saved = replacing.replace(self.model, target.name, factors)
+        # In float64 they are larger than the weight, and what follows takes as much again.
+        del factors
         return TargetRecord(
             **shape,  # type: ignore[arg-type]
-            structure=factors.structure,
+            structure=saved.structure,
             rank=rank,
             parameters_before=dense,
             parameters_after=saved.U.numel() + saved.V.numel(),
             predicted_error=solved.predicted_error(rank),
-            measured_error=linalg.relative_error(weight, linalg.reconstruct(saved), *sides),
+            measured_error=linalg.relative_error(weight, linalg.reconstruct(saved), *sides, solved.norm),
         )
 
     def reweigh(self, target: Target, weight: Any, keep_dense: bool) -> None:
