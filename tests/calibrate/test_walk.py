@@ -10,8 +10,8 @@ from architectures import ARCHITECTURES, BERT, LLAMA, MIXTRAL, T5
 from torch import nn
 from watching import cut_for, targets_of
 
-from eckart.calibrate import NotWalkableError, Pair, Walk
-from eckart.model.targets import block_of
+from eckart.calibrate import NotWalkableError, Pair, Walk, require_walkable
+from eckart.model.targets import block_of, stacks_of
 from eckart.model.text import batches
 
 
@@ -19,12 +19,16 @@ def some_batches(model: Any, tokenizer: Any, data: str) -> list[dict[str, torch.
     return batches(model, tokenizer, cut_for(model, tokenizer, data), 60)
 
 
-def by_block(model: Any) -> dict[str, dict[int, list[str]]]:
-    blocks: dict[str, dict[int, list[str]]] = {}
+def by_block(model: Any) -> dict[int, list[str]]:
+    blocks: dict[int, list[str]] = {}
     for name in targets_of(model):
         stack, index = block_of(model, name)
-        blocks.setdefault(stack, {}).setdefault(index, []).append(name)
+        blocks.setdefault(id(model.get_submodule(f"{stack}.{index}")), []).append(name)
     return blocks
+
+
+def blocks_of(model: Any) -> list[nn.Module]:
+    return stacks_of(model, targets_of(model))
 
 
 def whole_model_inputs(model: Any, names: list[str], given: list[dict[str, torch.Tensor]]) -> Any:
@@ -54,13 +58,14 @@ def test_blocks_read_what_they_read_in_the_whole_model(architecture, tokenizer, 
     model.eval()
     expected = whole_model_inputs(model, targets_of(model), given)
     model.train()
-    for stack, blocks in by_block(model).items():
-        walk = Walk(model, stack, given)
-        for index in range(len(walk.blocks)):
+    blocks = by_block(model)
+    seen: list[str] = []
+    with Walk(model, blocks_of(model), given) as walk:
+        for block in walk.path():
             read: dict[tuple[int, str], Any] = {}
-            called = walk.inputs(blocks[index], lambda i, name, x, read=read: read.update({(i, name): x}))
+            called = walk.inputs(blocks[id(block)], lambda i, name, x, read=read: read.update({(i, name): x}))
             walk.step()
-            assert sorted(called) == sorted(blocks[index])
+            seen += called
             for key, x in read.items():
                 whole = expected[key]
                 real = given[key[0]]
@@ -71,47 +76,63 @@ def test_blocks_read_what_they_read_in_the_whole_model(architecture, tokenizer, 
                 fits = (mask for mask in masks if whole.shape[:-1] in (mask.shape, (mask.numel(),)))
                 rows = flat[next(fits).flatten()]
                 torch.testing.assert_close(x, rows, msg=f"{key}")
+    assert sorted(seen) == sorted(targets_of(model))
     assert model.training
     assert getattr(model.config, "use_cache", True)
+
+
+def logits(index: int, output: Any) -> torch.Tensor:
+    return output.logits
 
 
 def test_changed_weights_change_what_comes_after(tokenizer, data):
     model = LLAMA.build()
     given = some_batches(model, tokenizer, data)
-    stack = "model.layers"
-    before, after = Walk(model, stack, given), Walk(model, stack, given)
-    before.step()
-    with torch.no_grad():
-        model.model.layers[0].mlp.down_proj.weight.mul_(2)
-    after.step()
-    assert not torch.allclose(before.hidden[0], after.hidden[0])
-    with torch.no_grad():
-        whole = model.model(**given[0], output_hidden_states=True).hidden_states[1]
-    torch.testing.assert_close(after.hidden[0], whole)
+    blocks = blocks_of(model)
+    with (
+        Walk(model, blocks, given, give=logits) as before,
+        Walk(model, blocks, given, give=logits) as after,
+    ):
+        before.step()
+        with torch.no_grad():
+            model.model.layers[0].mlp.down_proj.weight.mul_(2)
+        after.step()
+        for walk in (before, after):
+            walk.step()
+            assert walk.block is None
+        with torch.no_grad():
+            whole = model(**given[0]).logits
+        torch.testing.assert_close(after.given[0], whole)
+        assert not torch.allclose(before.given[0], whole)
 
 
 def test_no_module_after_the_last_that_was_asked_for_is_run(tokenizer, data):
     model = LLAMA.build()
-    walk = Walk(model, "model.layers", some_batches(model, tokenizer, data))
+    blocks = blocks_of(model)
     model.model.layers[0].mlp.register_forward_pre_hook(lambda *_: pytest.fail("ran on"))
     seen: list[str] = []
     names = ["model.layers.0.self_attn.o_proj", "model.layers.0.self_attn.q_proj"]
-    assert walk.inputs(names, lambda index, name, x: seen.append(name)) == names[::-1]
-    assert len(seen) == 2 * len(walk.batches)
+    with Walk(model, blocks, some_batches(model, tokenizer, data)) as walk:
+        assert walk.inputs(names, lambda index, name, x: seen.append(name)) == names[::-1]
+        assert len(seen) == 2 * len(walk.batches)
 
 
-def test_decoder_walk_reads_the_encoder_as_it_is_when_the_walk_is_made(tokenizer, data):
+def test_decoder_reads_what_its_own_walks_encoder_gave(tokenizer, data):
     model = T5.build()
     given = some_batches(model, tokenizer, data)
     name = "decoder.block.1.layer.1.EncDecAttention.k"
-    old = Walk(model, "decoder.block", given)
-    with torch.no_grad():
-        model.encoder.final_layer_norm.weight.mul_(3)
-    new = Walk(model, "decoder.block", given)
+    first = model.decoder.block[0]
     read: dict[str, list[torch.Tensor]] = {"old": [], "new": []}
-    for label, walk in (("old", old), ("new", new)):
-        walk.step()
-        walk.inputs([name], lambda index, name, x, label=label: read[label].append(x))
+    with Walk(model, blocks_of(model), given) as old, Walk(model, blocks_of(model), given) as new:
+        while old.block is not first:
+            old.step()
+        with torch.no_grad():
+            model.encoder.final_layer_norm.weight.mul_(3)
+        while new.block is not first:
+            new.step()
+        for label, walk in (("old", old), ("new", new)):
+            walk.step()
+            walk.inputs([name], lambda index, name, x, label=label: read[label].append(x))
     torch.testing.assert_close(read["new"][0], 3 * read["old"][0])
 
 
@@ -145,33 +166,48 @@ class Between(nn.Module):
 
 def test_stack_that_is_run_twice_is_refused(tokenizer, data):
     model = LLAMA.build()
-    with pytest.raises(NotWalkableError, match=r"inner\.model\.layers"):
-        Walk(Twice(model), "inner.model.layers", some_batches(model, tokenizer, data))
+    given = some_batches(model, tokenizer, data)
+    with pytest.raises(NotWalkableError, match="more than once"):
+        require_walkable(Twice(model), list(model.model.layers), given[0])
+    model(**given[0])
 
 
-def test_something_between_the_blocks_is_noticed():
-    with pytest.raises(NotWalkableError, match="more than their hidden states"):
-        Walk(Between(), "blocks", [{"input_ids": torch.arange(6).reshape(2, 3)}])
+def test_code_between_the_blocks_is_the_models_own():
+    model = Between()
+    given = [{"input_ids": torch.arange(6).reshape(2, 3)}]
+    with torch.no_grad(), Walk(model, list(model.blocks), given, give=lambda i, y: y) as walk:
+        for _ in walk.path():
+            walk.step()
+        torch.testing.assert_close(walk.given[0], model(**given[0]))
 
 
 def test_module_that_reads_some_of_the_tokens_reads_none_for_sure(tokenizer, data):
     model = MIXTRAL.build()
     given = some_batches(model, tokenizer, data)
-    walk = Walk(model, "model.layers", given)
     half = model.model.layers[0].self_attn.o_proj
     half.register_forward_pre_hook(lambda module, args: (args[0][:, : args[0].shape[1] // 2],))
     read: list[Any] = []
-    walk.inputs(["model.layers.0.self_attn.o_proj"], lambda index, name, x: read.append(x))
+    with Walk(model, blocks_of(model), given) as walk:
+        walk.inputs(["model.layers.0.self_attn.o_proj"], lambda index, name, x: read.append(x))
     assert read == [None] * len(given)
+
+
+def test_head_is_not_run_where_nobody_wants_what_it_gives(tokenizer, data):
+    model = LLAMA.build()
+    model.lm_head.register_forward_pre_hook(lambda *_: pytest.fail("ran"))
+    with Walk(model, list(model.model.layers), some_batches(model, tokenizer, data)) as walk:
+        assert sum(1 for _ in walk.path() if walk.step() is None) == 2
 
 
 def test_bare_encoder_walks_too(tokenizer, data):
     model = BERT.build()
-    walk = Walk(model, "encoder.layer", given := some_batches(model, tokenizer, data))
-    for _ in walk.blocks:
-        walk.step()
+    given = some_batches(model, tokenizer, data)
+    with Walk(model, blocks_of(model), given, give=lambda i, output: output.last_hidden_state) as walk:
+        for _ in walk.path():
+            walk.step()
     with torch.no_grad():
-        torch.testing.assert_close(walk.hidden[0], model(**given[0]).last_hidden_state)
+        expected = model(**given[0]).last_hidden_state
+    torch.testing.assert_close(walk.given[0], expected)
 
 
 def test_pair_sums_both_and_counts_tokens():

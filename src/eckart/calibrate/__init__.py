@@ -3,31 +3,42 @@
 It does not know what the sums are for.
 """
 
+from eckart.calibrate.blocks import Finished, Resident, watch_blocks
 from eckart.calibrate.losses import TEMPERATURE, loss_for, softened, true_labels
 from eckart.calibrate.observed import GRADIENT_KINDS, INPUT_KINDS, Observed, merge
 from eckart.calibrate.packing import pack, unpack
 from eckart.calibrate.pairs import Pair
-from eckart.calibrate.rows import PaddingUnknownError
+from eckart.calibrate.passes import NotWalkableError, Shelf
+from eckart.calibrate.reducing import reduced
+from eckart.calibrate.rows import PaddingUnknownError, count_tokens
 from eckart.calibrate.sampling import sample
-from eckart.calibrate.walk import NotWalkableError, Walk
-from eckart.calibrate.watch import Loss, watch
+from eckart.calibrate.walk import Walk, require_walkable
+from eckart.calibrate.watch import Loss, spaces_of, watch
 
 __all__ = [
     "GRADIENT_KINDS",
     "INPUT_KINDS",
     "TEMPERATURE",
+    "Finished",
     "Loss",
     "NotWalkableError",
     "Observed",
     "PaddingUnknownError",
     "Pair",
+    "Resident",
+    "Shelf",
     "Walk",
+    "count_tokens",
     "loss_for",
     "merge",
     "pack",
+    "reduced",
+    "require_walkable",
     "sample",
     "softened",
+    "spaces_of",
     "true_labels",
     "unpack",
     "watch",
+    "watch_blocks",
 ]

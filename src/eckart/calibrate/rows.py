@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor
 from eckart.types import EckartError
 
 Batch = dict[str, Tensor]
+
+GLANCE_TOKENS = 16
+"""Enough to see which modules run, and which of them are handed the same tensor."""
 
 
 class PaddingUnknownError(EckartError):
@@ -28,6 +32,11 @@ def module_input(positional: tuple[Any, ...], named: dict[str, Any]) -> Tensor:
     return first
 
 
+def glance(batch: Batch) -> Batch:
+    """The first few tokens of the first window."""
+    return {key: value[:1, :GLANCE_TOKENS] for key, value in batch.items() if value.ndim > 1}
+
+
 def masks_of(batch: Batch) -> list[Tensor]:
     """The masks, `(windows, positions)` bool, of what is read and of what an encoder-decoder writes.
 
@@ -40,6 +49,11 @@ def masks_of(batch: Batch) -> list[Tensor]:
         elif ids in batch:
             masks.append(torch.ones_like(batch[ids], dtype=torch.bool))
     return masks
+
+
+def count_tokens(batches: Sequence[Batch]) -> int:
+    """Real tokens that are read, and of an encoder-decoder also those that are written."""
+    return sum(int(mask.sum()) for batch in batches for mask in masks_of(batch))
 
 
 def real_tokens(x: Tensor, masks: list[Tensor], name: str) -> Tensor:

@@ -1,13 +1,12 @@
-"""A stack of blocks, one block at a time, from stored hidden states.
+"""A model one block at a time: every batch waits in front of the same block.
 
-What one block hands to the next is kept for every batch, so that a block can be run again and again, up to
-one of its modules, without the blocks before it.
+So a block can be run again and again, up to one of its modules, without the blocks before it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -15,44 +14,67 @@ import torch
 from torch import Tensor, nn
 
 from eckart.calibrate.modes import evaluating, uncached
-from eckart.calibrate.rows import Batch, PaddingUnknownError, masks_of, module_input, real_tokens
-from eckart.types import EckartError
-
-HIDDEN = "hidden_states"
-CLOSE = 1e-3
-"""A walk is right where it gives what the whole model gave, relative to the largest value."""
-
-
-class NotWalkableError(EckartError):
-    """Something happens between the blocks of this stack, so they cannot be run one at a time."""
-
-    def __init__(self, stack: str) -> None:
-        super().__init__(f"the blocks of {stack} pass on more than their hidden states")
+from eckart.calibrate.passes import NotWalkableError, Passes, Shelf
+from eckart.calibrate.rows import (
+    Batch,
+    PaddingUnknownError,
+    glance,
+    masks_of,
+    module_input,
+    real_tokens,
+)
 
 
 class Walk:
-    """The hidden states of every batch in front of one block of a stack.
+    """All batches in front of one block of a model, and then of the next.
 
-    Made by running the model once, up to its last block of that stack; the model is in evaluation mode
-    whenever it runs, and no gradient is kept. The blocks themselves are the model's own: change their
-    weights and the walk goes on with the changed ones.
+    The model is in evaluation mode whenever it runs, and no gradient is kept. The blocks themselves are the
+    model's own: change their weights and the walk goes on with the changed ones. Whoever holds a walk closes
+    it, or uses it as a context.
 
     Args:
-        stack: name of a `ModuleList` of blocks that take hidden states first and give them first.
+        blocks: where to halt.
         batches: keyword arguments of the model.
+        shelf: where activations wait; default in memory.
+
+        give: what is wanted of the model's output for a batch, `give(index, output)`. Without it the model is
+            run no further than its last block.
+
+    Attributes:
+        given: that, by the batch's index, once all are through.
 
     Raises:
-        NotWalkableError: the blocks pass on more than hidden states.
+        NotWalkableError: the model does not run the same blocks for all batches, each once.
     """
 
-    def __init__(self, model: Any, stack: str, batches: Sequence[Batch]) -> None:
-        self.model, self.stack, self.batches = model, stack, batches
-        self.blocks = list(model.get_submodule(stack))
-        self.at = 0
-        self.hidden: list[Tensor] = []
-        self.arguments: list[list[tuple[tuple[Any, ...], dict[str, Any]]]] = []
-        for batch in batches:
-            self._record(batch)
+    def __init__(
+        self,
+        model: Any,
+        blocks: Sequence[nn.Module],
+        batches: Sequence[Batch],
+        *,
+        shelf: Shelf | None = None,
+        give: Callable[[int, Any], Any] | None = None,
+    ) -> None:
+        self.model, self.batches, self.shelf, self._give = model, batches, shelf, give
+        self._seen: set[int] = set()
+        self._last = len(blocks)
+        with self._running():
+            self._passes = Passes(blocks, [partial(self._whole, index) for index in range(len(batches))])
+        self._arrived()
+
+    @property
+    def block(self) -> nn.Module | None:
+        """The one in front of which all batches are; `None` at the end."""
+        return self._passes.block
+
+    @property
+    def given(self) -> dict[int, Any]:
+        return self._passes.outcomes
+
+    def path(self) -> Iterator[nn.Module]:
+        """The blocks that are still to come, as long as somebody steps from one to the next."""
+        return self._passes.path()
 
     def inputs(self, names: Sequence[str], use: Callable[[int, str, Tensor | None], None]) -> list[str]:
         """Run the block on every batch, and stop after the last of `names` was called.
@@ -74,8 +96,8 @@ class Walk:
         try:
             for index, batch in enumerate(self.batches):
                 reader.start(index, batch)
-                with suppress(_Enough):
-                    self._run(index)
+                with suppress(_Enough), self._running():
+                    self._answer(index)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -83,60 +105,61 @@ class Walk:
 
     def step(self) -> None:
         """Go on to the next block: every batch's hidden states become what this block makes of them."""
-        self.hidden = [self._run(index) for index in range(len(self.batches))]
-        self.at += 1
+        if self._give is None and len(self._seen) == self._last:
+            self.close()
+            return
+        with self._running():
+            self._passes.step(self._answer)
+        self._arrived()
 
-    def _run(self, index: int) -> Tensor:
-        positional, named = self.arguments[index][self.at]
-        hidden = self.hidden[index]
-        if HIDDEN in named:
-            named = {**named, HIDDEN: hidden}
-        else:
-            positional = (hidden, *positional[1:])
-        with torch.no_grad(), evaluating(self.model):
-            return _first(self.blocks[self.at](*positional, **named))
+    def close(self) -> None:
+        """Let go of what still waits. Again does nothing."""
+        self._passes.close()
 
-    def _record(self, batch: Batch) -> None:
-        """Keep the first block's hidden states and every block's other arguments; check one walk."""
-        calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-        last = len(self.blocks) - 1
-        check, checking = not self.arguments, False
+    def __enter__(self) -> Walk:
+        return self
 
-        def see(block: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
-            nonlocal checking
-            if checking:
-                return
-            hidden = named[HIDDEN] if HIDDEN in named else positional[0]
-            if not calls:
-                self.hidden.append(hidden)
-            elif check and len(calls) <= last:
-                checking = True
-                self._compare(calls[-1], len(calls) - 1, hidden)
-                checking = False
-            # Only the first block's hidden states are kept; a check needs this block's until the next.
-            calls.append((positional, named) if check else _without_hidden(positional, named))
-            # A check sees the model to its end: a stack that is run more than once is no stack.
-            if len(calls) > last and not check:
-                raise _Enough
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
-        hooks = [block.register_forward_pre_hook(see, with_kwargs=True) for block in self.blocks]
-        try:
-            with suppress(_Enough), torch.no_grad(), evaluating(self.model), uncached(self.model):
-                self.model(
-                    **{key: value.to(self.model.device) for key, value in batch.items() if key != "labels"}
-                )
-        finally:
-            for hook in hooks:
-                hook.remove()
-        if len(calls) != len(self.blocks):
-            raise NotWalkableError(self.stack)
-        self.arguments.append([_without_hidden(*call) for call in calls])
+    def _answer(self, index: int) -> Any:
+        if self.shelf:
+            self._passes.calls[index].each(self.shelf.back)
+        return self._passes.answer(index)
 
-    def _compare(self, call: tuple[tuple[Any, ...], dict[str, Any]], index: int, expected: Tensor) -> None:
-        positional, named = call
-        got = _first(self.blocks[index](*positional, **named))
-        if got.shape != expected.shape or (got - expected).abs().max() > CLOSE * expected.abs().max():
-            raise NotWalkableError(self.stack)
+    def _arrived(self) -> None:
+        if self.block is not None and id(self.block) in self._seen:
+            self.close()
+            raise NotWalkableError("this model runs a block more than once")
+        self._seen.add(id(self.block))
+        if self.shelf:
+            for call in self._passes.calls.values():
+                call.each(self.shelf.away)
+
+    def _whole(self, index: int) -> Any:
+        batch = self.batches[index]
+        # A pass has a thread of its own, and so its own mode.
+        with torch.no_grad():
+            output = self.model(
+                **{key: value.to(self.model.device) for key, value in batch.items() if key != "labels"}
+            )
+            return self._give(index, output) if self._give else None
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        with torch.no_grad(), evaluating(self.model), uncached(self.model):
+            yield
+
+
+def require_walkable(model: Any, blocks: Sequence[nn.Module], batch: Batch) -> None:
+    """Run a few tokens through.
+
+    Raises:
+        NotWalkableError: the model runs a block more than once.
+    """
+    with Walk(model, blocks, [glance(batch)], give=lambda index, output: None) as walk:
+        for _ in walk.path():
+            walk.step()
 
 
 class _Reader:
@@ -168,17 +191,3 @@ class _Reader:
 
 class _Enough(Exception):  # noqa: N818 - not an error: what was wanted has been seen
     """Ends a forward pass early."""
-
-
-def _first(output: Any) -> Tensor:
-    """The hidden states in what a block returns: alone, or before other things."""
-    hidden: Tensor = output[0] if isinstance(output, tuple) else output
-    return hidden
-
-
-def _without_hidden(
-    positional: tuple[Any, ...], named: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if HIDDEN in named:
-        return positional, {**named, HIDDEN: None}
-    return (None, *positional[1:]), named

@@ -83,6 +83,12 @@ def watch(
         return _Watch(model, runs, names, kinds, spaces).over(batches, loss if backward else None, track)
 
 
+def spaces_of(model: Any, names: Sequence[str], batch: Batch) -> dict[str, str]:
+    """Each module's input space, named after the first that reads it; seen on one batch."""
+    with torch.no_grad(), evaluating(model), uncached(model):
+        return _spaces(_reads(model, model, names, batch))
+
+
 class _Watch:
     def __init__(
         self, model: Any, runs: Any, names: Sequence[str], kinds: frozenset[str], spaces: dict[str, str]

@@ -132,6 +132,12 @@ def block_of(model: Any, name: str) -> tuple[str, int] | None:
     return None
 
 
+def stacks_of(model: Any, names: Sequence[str]) -> list[nn.Module]:
+    """All blocks of every stack that one of these modules is in, stack by stack."""
+    stacks = dict.fromkeys(block[0] for name in names if (block := block_of(model, name)))
+    return [block for stack in stacks for block in model.get_submodule(stack)]
+
+
 def _is_linear(module: nn.Module) -> bool:
     """A plain linear layer: a subclass with a weight of another kind (quantized, say) is not one."""
     if not isinstance(module, (nn.Linear, Conv1D)):

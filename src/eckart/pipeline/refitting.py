@@ -15,7 +15,6 @@ RIDGE = 1e-2
 """Towards the dense weight, relative to the mean eigenvalue of what is read."""
 
 Batch = dict[str, Any]
-Blocks = dict[int, list[tuple[Target, int | None]]]
 
 
 @dataclass
@@ -36,8 +35,8 @@ def refit(bench: Workbench, ranks: Ranks, batches: Sequence[Batch], keep_dense: 
     parameter.
 
     Blocks are walked in order with two streams of hidden states, the dense model's and the compressed
-    one's, through one set of modules. Targets outside the blocks, and in stacks that cannot be walked, are
-    cut without a refit.
+    one's, through one set of modules. Targets outside the blocks, and all in a model that cannot be walked,
+    are cut without a refit.
 
     Args:
         batches: what to fit on.
@@ -45,39 +44,59 @@ def refit(bench: Workbench, ranks: Ranks, batches: Sequence[Batch], keep_dense: 
     """
     placed: dict[str, TargetRecord] = {}
     result = Refitted([])
-    stacks: dict[str, Blocks] = {}
+    blocks: dict[int, list[tuple[Target, int | None]]] = {}
     for target, rank in zip(bench.targets, ranks, strict=True):
         if (block := targets.block_of(bench.model, target.name)) is not None:
-            stacks.setdefault(block[0], {}).setdefault(block[1], []).append((target, rank))
-    walks: dict[str, calibrate.Walk] = {}
-    # Before the first cut: a decoder's dense stream reads the dense encoder.
-    for stack in stacks:
-        try:
-            walks[stack] = calibrate.Walk(bench.model, stack, batches)
-        except calibrate.NotWalkableError as error:
-            result.notes.append(f"{stack} is not refitted: {error}")
-    for stack, dense in walks.items():
-        cut = calibrate.Walk(bench.model, stack, batches)
-        for index in bench.track(range(len(dense.blocks)), "refitting", len(dense.blocks)):
-            placed |= _refit_block(bench, stacks[stack].get(index, []), dense, cut, keep_dense)
+            blocks.setdefault(id(bench.model.get_submodule(".".join(map(str, block)))), []).append(
+                (target, rank)
+            )
+    stacks = targets.stacks_of(bench.model, [target.name for target in bench.targets])
+    try:
+        calibrate.require_walkable(bench.model, stacks, batches[0])
+    except calibrate.NotWalkableError as error:
+        result.notes.append(f"not refitted: {error}")
+    else:
+        placed = _walk(bench, stacks, blocks, batches, keep_dense)
     left = [
         None if target.name in placed else rank for target, rank in zip(bench.targets, ranks, strict=True)
     ]
     for target, rank in zip(bench.targets, left, strict=True):
         if target.name not in placed:
-            placed[target.name] = _place_plainly(bench, target, rank, keep_dense)
+            placed[target.name] = place_plainly(bench, target, rank, keep_dense)
     result.records = [placed[target.name] for target in bench.targets]
     return result
 
 
-def _refit_block(
+def _walk(
+    bench: Workbench,
+    stacks: Sequence[Any],
+    chosen: dict[int, list[tuple[Target, int | None]]],
+    batches: Sequence[Batch],
+    keep_dense: bool,
+) -> dict[str, TargetRecord]:
+    """Refit block by block, the dense stream one step ahead."""
+    placed: dict[str, TargetRecord] = {}
+    with (
+        calibrate.Walk(bench.model, stacks, batches) as dense,
+        calibrate.Walk(bench.model, stacks, batches) as cut,
+    ):
+        for block in bench.track(dense.path(), "refitting", len(stacks)):
+            placed |= refit_block(bench, chosen.get(id(block), []), dense, cut, keep_dense)
+    return placed
+
+
+def refit_block(
     bench: Workbench,
     chosen: list[tuple[Target, int | None]],
     dense: calibrate.Walk,
     cut: calibrate.Walk,
     keep_dense: bool,
 ) -> dict[str, TargetRecord]:
-    """Refit one block's targets, input space by input space as they are called, and step over the block."""
+    """Refit one block's targets, input space by input space as they are called, and step over the block.
+
+    Returns:
+        The records of those that the block called.
+    """
     assert bench.observed is not None
     spaces: dict[str, list[tuple[Target, int | None]]] = {}
     for target, rank in chosen:
@@ -95,7 +114,7 @@ def _refit_block(
             placed[target.name] = (
                 _place_refitted(bench, target, rank, pair, keep_dense)
                 if complete
-                else _place_plainly(bench, target, rank, keep_dense)
+                else place_plainly(bench, target, rank, keep_dense)
             )
     cut.step()
     return placed
@@ -134,7 +153,8 @@ def _place_refitted(
     return record
 
 
-def _place_plainly(bench: Workbench, target: Target, rank: int | None, keep_dense: bool) -> TargetRecord:
+def place_plainly(bench: Workbench, target: Target, rank: int | None, keep_dense: bool) -> TargetRecord:
+    """Cut a target to a rank without a refit."""
     weight = bench.weight(target.name).clone()
     solved = None if rank is None else bench.decomposition(target, None if keep_dense else rank)
     return bench.place(target, rank, weight, solved, bench.sides(target.name), keep_dense)
