@@ -4,21 +4,36 @@ The only room that reads or writes safetensors files itself.
 """
 
 from eckart.checkpoint.reading import DTYPES, Checkpoint, Stored, open_checkpoint, sha256
+from eckart.checkpoint.shards import read_shard, shard_name, write_index, write_shard
+from eckart.checkpoint.spilling import Spill
 from eckart.checkpoint.tensors import digest, read_tensors, write_tensors
-from eckart.checkpoint.writing import appearing, copy_companions, refuse_existing, refuse_full, replace_file
+from eckart.checkpoint.writing import (
+    appearing,
+    copy_companions,
+    refuse_existing,
+    refuse_full,
+    replace_file,
+    settle,
+)
 
 __all__ = [
     "DTYPES",
     "Checkpoint",
+    "Spill",
     "Stored",
     "appearing",
     "copy_companions",
     "digest",
     "open_checkpoint",
+    "read_shard",
     "read_tensors",
     "refuse_existing",
     "refuse_full",
     "replace_file",
+    "settle",
     "sha256",
+    "shard_name",
+    "write_index",
+    "write_shard",
     "write_tensors",
 ]

@@ -42,6 +42,12 @@ class Stored:
     def nbytes(self) -> int:
         return prod(self.shape) * ITEM_BYTES[self.dtype]
 
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """In torch's words."""
+        dtype: torch.dtype = getattr(torch, DTYPES[self.dtype])
+        return dtype
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -115,14 +121,14 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     """
     # Where both are there, transformers loads the single file.
     if (folder / SINGLE).is_file():
-        return Checkpoint(folder, _read_header(folder / SINGLE))
+        return Checkpoint(folder, read_file(folder / SINGLE))
     index = folder / INDEX
     if not index.is_file():
         raise EckartError(_no_weights(folder))
     shards = _read_index(index)
     tensors: dict[str, Stored] = {}
     for name in sorted(set(shards.values())):
-        tensors |= _read_header(folder / name)
+        tensors |= read_file(folder / name)
     for tensor, name in shards.items():
         if tensor not in tensors or tensors[tensor].file != name:
             raise EckartError(
@@ -164,7 +170,12 @@ def _no_weights(folder: Path) -> str:
     return f"{folder} has a config but no weights: model.safetensors or its index is missing"
 
 
-def _read_header(path: Path) -> dict[str, Stored]:
+def read_file(path: Path) -> dict[str, Stored]:
+    """The tensors of one file, by its header.
+
+    Raises:
+        EckartError: it is missing, truncated or corrupt.
+    """
     if not path.is_file():
         raise EckartError(f"{path.parent} is incomplete: its index names {path.name}, which is missing")
     size = path.stat().st_size

@@ -80,6 +80,26 @@ def appearing(out: Path) -> Iterator[Path]:
                 folder.rmdir()
 
 
+def settle(made: Path, out: Path) -> None:
+    """A folder that is complete, on the same disk, becomes `out`.
+
+    Raises:
+        UsageError: `out` exists.
+        EckartError: it cannot be put there.
+    """
+    mask = _umask()
+    try:
+        for path in made.rglob("*"):
+            if path.is_file():
+                _to_disk(path)
+            path.chmod((0o666 if path.is_file() else 0o777) & ~mask)
+        made.chmod(0o777 & ~mask)
+        refuse_existing(out)
+        made.rename(out)
+    except OSError as error:
+        raise EckartError(f"{out} could not be written ({error.strerror or error})") from error
+
+
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file whole or not at all: until all of it is on the disk, what was there stays.
 

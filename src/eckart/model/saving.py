@@ -76,14 +76,26 @@ What was done, to which weights and at what error, is in `eckart.json`; `eckart 
 """
 
 
-def save_model(model: Any, folder: Path, source: str, summary: str, max_shard_size: str = SHARD) -> None:
-    """Write config, weights, the modelling file and a model card into an existing folder."""
+def save_model(
+    model: Any,
+    folder: Path,
+    source: str,
+    summary: str,
+    max_shard_size: str = SHARD,
+    weights: bool = True,
+) -> None:
+    """Write config, weights, the modelling file and a model card into an existing folder.
+
+    Args:
+        weights: whether the weights too; if not, they are there, or will be.
+    """
     describe(model)
     autos = auto_classes(model)
     model.config.auto_map = {auto: f"{MODELING_FILE}.{kind}" for auto, kind in autos.items()}
     try:
         with quiet(), _lenient_generation_config(model, folder):
-            model.save_pretrained(folder, max_shard_size=max_shard_size)
+            own: dict[str, Any] = {} if weights else {"state_dict": {}}
+            model.save_pretrained(folder, max_shard_size=max_shard_size, **own)
     finally:
         del model.config.auto_map
     (folder / f"{MODELING_FILE}.py").write_text(modeling_source(set(autos.values())))
