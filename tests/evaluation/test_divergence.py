@@ -29,7 +29,7 @@ def shaken(model: Any, amount: float = 0.1) -> Any:
 @pytest.mark.parametrize("architecture", [LLAMA, GPT2, T5, BERT], ids=str)
 def test_model_that_did_not_change_has_not_moved(architecture, tokenizer, data):
     model = architecture.build()
-    reference = Reference(model, held(model, tokenizer, data))
+    reference = Reference(held(model, tokenizer, data), model)
     assert reference.of(model) == reference.before
     assert reference.before.divergence < 1e-6
     assert reference.of(shaken(model)).divergence > 1e-3
@@ -39,7 +39,7 @@ def test_model_that_did_not_change_has_not_moved(architecture, tokenizer, data):
 def test_divergence_is_the_mean_kl_over_real_tokens(architecture, tokenizer, data):
     model = architecture.build()
     given = held(model, tokenizer, data)
-    reference = Reference(model, given)
+    reference = Reference(given, model)
     changed = shaken(architecture.build())
     total, count = 0.0, 0
     for batch in given:
@@ -58,12 +58,12 @@ def test_loss_is_that_of_perplexity(architecture, tokenizer, data):
     model = architecture.build()
     texts = read_texts(data)
     expected = perplexity(model, tokenizer, texts, 64).details["loss"]
-    assert Reference(model, held(model, tokenizer, data)).before.loss == pytest.approx(expected, rel=1e-6)
+    assert Reference(held(model, tokenizer, data), model).before.loss == pytest.approx(expected, rel=1e-6)
 
 
 def test_padding_changes_nothing(tokenizer, data):
     model = LLAMA.build()
-    padded, alone = (Reference(model, held(model, tokenizer, data, tokens)) for tokens in (400, 1))
+    padded, alone = (Reference(held(model, tokenizer, data, tokens), model) for tokens in (400, 1))
     changed = shaken(LLAMA.build())
     assert padded.of(changed).divergence == pytest.approx(alone.of(changed).divergence, rel=1e-4)
     assert padded.tokens == alone.tokens
@@ -71,7 +71,7 @@ def test_padding_changes_nothing(tokenizer, data):
 
 def test_model_that_overflows_has_moved_infinitely_far(tokenizer, data):
     model = LLAMA.build()
-    reference = Reference(model, held(model, tokenizer, data))
+    reference = Reference(held(model, tokenizer, data), model)
     with torch.no_grad():
         model.model.layers[0].mlp.down_proj.weight.fill_(math.inf)
     assert reference.of(model).divergence == reference.of(model).loss == math.inf
@@ -79,5 +79,5 @@ def test_model_that_overflows_has_moved_infinitely_far(tokenizer, data):
 
 def test_model_stays_in_the_mode_it_was_in(tokenizer, data):
     model = LLAMA.build().train()
-    Reference(model, held(model, tokenizer, data))
+    Reference(held(model, tokenizer, data), model)
     assert model.training

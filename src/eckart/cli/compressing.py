@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ from eckart.cli.options import (
     Accumulate,
     Allocate,
     Batch,
+    Blocks,
     Cache,
     Data,
     Debug,
@@ -26,6 +28,7 @@ from eckart.cli.options import (
     LearningRate,
     MaxLength,
     MaxLoss,
+    Memory,
     Merge,
     Method,
     MetricName,
@@ -46,7 +49,8 @@ from eckart.cli.options import (
     filled,
     split,
 )
-from eckart.cli.saying import print_json, say, show_held_out, show_notes, shrunk, track
+from eckart.cli.saying import console, print_json, say, show_held_out, show_notes, shrunk, track
+from eckart.recovery import processes
 from eckart.types import MAX_LENGTH
 
 
@@ -86,6 +90,8 @@ def compress(
     seed: Seed = None,
     resume: Resume = False,
     merge: Merge = False,
+    blocks: Blocks = None,
+    memory: Memory = None,
     fields: Fields = None,
     additional: Annotated[
         int | None,
@@ -117,7 +123,10 @@ def compress(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """The main job: a pretrained model in, a smaller plain Hugging Face folder out."""
+    """The main job: a pretrained model in, a smaller plain Hugging Face folder out; also by torchrun."""
+    console.quiet = not processes.leads()
+    # Of several processes torch warns each about what Eckart chose.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     with errors(debug):
         from eckart import pipeline
 
@@ -170,6 +179,8 @@ def compress(
                 fields=fields,
                 resume=resume,
                 merge=merge,
+                blocks=blocks,
+                memory=memory,
                 track=track,
             )
         manifest = made.manifest
@@ -186,7 +197,7 @@ def compress(
                 f"loss {run.losses[0][1]:.4f} -> {run.losses[-1][1]:.4f}"
             )
         print_json(
-            as_json,
+            as_json and processes.leads(),
             {
                 "out": out,
                 "method": manifest.recipe.method,

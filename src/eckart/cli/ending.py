@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import typer
 
 from eckart.cli.saying import say
-from eckart.types import EckartError
+from eckart.types import EckartError, UsageError
 
 INTERRUPTS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 NO_MEMORY = ("out of memory", "can't allocate memory")
@@ -58,14 +58,25 @@ def errors(debug: bool) -> Iterator[None]:
 
 @contextmanager
 def resumable(out: str) -> Iterator[None]:
-    """Say of an interrupted training that it can be gone on with, where a checkpoint of it is left."""
+    """Say of a run that ended early that it can be gone on with, where what it finished is left."""
     try:
         yield
     except (Interrupted, KeyboardInterrupt):
-        work = f"{out}.training"
-        if os.path.isdir(work):
-            raise EckartError(f"interrupted; --resume goes on from the last checkpoint in {work}") from None
+        if kept := _kept(out):
+            raise EckartError(f"interrupted; --resume goes on from {kept}") from None
         raise
+    except UsageError:
+        raise
+    except (EckartError, MemoryError, RuntimeError) as error:
+        if kept := _kept(out):
+            message, _ = explained(error)
+            raise EckartError(f"{message}; --resume goes on from {kept}") from error
+        raise
+
+
+def _kept(out: str) -> str | None:
+    """Where what was finished is kept."""
+    return next((work for work in (f"{out}.training", f"{out}.work") if os.path.isdir(work)), None)
 
 
 def explained(error: BaseException) -> tuple[str, int]:
@@ -75,7 +86,11 @@ def explained(error: BaseException) -> tuple[str, int]:
     if isinstance(error, (Interrupted, KeyboardInterrupt)):
         return "interrupted; nothing unfinished was left behind", 1
     if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
-        return "out of memory; try a smaller --samples or --max-length, or --dtype bfloat16", 1
+        return (
+            "out of memory; try a smaller --memory (one block of the model at a time), --samples or "
+            "--max-length, or --dtype bfloat16",
+            1,
+        )
     if isinstance(error, OSError):
         return f"{error.filename or 'the system'}: {error.strerror or error}", 1
     first = str(error).strip().splitlines()[0] if str(error).strip() else ""

@@ -10,6 +10,7 @@ from eckart.cli.saying import say
 from eckart.recovery.settings import Training
 from eckart.types import UsageError
 
+BYTES = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 THOUSANDS = {"k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
 
 
@@ -191,6 +192,28 @@ Seed = Annotated[int | None, typer.Option("--seed", help=f"{default('seed').capi
 Merge = Annotated[
     bool,
     typer.Option("--merge", help="Save it dense again: any tool loads it, and it is as large as before."),
+]
+
+
+def size(value: str) -> int:
+    """`8GB`, `512MB` or `8e9`, in bytes."""
+    text = value.strip().upper().removesuffix("B")
+    number, unit = (text[:-1], BYTES[text[-1]]) if text[-1:] in BYTES else (text, 1)
+    return int(float(number) * unit)
+
+
+Memory = Annotated[
+    int | None,
+    typer.Option(
+        "--memory", parser=size, metavar="SIZE", help="Memory to take at most, as 8GB; default what is free."
+    ),
+]
+Blocks = Annotated[
+    bool | None,
+    typer.Option(
+        "--blocks/--whole",
+        help="One block of the model in memory at a time, or all of it; default as fits.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

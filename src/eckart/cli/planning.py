@@ -105,7 +105,9 @@ def _plan_json(made: Plan) -> dict[str, Any]:
         "parameters": made.parameters.model_dump(),
         "bytes": made.bytes.model_dump(),
         "seconds": made.seconds,
-        "peak_memory_bytes": made.memory_estimate,
+        "peak_memory_bytes": made.memory.whole,
+        "block_memory_bytes": made.memory.least,
+        "compress_seconds": made.compress_seconds,
         "targets": [
             {
                 "name": row.target.name,

@@ -46,7 +46,11 @@ def show_plan(made: Plan) -> None:
     show_sharing(made)
     show_notes(made.notes)
     say(shrunk(made.parameters, made.bytes))
-    say(f"compress would take roughly {made.memory_estimate / 1e9:.1f} GB of memory")
+    whole, block = (f"{size / 1e9:.1f} GB" for size in (made.memory.whole, made.memory.least))
+    say(
+        f"compress would take roughly {whole} of memory, or {block} with one block of the model at a time "
+        f"(--memory), and {_duration(made.compress_seconds)} of computing here"
+    )
 
 
 def show_sharing(made: Plan | LoraPlan) -> None:
@@ -58,6 +62,14 @@ def show_sharing(made: Plan | LoraPlan) -> None:
             f"tied: {' = '.join(group.names)}: one weight of {group.parameters:,} parameters, which saves "
             f"{group.saved:,}"
         )
+
+
+def _duration(seconds: float) -> str:
+    """Roughly: `20 s`, `4 min`, `3 h`."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(1, round(seconds))} s"
 
 
 def _range(ranks: list[int | None]) -> str:

@@ -37,49 +37,100 @@ class Moved:
     loss: float
 
 
+@dataclass(frozen=True)
+class Part:
+    """What a changed model's output for one batch says of how far it has moved.
+
+    Of a model with logits sums: `divergence` over `rows`, `loss` over `predicted` tokens. Of an encoder its
+    `embeddings`, `(windows, width)`, as only all of them together tell.
+    """
+
+    divergence: float = 0.0
+    rows: int = 0
+    loss: float = 0.0
+    predicted: int = 0
+    embeddings: Tensor | None = None
+
+
 class Reference:
     """What the model says now, kept to be compared with.
 
     Args:
         batches: held-out windows. As many are used as `REFERENCE_BYTES` of logits hold, one batch at least.
+        model: runs them. Without it somebody else does, hands each output to `keep` until it is `full`, and
+            then calls `begin`.
     """
 
-    def __init__(self, model: Any, batches: Sequence[Batch]) -> None:
-        self.batches: list[Batch] = []
+    def __init__(self, batches: Sequence[Batch], model: Any = None) -> None:
+        self.batches: list[Batch] = list(batches)
         self.said: list[Tensor] = []
-        size = 0
-        for batch in batches:
-            said, self.headed = _says(model, batch)
-            self.batches.append(batch)
-            self.said.append(said)
-            size += said.numel() * said.element_size()
-            if size > REFERENCE_BYTES:
-                break
-        self.tokens = sum(int(_mask(batch).sum()) for batch in self.batches)
-        self.before = self.of(model)
+        self.size = 0
+        if model is not None:
+            for batch in self.batches:
+                self.keep(model, _output(model, batch))
+                if self.full:
+                    break
+            self.begin()
+
+    @property
+    def full(self) -> bool:
+        """Whether there is room for no more."""
+        return self.size > REFERENCE_BYTES
+
+    def keep(self, model: Any, output: Any) -> None:
+        """What the model says to the next batch."""
+        self.writes = bool(model.can_generate())
+        said, self.headed = _says(output, self.batches[len(self.said)])
+        self.said.append(said)
+        self.size += said.numel() * said.element_size()
+
+    def begin(self) -> None:
+        """From now on what was kept is the reference."""
+        self.batches = self.batches[: len(self.said)]
+        self.tokens = sum(map(rows_of, self.batches))
+        self.before = self.moved([self._part(index, said) for index, said in enumerate(self.said)])
 
     def of(self, model: Any) -> Moved:
         """How far the model, changed since, is from it now; infinitely far where a value is not finite."""
-        moved = self._by_logits(model) if self.headed else self._by_embeddings(model)
+        return self.moved([self.part(at, _output(model, batch)) for at, batch in enumerate(self.batches)])
+
+    def part(self, index: int, output: Any) -> Part:
+        """What a changed model's output for one batch says."""
+        return self._part(index, _says(output, self.batches[index])[0])
+
+    def moved(self, parts: Sequence[Part]) -> Moved:
+        """How far a changed model is from it, by its output for every batch.
+
+        Infinitely far where a value is not finite.
+
+        Raises:
+            EckartError: there are too few texts to compare.
+        """
+        moved = self._by_logits(parts) if self.headed else self._by_embeddings(parts)
         return moved if math.isfinite(moved.divergence + moved.loss) else Moved(math.inf, math.inf)
 
-    def _by_logits(self, model: Any) -> Moved:
-        divergence, loss, rows, predicted = 0.0, 0.0, 0, 0
-        for batch, before in zip(self.batches, self.said, strict=True):
-            after, _ = _says(model, batch)
-            divergence += float((before.exp() * (before - after)).sum(dtype=torch.float64))
-            rows += len(before)
-            if model.can_generate():
-                labels = _labels(batch).to(after.device)
-                chosen = after[labels >= 0].gather(1, labels[labels >= 0, None])
-                loss -= float(chosen.sum(dtype=torch.float64))
-                predicted += len(chosen)
-        divergence = max(divergence / rows, 0.0) if math.isfinite(divergence) else math.inf
-        return Moved(divergence, loss / predicted if predicted else divergence)
+    def _part(self, index: int, after: Tensor) -> Part:
+        if not self.headed:
+            return Part(embeddings=after)
+        before = self.said[index]
+        divergence = float((before.exp() * (before - after)).sum(dtype=torch.float64))
+        if not self.writes:
+            return Part(divergence, len(before))
+        labels = _labels(self.batches[index]).to(after.device)
+        chosen = after[labels >= 0].gather(1, labels[labels >= 0, None])
+        return Part(divergence, len(before), -float(chosen.sum(dtype=torch.float64)), len(chosen))
 
-    def _by_embeddings(self, model: Any) -> Moved:
+    def _by_logits(self, parts: Sequence[Part]) -> Moved:
+        divergence = sum(part.divergence for part in parts)
+        divergence = (
+            max(divergence / sum(part.rows for part in parts), 0.0) if math.isfinite(divergence) else math.inf
+        )
+        predicted = sum(part.predicted for part in parts)
+        return Moved(divergence, sum(part.loss for part in parts) / predicted if predicted else divergence)
+
+    def _by_embeddings(self, parts: Sequence[Part]) -> Moved:
         before = torch.cat(self.said).double()
-        after = torch.cat([_says(model, batch)[0] for batch in self.batches]).double()
+        after = torch.cat([part.embeddings for part in parts if part.embeddings is not None]).double()
         if len(before) < LEAST_WINDOWS:
             raise EckartError(
                 f"an encoder compares texts: {LEAST_WINDOWS} held-out windows are the least; give more data"
@@ -92,23 +143,32 @@ class Reference:
 
 
 @torch.no_grad()
-def _says(model: Any, batch: Batch) -> tuple[Tensor, bool]:
-    """Log probabilities `(tokens, vocabulary)` and true; or embeddings of length 1, and false."""
-    moved = {key: value.to(model.device) for key, value in batch.items() if key != "labels"}
+def _output(model: Any, batch: Batch) -> Any:
     training = model.training
     model.eval()
     try:
-        output = model(**moved)
+        return model(**{key: value.to(model.device) for key, value in batch.items() if key != "labels"})
     finally:
         model.train(training)
+
+
+@torch.no_grad()
+def _says(output: Any, batch: Batch) -> tuple[Tensor, bool]:
+    """Log probabilities `(tokens, vocabulary)` and true; or embeddings of length 1, and false."""
     logits = getattr(output, "logits", None)
     if logits is not None:
-        rows = logits if logits.ndim == 2 else logits[_mask(moved).bool()]
+        rows = logits if logits.ndim == 2 else logits[_mask(batch).bool().to(logits.device)]
         return nn.functional.log_softmax(rows.float(), -1), True
-    if not hasattr(output, "last_hidden_state"):
-        raise EckartError(f"{type(model).__name__} gives neither logits nor hidden states to compare")
-    mask = _mask(moved)[..., None].float()
-    return nn.functional.normalize((output.last_hidden_state.float() * mask).sum(1), dim=-1), False
+    hidden = getattr(output, "last_hidden_state", None)
+    if hidden is None:
+        raise EckartError(f"{type(output).__name__} has neither logits nor hidden states to compare")
+    mask = _mask(batch)[..., None].float().to(hidden.device)
+    return nn.functional.normalize((hidden.float() * mask).sum(1), dim=-1), False
+
+
+def rows_of(batch: Batch) -> int:
+    """Real tokens of a batch: as many rows of logits are kept of it."""
+    return int(_mask(batch).sum())
 
 
 def _mask(batch: Batch) -> Tensor:

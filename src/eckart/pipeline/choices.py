@@ -148,6 +148,12 @@ def needs_data(recipe: Recipe) -> bool:
     )
 
 
+def knows_ranks(recipe: Recipe) -> bool:
+    """Whether the ranks depend neither on the weights nor on the data."""
+    by_hand = recipe.keep is None and recipe.max_loss is None and recipe.energy is None
+    return by_hand or recipe.keep == 1 or (recipe.keep is not None and recipe.allocation == "uniform")
+
+
 def needs_held_out(recipe: Recipe) -> bool:
     """Whether the recipe measures the model on data that it was not calibrated on."""
     return recipe.max_loss is not None or (recipe.keep is not None and recipe.allocation in MEASURED)

@@ -8,22 +8,20 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from eckart import checkpoint
 from eckart.model import loading, probe, replacing, saving
-from eckart.pipeline import choices
+from eckart.pipeline import blockwise, choices
 from eckart.pipeline.cutting import Prepared
+from eckart.pipeline.manifests import Before, make_manifest, seal, summary_of
 from eckart.pipeline.selecting import select
 from eckart.pipeline.training import Lessons, digest, fingerprint, texts_of, working
 from eckart.recovery import learning, processes
 from eckart.recovery.settings import Training, make_training
 from eckart.types import (
     MAX_LENGTH,
-    Bytes,
-    Count,
     Manifest,
     Recipe,
     Result,
@@ -32,8 +30,6 @@ from eckart.types import (
     UsageError,
     silent,
 )
-
-MANIFEST = "eckart.json"
 
 
 def compress(
@@ -64,6 +60,8 @@ def compress(
     selection: Mapping[str, Any] | None = None,
     fields: str | None = None,
     resume: bool = False,
+    blocks: bool | None = None,
+    memory: int | None = None,
     merge: bool = False,
     track: Track = silent,
 ) -> Result:
@@ -99,7 +97,11 @@ def compress(
             it was.
         selection: how bases are selected, where they are (see `types.Selection`).
         fields: which fields of the data are prompt and completion, by a comma.
-        resume: go on with a training that was stopped, from its last checkpoint in `<out>.training`.
+        resume: go on with what was stopped: a training from its last checkpoint in `<out>.training`, a block
+            walk from the pieces in `<out>.work` that were finished.
+        blocks: whether one block of the model at a time is in memory (`True`) or all of it (`False`); default
+            as fits. Block by block needs a folder or a hub id, `out`, and a cut without training.
+        memory: bytes that may be taken; default what is free.
         merge: multiply the factors out at the end: a dense model as large as before, for tools that know no
             other.
         track: shows progress.
@@ -129,14 +131,12 @@ def compress(
         selection=selection,
     )
     if processes.world() > 1:
-        raise UsageError(
-            "compress is one process: start it without torchrun; a training is shared out by `eckart recover`"
-        )
+        if blocks is False:
+            raise UsageError("--whole is one process: several share a model block by block")
+        blocks = True
     settings = _settings(recipe, training, max_length)
-    if resume and (settings is None or out is None):
-        raise UsageError("--resume goes on with a training, and none was asked for, or nothing of it is kept")
-    if out is not None:
-        checkpoint.refuse_existing(Path(out))
+    if (done := _done(out, resume)) is not None:
+        return Result(None, done, str(out), time.perf_counter() - started, peak_memory_bytes())
     folder = loading.find_model(model) if isinstance(model, (str, Path)) else None
     if folder is not None:
         source = loading.name_of(model, folder)
@@ -151,6 +151,15 @@ def compress(
         source = Path(getattr(model.config, "name_or_path", "")).name or type(model).__name__
         generates = model.can_generate()
     texts = _texts(recipe, settings, fields, generates)
+    whole: list[str] = []
+    if _may_walk(folder, out, settings, merge, blocks):
+        assert folder is not None
+        job = blockwise.Job(folder, source, Path(str(out)), recipe, texts, device, dtype, blocks, memory)
+        manifest = job.run(lambda: _request(folder, recipe, settings, fields), resume, track, whole)
+        if manifest is not None:
+            return Result(None, manifest, str(out), time.perf_counter() - started, peak_memory_bytes())
+    if resume and settings is None:
+        raise UsageError(f"--resume: nothing of {out} was begun that can be gone on with")
     with _working(out, folder, recipe, settings, fields, resume) as work:
         if folder is not None:
             model = loading.load_model(folder, device, dtype)
@@ -162,6 +171,7 @@ def compress(
         manifest = compress_in_place(
             model, tokenizer, recipe, texts, source, track, folder, cache, lessons, merge
         )
+        manifest.notes += whole
         if out is not None:
             save_folder(model, tokenizer, manifest, folder, Path(out))
     return Result(
@@ -201,6 +211,58 @@ def _texts(recipe: Recipe, settings: Training | None, fields: str | None, genera
     return texts_of(recipe.data, generates, fields, tokens=settings.tokens if settings else None)
 
 
+def _done(out: str | Path | None, resume: bool) -> Manifest | None:
+    """The manifest of a run that had come to its end when it was stopped.
+
+    Raises:
+        UsageError: something else is at `out`, or there is nowhere to go on from.
+    """
+    if out is None:
+        if resume:
+            raise UsageError("--resume goes on with what was kept beside the output folder: give out")
+        return None
+    done = blockwise.settled(Path(out)) if resume else None
+    if done is None:
+        checkpoint.refuse_existing(Path(out))
+    return done
+
+
+def _may_walk(
+    folder: Path | None,
+    out: str | Path | None,
+    settings: Training | None,
+    merge: bool,
+    blocks: bool | None,
+) -> bool:
+    """Whether this can be done block by block at all.
+
+    Raises:
+        UsageError: it cannot, and was asked for.
+    """
+    lacks = {
+        "a model in memory is there as a whole": folder is None,
+        "blocks are written as they are done: give out": out is None,
+        "training needs the whole model in memory": settings is not None,
+        "--merge needs the whole model in memory": merge,
+    }
+    why = [reason for reason, lacking in lacks.items() if lacking]
+    if blocks and why:
+        raise UsageError(f"--blocks: {why[0]}")
+    return not why
+
+
+def _request(
+    folder: Path | None, recipe: Recipe, settings: Training | None, fields: str | None
+) -> dict[str, Any]:
+    """What makes a request the same as another one."""
+    return {
+        "model": folder and fingerprint(folder),
+        "data": [recipe.data, digest(recipe.data or ""), fields],
+        **recipe.model_dump(mode="json", exclude={"data"}),
+        **(settings.model_dump() if settings else {}),
+    }
+
+
 @contextmanager
 def _working(
     out: str | Path | None,
@@ -217,12 +279,7 @@ def _working(
         with tempfile.TemporaryDirectory() as scratch:
             yield Path(scratch)
     else:
-        request = {
-            "model": folder and fingerprint(folder),
-            "data": [recipe.data, digest(recipe.data or ""), fields],
-            **recipe.model_dump(mode="json", exclude={"data"}),
-            **settings.model_dump(),
-        }
+        request = _request(folder, recipe, settings, fields)
         work = Path(f"{out}.training")
         with working(work, request, resume):
             yield work
@@ -248,7 +305,7 @@ def compress_in_place(
         folder: where it was loaded from; moments are kept on disk for it, if `cache`.
         merge: whether the factors are multiplied out again.
     """
-    before, bytes_before = replacing.count_parameters(model), replacing.count_bytes(model)
+    before = Before.of(model)
     if lessons:
         model.float()
     prepared = Prepared(model, tokenizer, recipe, texts, track, folder=folder, cache=cache)
@@ -265,28 +322,8 @@ def compress_in_place(
         replacing.merge(model)
         cut = cut.merged()
     replacing.describe(model)
-    after = replacing.count_parameters(model)
-    return Manifest(
-        eckart=version("eckart"),
-        torch=version("torch"),
-        transformers=version("transformers"),
-        source=source,
-        recipe=recipe.model_copy(update={"data": recipe.data and Path(recipe.data).name}),
-        data_sha256=None if recipe.data is None else digest(recipe.data),
-        calibration_tokens=prepared.tokens,
-        parameters=Count(
-            before=before,
-            after=after,
-            keep=after / before,
-            targets_before=sum(record.parameters_before for record in cut.records),
-            targets_after=sum(record.parameters_after for record in cut.records),
-        ),
-        bytes=Bytes(before=bytes_before, after=replacing.count_bytes(model)),
-        targets=cut.records,
-        held_out=cut.held_out,
-        training=runs,
-        merged=merge,
-        notes=prepared.notes + cut.notes,
+    return make_manifest(
+        model, before, recipe, source, cut, prepared.tokens, prepared.notes, runs, merged=merge
     )
 
 
@@ -296,23 +333,12 @@ def save_folder(model: Any, tokenizer: Any, manifest: Manifest, folder: Path | N
     Args:
         tokenizer: saved beside it, unless `folder`, that the model was loaded from, brings its own.
     """
-    count = manifest.parameters
-    summary = (
-        f"Made by Eckart {manifest.eckart} with method `{manifest.recipe.method}`: {count.after:,} of "
-        f"{count.before:,} parameters ({count.keep:.1%})."
-    )
-    for run in manifest.training:
-        summary += f" Then trained for {run.steps:,} steps, {run.tokens:,} tokens."
     save = saving.save_merged if manifest.merged else saving.save_model
     with checkpoint.appearing(out) as temporary:
-        save(model, temporary, manifest.source, summary)
+        save(model, temporary, manifest.source, summary_of(manifest))
         if tokenizer is not None and folder is None:
             tokenizer.save_pretrained(temporary)
         if folder is not None:
             checkpoint.copy_companions(folder, temporary)
         manifest.probe = probe.take_probe(model)
-        files = [*checkpoint.open_checkpoint(temporary).files]
-        if not manifest.merged:
-            files.append(temporary / f"{saving.MODELING_FILE}.py")
-        manifest.files = {path.name: checkpoint.sha256(path) for path in files}
-        (temporary / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")
+        seal(manifest, temporary)

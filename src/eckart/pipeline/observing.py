@@ -71,10 +71,9 @@ def observe(
     Raises:
         EckartError: a target reads or gets something that is not finite, or in an unknown shape.
     """
-    if not (text.is_causal(model) or text.is_encoder_decoder(model)):
-        labels = "sampled"
+    labels = labels_for(model, labels)
     loss = calibrate.loss_for(labels, temperature, seed) if kinds & GRADIENT_KINDS else None
-    asked = _spread(len(windows), gradient_windows if loss else None)
+    asked = spread(len(windows), gradient_windows if loss else None)
     job = _Job(model, tokenizer, windows, names, kinds, loss, asked, track)
     place = _place(_key(job, folder, [labels, temperature, seed])) if cache else None
     if place is None:
@@ -84,6 +83,11 @@ def observe(
         found = job.run()
         _keep(place, found)
     return found
+
+
+def labels_for(model: Any, labels: str) -> str:
+    """Whose labels: a model that predicts none of its data's tokens has to be asked for its own."""
+    return labels if text.is_causal(model) or text.is_encoder_decoder(model) else "sampled"
 
 
 @dataclass
@@ -133,7 +137,7 @@ class _Job:
         return text.batches(self.model, self.tokenizer, windows, **size)
 
 
-def _spread(count: int, wanted: int | None) -> list[int]:
+def spread(count: int, wanted: int | None) -> list[int]:
     """Indices of so many windows, evenly over all; at least one."""
     wanted = count if wanted is None else min(count, max(1, wanted))
     return [at * count // wanted for at in range(wanted)]

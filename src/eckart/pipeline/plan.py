@@ -7,16 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eckart import allocate, linalg, recipes
+from eckart import allocate, linalg
 from eckart.model import loading
 from eckart.model import targets as targets_
-from eckart.pipeline import choices, counting
+from eckart.pipeline import choices, counting, pace
+from eckart.pipeline.blockwise.fitting import needed
+from eckart.pipeline.memory import Need
 from eckart.types import Bytes, Count, Recipe, Target, Tied
-
-CALIBRATION_OVERHEAD = 1.3
-"""Activations beside the weights, as a share: a rough guide."""
-INTERPRETER_BYTES = 600_000_000
-"""Python with torch and transformers loaded."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +33,8 @@ class Plan:
     """What `eckart plan` knows.
 
     Attributes:
+        memory: what `compress` would take, with the whole model in memory or one block of it.
+        compress_seconds: that it would compute here, for the usual amount of data; a guide.
         embedding_parameters: of the input embedding, and of the output's where it is another weight.
         tied: which weights are one weight under several names.
     """
@@ -46,7 +45,8 @@ class Plan:
     bytes: Bytes
     targets: list[PlannedTarget]
     seconds: float
-    memory_estimate: int
+    memory: Need
+    compress_seconds: float
     embedding_parameters: int
     tied: list[Tied]
     notes: list[str] = field(default_factory=list)
@@ -118,7 +118,8 @@ def plan(
         bytes=Bytes(before=before * item, after=after * item + orders),
         targets=planned,
         seconds=time.perf_counter() - started,
-        memory_estimate=_memory(before * item, chosen, recipe),
+        memory=needed(empty, recipe),
+        compress_seconds=pace.seconds(chosen, before, recipe),
         embedding_parameters=counted.embedding_parameters,
         tied=counted.tied,
         notes=notes,
@@ -150,15 +151,3 @@ def _planned(target: Target, recipe: Recipe, rank: int | None) -> PlannedTarget:
         lowrank_pays_to=linalg.largest_paying_rank("lowrank", *shape),
         pivoted_pays_to=linalg.largest_paying_rank("pivoted", *shape),
     )
-
-
-def _memory(weights: int, chosen: Sequence[Target], recipe: Recipe) -> int:
-    """A guide to the peak of `compress`: the weights, a float64 Gram for each input that the metric takes
-    one of, one solve's scratch.
-    """
-    inputs = {(t.name.rpartition(".")[0], t.in_features): 8 * t.in_features**2 for t in chosen}
-    grams = sum(inputs.values()) if "second" in recipes.find_metric(recipe.metric).moments else 0
-    largest = max(
-        t.out_features * t.in_features + 3 * min(t.out_features, t.in_features) ** 2 for t in chosen
-    )
-    return int(CALIBRATION_OVERHEAD * (weights + grams + 8 * largest)) + INTERPRETER_BYTES

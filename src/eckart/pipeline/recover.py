@@ -10,7 +10,8 @@ from typing import Any
 
 from eckart import checkpoint
 from eckart.model import loading, replacing
-from eckart.pipeline.compress import MANIFEST, peak_memory_bytes, save_folder
+from eckart.pipeline.compress import peak_memory_bytes, save_folder
+from eckart.pipeline.manifests import MANIFEST
 from eckart.pipeline.training import Lessons, digest, fingerprint, texts_of, working
 from eckart.recovery import distillation, learning, processes
 from eckart.recovery.settings import FACTORS, Training, make_training

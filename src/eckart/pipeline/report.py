@@ -19,7 +19,7 @@ from eckart import checkpoint, report
 from eckart.evaluation import lower_is_better
 from eckart.evaluation.generation import generate
 from eckart.model import loading
-from eckart.pipeline.compress import MANIFEST
+from eckart.pipeline.manifests import MANIFEST
 from eckart.pipeline.protocol import PROTOCOL, RESULTS, Kept, read_rows
 from eckart.types import (
     Analysis,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +11,7 @@ from eckart import allocate
 from eckart.evaluation import Moved, Reference
 from eckart.pipeline import choices
 from eckart.pipeline.workbench import Ranks, Workbench, allocated
-from eckart.types import Candidate, Curve, UsageError
+from eckart.types import Candidate, Curve, Recipe, UsageError
 
 FLOORS = (0.0, 0.3, 0.5, 0.7, 0.85)
 """Shares of its uniform rank that no target goes below: a candidate each."""
@@ -20,6 +20,9 @@ MEASURED_SHARES = (0.2, 0.5, 0.8)
 MEASURED_FLOOR = 0.3
 STEPS = 8
 """Of bisection: the size is known to 1/256 of the targets."""
+
+
+Measure = Callable[[Sequence[Ranks]], list[Moved]]
 
 
 @dataclass
@@ -35,11 +38,31 @@ class Search:
 
     Args:
         reference: what the dense model says on held-out windows; `None` where nothing is measured.
+        measure: how far the model moves with its targets cut to each of several ranks; default one after
+            another, on the bench.
     """
 
-    def __init__(self, bench: Workbench, reference: Reference | None) -> None:
+    def __init__(self, bench: Workbench, reference: Reference | None, measure: Measure | None = None) -> None:
         self.bench, self.reference = bench, reference
+        self.measure_all = measure or self._one_by_one
         self._measured: list[Curve] | None = None
+
+    def ranks_for(self, recipe: Recipe, delivered: Callable[[Found], Moved] | None = None) -> Found:
+        """The ranks that a recipe asks for.
+
+        Args:
+            delivered: as for `smallest`.
+        """
+        bench = self.bench
+        if recipe.keep == 1:
+            return Found([None] * len(bench.targets))
+        if recipe.keep is not None:
+            return self.ranks(choices.require_possible(bench.targets, recipe, bench.fixed))
+        if recipe.max_loss is not None:
+            return self.smallest(recipe.max_loss, delivered)
+        if recipe.energy is not None:
+            return Found(allocate.ranks_at(bench.curves(), recipe.energy))
+        return Found(choices.hand_ranks(bench.targets, recipe))
 
     def ranks(self, budget: int) -> Found:
         """The ranks that the recipe's allocation gives under a budget of parameters."""
@@ -88,8 +111,15 @@ class Search:
 
     def measure(self, ranks: Ranks) -> Moved:
         """How far the model moves with its targets cut to these ranks."""
-        with self.bench.tried(ranks):
-            return self.moved()
+        return self.measure_all([ranks])[0]
+
+    def _one_by_one(self, several: Sequence[Ranks]) -> list[Moved]:
+        moved = []
+        tracked = self.bench.track(several, "measuring", len(several)) if len(several) > 1 else several
+        for ranks in tracked:
+            with self.bench.tried(ranks):
+                moved.append(self.moved())
+        return moved
 
     def _reference(self) -> Reference:
         assert self.reference is not None
@@ -103,10 +133,10 @@ class Search:
             ranks = allocate.waterfill(curves, budget, floor)
             if ranks not in tries.values():
                 tries[f"waterfill, floor {floor:g}"] = ranks
-        candidates = []
-        for name, ranks in self.bench.track(list(tries.items()), "measuring", len(tries)):
-            moved = self.measure(ranks)
-            candidates.append(Candidate(name=name, divergence=moved.divergence, loss=moved.loss))
+        candidates = [
+            Candidate(name=name, divergence=moved.divergence, loss=moved.loss)
+            for name, moved in zip(tries, self.measure_all(list(tries.values())), strict=True)
+        ]
         best = min(candidates, key=lambda candidate: candidate.divergence)
         return Found(tries[best.name], candidates)
 
@@ -114,23 +144,29 @@ class Search:
         """Each target's divergence when it alone is cut, at a few ranks and fitted (LEMS, ICML 2026)."""
         if self._measured is None:
             spectral = self.bench.curves()
-            todo = list(enumerate(spectral))
-            losses = [
-                self._alone(index, curve) for index, curve in self.bench.track(todo, "measuring", len(todo))
+            tried = [_ranks_to_measure(curve) for curve in spectral]
+            alone = [
+                [rank if at == index else None for at in range(len(spectral))]
+                for index, ranks in enumerate(tried)
+                for rank in ranks
             ]
-            self._measured = choices.curves(self.bench.targets, self.bench.recipe.structure, losses)
+            losses = iter([moved.divergence for moved in self.measure_all(alone)])
+            fitted = [
+                _fitted(curve, ranks, [next(losses) for _ in ranks])
+                for curve, ranks in zip(spectral, tried, strict=True)
+            ]
+            self._measured = choices.curves(self.bench.targets, self.bench.recipe.structure, fitted)
         return self._measured
 
-    def _alone(self, index: int, curve: Curve) -> np.ndarray:
-        assert curve.errors is not None
-        shares = (allocate.largest_within(curve, share * curve.dense) for share in MEASURED_SHARES)
-        ranks = sorted({rank for rank in shares if rank is not None})
-        losses = []
-        for rank in ranks:
-            alone: list[int | None] = [None] * len(self.bench.targets)
-            alone[index] = rank
-            losses.append(self.measure(alone).divergence)
-        return allocate.fitted(curve.errors, ranks, losses) if ranks else curve.errors
+
+def _ranks_to_measure(curve: Curve) -> list[int]:
+    shares = (allocate.largest_within(curve, share * curve.dense) for share in MEASURED_SHARES)
+    return sorted({rank for rank in shares if rank is not None})
+
+
+def _fitted(curve: Curve, ranks: list[int], losses: list[float]) -> np.ndarray:
+    assert curve.errors is not None
+    return allocate.fitted(curve.errors, ranks, losses) if ranks else curve.errors
 
 
 def allowed(reference: Reference, max_loss: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -144,9 +144,18 @@ def length(examples: Sequence[Example], training: Training) -> int:
     return sum(sizes[index] for step in order.plan(sizes, training) for index in step)
 
 
+def _has_checkpoints(work: Path) -> bool:
+    return any(Checkpoints(folder).latest() for folder in (work, *work.glob("*/")))
+
+
 @contextmanager
-def working(work: Path, request: dict[str, Any], resume: bool) -> Iterator[None]:
+def working(
+    work: Path, request: dict[str, Any], resume: bool, begun: Callable[[Path], bool] = _has_checkpoints
+) -> Iterator[None]:
     """The folder beside `out`, while the work lasts; afterwards only where it can be gone on with.
+
+    Args:
+        begun: whether a folder holds something to go on from.
 
     Raises:
         UsageError: it is there and nobody said to resume, or it is of another request.
@@ -162,7 +171,7 @@ def working(work: Path, request: dict[str, Any], resume: bool) -> Iterator[None]
         checkpoint.replace_file(work / REQUEST, json.dumps(request, indent=1).encode())
         yield
     except BaseException:
-        if not any(Checkpoints(folder).latest() for folder in (work, *work.glob("*/"))):
+        if not begun(work):
             shutil.rmtree(work, ignore_errors=True)
         raise
     shutil.rmtree(work, ignore_errors=True)

@@ -181,7 +181,8 @@ class Result:
     """What `eckart.compress` and `eckart.recover` give back.
 
     Attributes:
-        model: the compressed model, in memory, ready to use, train or `save_pretrained`.
+        model: the compressed model, in memory, ready to use, train or `save_pretrained`; `None` where it was
+            cut block by block, as it may not fit: load it from `out`.
         manifest: what was done to it.
         out: the folder it was saved in, if one was asked for.
         seconds: wall time.
