@@ -43,7 +43,8 @@ class Need:
 
     def batch_tokens(self, limit: int) -> int:
         """Tokens in a batch for which a block fits, with a quarter of what is left for what waits."""
-        left = (limit - self.block) * 3 // 4
+        left = limit - self.block
+        left -= max(LEAST_WAITING, left // 4)
         tokens = BATCH_TOKENS
         while tokens > LEAST_BATCH_TOKENS and tokens * self.token > left:
             tokens //= 2
