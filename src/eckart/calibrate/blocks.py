@@ -58,6 +58,7 @@ def watch_blocks(
     shelf: Shelf | None = None,
     finished: Callable[[Finished], None] | None = None,
     to_the_end: bool = True,
+    adding: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Observed:
     """As `watch`, block by block.
 
@@ -70,13 +71,14 @@ def watch_blocks(
             handed is out of the answer, too: so they need not all be in memory.
         to_the_end: whether the model runs on behind the last of the blocks, where nothing is differentiated
             and no target is outside of them. If not, a block that is run again is not noticed.
+        adding: a context around all that is added to a sum, as to time it.
 
     Raises:
         NotWalkableError: the model does not run its blocks one after another, each once, for every input.
         EckartError: as `watch`.
     """
     job = _Blockwise(model, blocks, names, batches, kinds, loss, len(batches) if asked is None else asked)
-    job.to_the_end = to_the_end
+    job.to_the_end, job.adding = to_the_end, adding
     job.resident, job.shelf, job.finished = resident, shelf, finished or (lambda complete: None)
     with torch.inference_mode(False), evaluating(model), uncached(model), frozen(model):
         return job.run(track)
@@ -95,6 +97,7 @@ class _Blockwise:
     shelf: Shelf | None
     finished: Callable[[Finished], None]
     to_the_end: bool
+    adding: Callable[[], AbstractContextManager[Any]]
 
     def __init__(
         self,
@@ -352,7 +355,8 @@ class _Blockwise:
             self.glanced[name] = x
             self.versions[name] = x._version
         elif self.inputs and self.spaces.get(name) == name and not self.again:
-            self.inputs[name](module, positional, named)
+            with self.adding():
+                self.inputs[name](module, positional, named)
 
     def _written(self, name: str, module: nn.Module, positional: Any, named: Any, y: Tensor) -> Tensor | None:
         if self.at is None or self.at >= self.asked or not torch.is_grad_enabled():

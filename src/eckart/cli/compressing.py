@@ -190,6 +190,8 @@ def compress(
             f"{shrunk(manifest.parameters, manifest.bytes)}; {made.seconds:.1f} s, "
             f"{made.peak_memory_bytes / 1e9:.2f} GB at the peak"
         )
+        if made.phases:
+            say("block by block: " + ", ".join(f"{work} {took:.1f} s" for work, took in made.phases.items()))
         show_held_out(manifest.held_out)
         for run in manifest.training:
             say(
@@ -205,6 +207,7 @@ def compress(
                 "bytes": manifest.bytes.model_dump(),
                 "seconds": made.seconds,
                 "peak_memory_bytes": made.peak_memory_bytes,
+                "phases": made.phases,
                 "training": [run.model_dump(exclude={"losses"}) for run in manifest.training],
                 "held_out": manifest.held_out and manifest.held_out.model_dump(),
                 "notes": manifest.notes,

@@ -97,7 +97,7 @@ class Streamed:
         """
         if block is None:
             for name, tensor in list(self.outside().items()):
-                self._put(self.model, name, self._to(name, stored.read(name), tensor))
+                self._put(self.model, name, self._to(name, stored.read(name), tensor, stored.folder))
             self._tie({name for name in self.model.all_tied_weights_keys if name not in stored.tensors})
             return
         name = self.name_of(block)
@@ -163,12 +163,12 @@ class Streamed:
 
     def _read(self, name: str, like: Tensor) -> Tensor:
         stored, key = self._source[name]
-        return self._to(name, stored.read(key), like)
+        return self._to(name, stored.read(key), like, stored.folder / stored.tensors[key].file)
 
-    def _to(self, name: str, tensor: Tensor, like: Tensor) -> Tensor:
+    def _to(self, name: str, tensor: Tensor, like: Tensor, file: Path) -> Tensor:
         if tensor.shape != like.shape:
             raise EckartError(
-                f"{self.folder} does not fit its config: {name} is stored as {tuple(tensor.shape)}, "
+                f"{file} does not fit the config: {name} is stored as {tuple(tensor.shape)}, "
                 f"and the config makes it {tuple(like.shape)}"
             )
         return tensor.to(device=self.device, dtype=self._dtype_of(name, tensor))

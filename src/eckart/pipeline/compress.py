@@ -157,7 +157,8 @@ def compress(
         job = blockwise.Job(folder, source, Path(str(out)), recipe, texts, device, dtype, blocks, memory)
         manifest = job.run(lambda: _request(folder, recipe, settings, fields), resume, track, whole)
         if manifest is not None:
-            return Result(None, manifest, str(out), time.perf_counter() - started, peak_memory_bytes())
+            seconds = time.perf_counter() - started
+            return Result(None, manifest, str(out), seconds, peak_memory_bytes(), job.clock.seconds)
     if resume and settings is None:
         raise UsageError(f"--resume: nothing of {out} was begun that can be gone on with")
     with _working(out, folder, recipe, settings, fields, resume) as work:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel
@@ -187,6 +187,7 @@ class Result:
         out: the folder it was saved in, if one was asked for.
         seconds: wall time.
         peak_memory_bytes: the process's largest resident size so far.
+        phases: seconds of each kind of work, where it was cut block by block.
     """
 
     model: Any
@@ -194,3 +195,4 @@ class Result:
     out: str | None
     seconds: float
     peak_memory_bytes: int
+    phases: dict[str, float] = field(default_factory=dict)

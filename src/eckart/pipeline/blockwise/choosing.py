@@ -51,7 +51,8 @@ class Choice:
         if self.reference is None:
             return None
         self.course.recall_all()
-        return self.reference.moved(self._through(self.reference.batches, self.reference.part))
+        with self.course.clock.of("measure"):
+            return self.reference.moved(self._through(self.reference.batches, self.reference.part))
 
     def _reference(self) -> Reference | None:
         batches, size = [], 0
@@ -76,7 +77,7 @@ class Choice:
                 calibrate.Walk(course.model, course.blocks, batches, shelf=spill, give=give)
             )
             for block in course.track(walk.path(), "measuring", len(course.order)):
-                with course.streamed.resident(block):
+                with course.brought(block):
                     walk.step()
             return [walk.given[index] for index in range(len(batches))]
 
@@ -101,7 +102,7 @@ class Choice:
                 name = course.streamed.name_of(block)
                 # Behind the last block the head runs, in the same step.
                 here = [*course.at[name], *(course.at[OUTSIDE] if name == course.order[-1] else [])]
-                with course.streamed.resident(block):
+                with course.brought(block):
                     pairs = self._pairs(here, [wanted for _, wanted in walks])
                     for walk, wanted in walks:
                         with replacing.stand_ins(course.model, self._cuts(pairs, wanted)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from eckart import checkpoint
 from eckart.calibrate import NotWalkableError
 from eckart.model import loading, probe, replacing, saving
 from eckart.model.streaming import NotStoredByBlockError, Streamed
+from eckart.pipeline.blockwise.clock import Clock
 from eckart.pipeline.blockwise.course import MODEL, Course
 from eckart.pipeline.blockwise.fitting import Portion, portion
 from eckart.pipeline.blockwise.running import AgainError, cut_blocks
@@ -42,6 +43,7 @@ class Job:
         source: the model's name.
         blocks: whether to go block by block; `None` leaves it to what fits.
         memory: bytes that may be taken; `None` is what is free.
+        clock: where the time went.
     """
 
     folder: Path
@@ -53,6 +55,7 @@ class Job:
     dtype: str
     blocks: bool | None
     memory: int | None
+    clock: Clock = field(default_factory=Clock)
 
     def run(
         self, request: Callable[[], dict[str, Any]], resume: bool, track: Track, whole: list[str]
@@ -92,7 +95,9 @@ class Job:
         while True:
             streamed = Streamed(folder, device, self.dtype)
             before = Before.of(streamed.model)
-            course = Course(streamed, tokenizer, self.recipe, self.texts, work, part, sharing, track)
+            course = Course(
+                streamed, tokenizer, self.recipe, self.texts, work, part, sharing, self.clock, track
+            )
             try:
                 cut = cut_blocks(course)
                 break

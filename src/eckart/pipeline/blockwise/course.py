@@ -14,6 +14,7 @@ from eckart.model import portable, replacing
 from eckart.model.streaming import Streamed
 from eckart.pipeline import choices
 from eckart.pipeline.blockwise.bench import BlockBench
+from eckart.pipeline.blockwise.clock import Clock
 from eckart.pipeline.blockwise.fitting import Portion
 from eckart.pipeline.blockwise.outline import outline
 from eckart.pipeline.blockwise.together import Together
@@ -54,6 +55,7 @@ class Course:
         work: Path,
         portion: Portion,
         together: Together,
+        clock: Clock,
         track: Track,
     ) -> None:
         self.streamed, self.model, self.tokenizer = streamed, streamed.model, tokenizer
@@ -75,6 +77,7 @@ class Course:
         for target in self.bench.targets:
             self.at[self.home(target.name)].append(target)
         self.records: dict[str, TargetRecord] = {}
+        self.clock = clock
 
     @property
     def names(self) -> list[str]:
@@ -103,6 +106,14 @@ class Course:
         """A block in memory, for as long as this lasts."""
         with ExitStack() as stack:
             if (module := self.module(block)) is not None:
+                stack.enter_context(self.brought(module))
+            yield
+
+    @contextmanager
+    def brought(self, module: nn.Module) -> Iterator[None]:
+        """The same of its module."""
+        with ExitStack() as stack:
+            with self.clock.of("read"):
                 stack.enter_context(self.streamed.resident(module))
             yield
 
@@ -118,11 +129,14 @@ class Course:
         """Cut the targets of a block that is in memory with its moments, each process its share; write it."""
         wanted = dict(zip(self.names, ranks, strict=True))
         records: dict[str, TargetRecord] = {}
-        for target in self.together.mine(self.at[block]):
-            records[target.name] = place_plainly(self.bench, target, wanted[target.name], keep_dense=False)
-            self.bench.forget(target)
-            if not self.together.leads:
-                self._hand_over(records[target.name])
+        with self.clock.of("solve"):
+            for target in self.together.mine(self.at[block]):
+                records[target.name] = place_plainly(
+                    self.bench, target, wanted[target.name], keep_dense=False
+                )
+                self.bench.forget(target)
+                if not self.together.leads:
+                    self._hand_over(records[target.name])
         self.together.wait()
         if self.together.leads:
             for target in self.at[block]:
@@ -163,7 +177,8 @@ class Course:
             if module is None
             else {f"{block}.{name}": tensor for name, tensor in module.state_dict().items()}
         )
-        checkpoint.write_shard(self.shard(block), tensors)
+        with self.clock.of("write"):
+            checkpoint.write_shard(self.shard(block), tensors)
         said = [record.model_dump(mode="json") for record in records]
         self.units.put(RECORDS, block, {}, {"records": said})
 

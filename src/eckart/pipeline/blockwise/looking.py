@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from eckart import calibrate, checkpoint, recipes
 from eckart.model import text
@@ -79,7 +80,7 @@ class Look:
             complete.moments.clear()
 
         loss = calibrate.loss_for(labels_for(course.model, self.metric.labels), self.metric.temperature)
-        with checkpoint.Spill(course.work, course.portion.waiting) as spill:
+        with course.clock.of("passes"), checkpoint.Spill(course.work, course.portion.waiting) as spill:
             calibrate.watch_blocks(
                 course.model,
                 course.blocks[:last],
@@ -89,10 +90,11 @@ class Look:
                 course.track if course.together.leads else silent,
                 loss=loss if self.two_sided else None,
                 asked=len(first),
-                resident=course.streamed.resident,
+                resident=course.brought,
                 shelf=spill,
                 finished=finished,
                 to_the_end=to_the_end,
+                adding=partial(course.clock.of, "moments"),
             )
 
     def _batches(self, alone: bool) -> tuple[list[text.Batch], list[text.Batch]]:
@@ -140,6 +142,7 @@ class Look:
         if course.together.leads:
             bench.gradients.keep(bench.gradients.live)
             bench.inputs.keep(bench.inputs.live)
-        for target in course.together.mine(course.at[block]):
-            bench.solve(target)
+        with course.clock.of("solve"):
+            for target in course.together.mine(course.at[block]):
+                bench.solve(target)
         course.together.wait()

@@ -43,8 +43,9 @@ def cut_blocks(course: Course) -> Cut | None:
     course.together = course.together.alone()
     for target in bench.targets:
         bench.recall(target)
-    choice = Choice(course)
-    found = choice.ranks(found)
+    with course.clock.of("measure"):
+        choice = Choice(course)
+        found = choice.ranks(found)
     if recipe.recovery != "refit" or all(rank is None for rank in found.ranks):
         course.write_all(found.ranks)
         return _told(course, found, choice, choice.delivered(), [])
@@ -52,7 +53,8 @@ def cut_blocks(course: Course) -> Cut | None:
         course.write_all(found.ranks)
         return _told(course, found, choice, choice.delivered(), [UNFITTED])
     plain = choice.search.measure(found.ranks) if choice.reference else None
-    _refit(course, found.ranks)
+    with course.clock.of("refit"):
+        _refit(course, found.ranks)
     moved = choice.delivered()
     if plain and moved and moved.divergence > plain.divergence:
         course.units.put(CHOSEN, "unfitted", {}, {})
@@ -75,13 +77,13 @@ def _refit(course: Course, ranks: Ranks) -> None:
         for module in course.track(dense.path(), "refitting", len(course.order)):
             block = course.streamed.name_of(module)
             if course.written(block):
-                with course.streamed.resident(module):
+                with course.brought(module):
                     dense.step()
                 course.recall(block)
-                with course.streamed.resident(module):
+                with course.brought(module):
                     cut.step()
                 continue
-            with course.streamed.resident(module):
+            with course.brought(module):
                 chosen = [(target, wanted[target.name]) for target in course.at[block]]
                 placed = refit_block(course.bench, chosen, dense, cut, keep_dense=False)
                 for target, rank in chosen:
