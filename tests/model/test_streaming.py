@@ -21,7 +21,7 @@ STORED = [architecture for architecture in ARCHITECTURES if architecture is not 
 @pytest.mark.parametrize("architecture", STORED, ids=str)
 def test_weights_and_buffers_are_those_that_transformers_loads(architecture, dtype, stored):
     folder = stored(architecture)
-    whole, streamed = loading.load_model(folder, dtype=dtype), Streamed(folder, dtype=dtype)
+    whole, streamed = loading.load_model(folder, dtype=dtype), Streamed(open_checkpoint(folder), dtype=dtype)
     found: dict[str, torch.Tensor] = {}
     for name in streamed.blocks:
         block = streamed.model.get_submodule(name)
@@ -42,7 +42,7 @@ def test_weights_and_buffers_are_those_that_transformers_loads(architecture, dty
 @pytest.mark.parametrize("architecture", [LLAMA, T5], ids=str)
 def test_it_runs_by_itself_with_each_block_in_its_turn(architecture, stored):
     folder = stored(architecture)
-    streamed, inputs = Streamed(folder), some_inputs(architecture)
+    streamed, inputs = Streamed(open_checkpoint(folder)), some_inputs(architecture)
     with streamed.on_demand():
         assert torch.equal(outputs(streamed.model, inputs), outputs(loading.load_model(folder), inputs))
     blocks = [streamed.model.get_submodule(name) for name in streamed.blocks]
@@ -51,7 +51,7 @@ def test_it_runs_by_itself_with_each_block_in_its_turn(architecture, stored):
 
 def test_block_comes_from_another_checkpoint_when_that_is_said(stored, tmp_path):
     folder = stored(LLAMA)
-    streamed = Streamed(folder)
+    streamed = Streamed(open_checkpoint(folder))
     name = streamed.blocks[1]
     tensors = {k: v + 1 for k, v in load_file(folder / "model.safetensors").items() if k.startswith(name)}
     save_file(tensors, tmp_path / "model.safetensors")
@@ -63,7 +63,7 @@ def test_block_comes_from_another_checkpoint_when_that_is_said(stored, tmp_path)
 
 def test_tied_weight_is_saved_once(stored):
     tied = next(architecture for architecture in STORED if architecture.tied)
-    outside = Streamed(stored(tied)).outside()
+    outside = Streamed(open_checkpoint(stored(tied))).outside()
     saved = set(load_file(stored(tied) / "model.safetensors"))
     assert set(outside) <= saved
     assert not any(tensor.is_meta for tensor in outside.values())
@@ -71,7 +71,7 @@ def test_tied_weight_is_saved_once(stored):
 
 def test_weights_that_are_stored_otherwise_are_said(stored):
     with pytest.raises(NotStoredByBlockError, match=r"does not store .*experts"):
-        Streamed(stored(MIXTRAL))
+        Streamed(open_checkpoint(stored(MIXTRAL)))
 
 
 def test_weight_of_another_shape_is_said(stored, tmp_path: Any):
@@ -81,7 +81,7 @@ def test_weight_of_another_shape_is_said(stored, tmp_path: Any):
         if path.suffix == ".json":
             (tmp_path / path.name).write_bytes(path.read_bytes())
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    streamed = Streamed(tmp_path)
+    streamed = Streamed(open_checkpoint(tmp_path))
     block = streamed.model.get_submodule("model.layers.1")
     with (
         pytest.raises(EckartError, match=r"layers\.1\.mlp\.up_proj\.weight is stored as"),

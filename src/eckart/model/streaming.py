@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
 
-from eckart import checkpoint
 from eckart.model import loading, targets
 from eckart.model.reading import stored_names
 from eckart.types import EckartError
@@ -21,10 +20,26 @@ class NotStoredByBlockError(EckartError):
     """A checkpoint does not hold the model's weights one by one, so that its blocks cannot be read alone."""
 
 
+class Weights(Protocol):
+    """What is stored in a folder: named tensors, read one by one."""
+
+    @property
+    def folder(self) -> Path: ...
+
+    @property
+    def tensors(self) -> Mapping[str, Any]: ...
+
+    def read(self, name: str) -> Tensor: ...
+
+
 class Streamed:
     """A model from a folder: what is outside its blocks is in memory, blocks are brought when asked for.
 
     It is what `loading.load_model` gives, in evaluation mode, without gradients.
+
+    Args:
+        stored: the weights of a model folder.
+        device, dtype: as for `loading.load_model`.
 
     Attributes:
         model: its blocks have no values but while they are brought.
@@ -37,12 +52,12 @@ class Streamed:
         EckartError: weights do not fit the config.
     """
 
-    def __init__(self, folder: Path, device: str = "cpu", dtype: str = "auto") -> None:
+    def __init__(self, stored: Weights, device: str = "cpu", dtype: str = "auto") -> None:
         loading.require_dtype(dtype)
         loading.require_device(device)
+        folder = stored.folder
         config = loading.load_config(folder)
         kind = loading.model_class(config)
-        stored = checkpoint.open_checkpoint(folder)
         self.dtype = _dtype_of(config, stored) if dtype == "auto" else getattr(torch, dtype)
         # What buffers hold is worked out from the config, and not stored: they are made for real.
         with init_empty_weights(include_buffers=False), loading.quiet(), _by_default(self.dtype):
@@ -90,7 +105,7 @@ class Streamed:
                 hooks.callback(_empty, block)
             yield
 
-    def come_from(self, block: nn.Module | None, stored: checkpoint.Checkpoint) -> None:
+    def come_from(self, block: nn.Module | None, stored: Weights) -> None:
         """From now on a block's weights are those of another checkpoint, under the model's own names.
 
         Without a block, what is outside of all: it is in memory at once.
@@ -198,7 +213,7 @@ def _by_default(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def _dtype_of(config: Any, stored: checkpoint.Checkpoint) -> torch.dtype:
+def _dtype_of(config: Any, stored: Weights) -> torch.dtype:
     """What transformers loads a checkpoint in: what the config says, or else its first weight."""
     if config.dtype is not None:
         return config.dtype  # type: ignore[no-any-return]

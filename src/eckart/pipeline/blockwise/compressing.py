@@ -93,7 +93,7 @@ class Job:
         tokenizer = loading.load_tokenizer(folder) if self.texts or loading.has_tokenizer(folder) else None
         sharing = together
         while True:
-            streamed = Streamed(folder, device, self.dtype)
+            streamed = Streamed(checkpoint.open_checkpoint(folder), device, self.dtype)
             before = Before.of(streamed.model)
             course = Course(
                 streamed, tokenizer, self.recipe, self.texts, work, part, sharing, self.clock, track
