@@ -217,7 +217,8 @@ def _dtype_of(config: Any, stored: Weights) -> torch.dtype:
     """What transformers loads a checkpoint in: what the config says, or else its first weight."""
     if config.dtype is not None:
         return config.dtype  # type: ignore[no-any-return]
-    return next(each.torch_dtype for each in stored.tensors.values() if each.torch_dtype.is_floating_point)
+    dtypes: Iterator[torch.dtype] = (each.torch_dtype for each in stored.tensors.values())
+    return next(dtype for dtype in dtypes if dtype.is_floating_point)
 
 
 def _kept_wide(model: Any, dtype: torch.dtype) -> set[str]:
