@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from eckart.calibrate.sums import LEAST_WIDTH, _gram, _products_of
+from eckart.calibrate.sums import LEAST_WIDTH, _gram
+from eckart.linalg import products_of
 
 
 @pytest.mark.parametrize("width", [3, LEAST_WIDTH, 2 * LEAST_WIDTH + 1, 4 * LEAST_WIDTH])
@@ -14,7 +15,7 @@ def test_gram_is_the_product_to_float32_rounding(width, dtype):
     torch.manual_seed(0)
     x = torch.randn(500, width).to(dtype).float()
     exact = x.double().T @ x.double()
-    with _products_of(dtype):
+    with products_of(dtype):
         gram = _gram(x)
     assert float((gram - exact).abs().max() / exact.abs().max()) < 5e-6
 
@@ -23,9 +24,9 @@ def test_float32_numbers_are_never_rounded_to_bfloat16():
     torch.manual_seed(0)
     x = torch.randn(64, 64)
     before = torch.backends.mkldnn.matmul.fp32_precision
-    with _products_of(torch.bfloat16):
+    with products_of(torch.bfloat16):
         pass
     assert torch.backends.mkldnn.matmul.fp32_precision == before
-    with _products_of(torch.float32):
+    with products_of(torch.float32):
         gram = _gram(x)
     torch.testing.assert_close(gram.double(), x.double().T @ x.double(), rtol=1e-5, atol=1e-4)

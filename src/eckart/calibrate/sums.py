@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from eckart.calibrate.rows import module_input, real_tokens, widened, windows_of
+from eckart.linalg import products_of
 from eckart.types import EckartError, Moment
 
 LEAST_WIDTH = 256
@@ -31,7 +30,7 @@ class InputSum:
         moment = self.moment
         moment.tokens += len(x)
         if "second" in self.kinds:
-            with _products_of(rows.dtype):
+            with products_of(rows.dtype):
                 moment.second = _added(moment.second, _gram(x))
         if "absolute" in self.kinds:
             moment.absolute = _added(moment.absolute, x.abs().sum(0, dtype=torch.float64))
@@ -81,7 +80,7 @@ class OutputSum:
         moment = self.moment
         moment.tokens += len(real)
         if "gradient" in self.kinds:
-            with _products_of(rows.dtype):
+            with products_of(rows.dtype):
                 moment.second = _added(moment.second, _gram(real))
         if x is not None:
             self.arrived.append((x, g.detach()))
@@ -121,22 +120,6 @@ class OutputSum:
                 f"while calibrating, the gradient at the output of {self.name} is not finite: "
                 "the backward pass overflows on this data; try another dtype"
             )
-
-
-@contextmanager
-def _products_of(dtype: torch.dtype) -> Iterator[None]:
-    """Float32 products on the CPU of numbers that came as `dtype`.
-
-    Of bfloat16 ones the hardware's own bfloat16 products, summed in float32, are exact and twice as fast.
-    """
-    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before = matmul.fp32_precision
-    if dtype == torch.bfloat16:
-        matmul.fp32_precision = "bf16"
-    try:
-        yield
-    finally:
-        matmul.fp32_precision = before
 
 
 def _gram(x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ Nothing here knows a layer's name, a path, a device policy or a log.
 from eckart.linalg.eigen import Solver
 from eckart.linalg.metric import Side, relative_error, weighted_norm
 from eckart.linalg.pace import rate
+from eckart.linalg.products import products_of
 from eckart.linalg.refit import follow, refit_left, regress
 from eckart.linalg.solve import Decomposition, decompose, decompose_many
 from eckart.linalg.spectrum import (
@@ -35,6 +36,7 @@ __all__ = [
     "leading_spectrum",
     "output_cosines",
     "parameters",
+    "products_of",
     "random_cosines",
     "rate",
     "reconstruct",

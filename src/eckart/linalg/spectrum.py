@@ -7,8 +7,7 @@ about 1e-7 of the whole norm, which is where an error that is called zero ends.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 from eckart.linalg import eigen
 from eckart.linalg.eigen import OVERSAMPLING
 from eckart.linalg.metric import DTYPE
+from eckart.linalg.products import products_of
 from eckart.types import Spectrum
 
 PIECE = 4096
@@ -69,7 +69,7 @@ def leading_spectrum(weight: Tensor, rank: int, seed: int = 0) -> Spectrum:
     gram = torch.zeros(len(wide), len(wide), device=wide.device)
     # Its square must not overflow, however large its entries are; a power of two rounds none of them.
     scale = torch.exp2(torch.frexp(wide.abs().max().to(DTYPE)).exponent.to(DTYPE))
-    with _products_of(weight.dtype):
+    with products_of(weight.dtype):
         for piece in wide.split(PIECE, dim=1):
             _add_upper(gram, (piece.to(DTYPE) / scale).float())
     gram = gram.triu_()
@@ -158,21 +158,6 @@ def _wide(weight: Tensor) -> Tensor:
     if not torch.isfinite(weight).all():
         raise ValueError("the weight has entries that are not finite")
     return weight.T if weight.shape[0] > weight.shape[1] else weight
-
-
-@contextmanager
-def _products_of(dtype: torch.dtype) -> Iterator[None]:
-    """Float32 products on the CPU of numbers that came as `dtype`: of bfloat16 ones the hardware's own are
-    exact, summed in float32, and twice as fast.
-    """
-    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before = matmul.fp32_precision
-    if dtype == torch.bfloat16:
-        matmul.fp32_precision = "bf16"
-    try:
-        yield
-    finally:
-        matmul.fp32_precision = before
 
 
 def _add_upper(gram: Tensor, matrix: Tensor) -> None:

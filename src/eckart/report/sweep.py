@@ -40,6 +40,7 @@ def sweep_page(sweep: Sweep) -> str:
             "lower": sweep.lower_is_better,
             "prompts": sweep.prompts,
             "dense": _cell(sweep.dense),
+            "start": None if sweep.start is None else _cell(sweep.start),
             "cells": [_cell(cell) for cell in sweep.cells],
             "steps": [step.model_dump() for step in sweep.steps],
             "found": None if sweep.found is None else _cell(sweep.found),

@@ -106,18 +106,21 @@ if (section("path")) {
         : `${taken.length} of ${steps.length} trials were taken, down to ${short(last.parameters)} parameters from ${short(dense.parameters)}`;
     },
     text: () => "Each trial cuts one matrix of one block further, on top of what was taken; it is taken where the score is at least as good.",
-    legend: () => [legendKey("taken", { stroke: "var(--c1)", symbol: "circle" }), legendKey("left", { stroke: "var(--c2)", symbol: "cross", plain: true })],
+    legend: () => [legendKey("taken", { stroke: "var(--c1)", symbol: "circle" }), legendKey("left", { stroke: "var(--c2)", symbol: "cross", plain: true }),
+      ...(DATA.start ? [legendKey("dense, on the same data", { stroke: "currentColor", dash: "2 3" })] : [])],
     draw: ({ y }, width) => {
       if (!scored.length) return empty("No trial could be measured.");
       const kept = scored.filter((step) => step.taken), left = scored.filter((step) => !step.taken);
       const values = kept.length ? kept.map((step) => step[y]) : scored.map((step) => step[y]);
       const reach = d3.quantile(left.map((step) => step[y]).sort(d3.ascending), lower ? 0.9 : 0.1);
-      const [low, high] = d3.extent([...values, ...(known(reach) ? [reach] : [])]);
+      const from = known(DATA.start?.[y]) ? DATA.start[y] : undefined;
+      const [low, high] = d3.extent([...values, ...(known(reach) ? [reach] : []), ...(from === undefined ? [] : [from])]);
       const room = (high - low || Math.abs(high) || 1) * 0.08;
       return plot({
         width, x: { label: "trial", domain: [0, steps.length + 1] },
         y: { label: y === "value" ? metric : "parameters", domain: [low - room, high + room], clamp: true, nice: false, ...(y === "parameters" ? { tickFormat: short } : {}) },
         marks: [
+          ...(from === undefined ? [] : [Plot.ruleY([from], { stroke: "currentColor", strokeDasharray: "2 3" })]),
           Plot.dot(left, { x: "trial", y, stroke: "var(--c2)", symbol: "times", r: 3.5 }),
           Plot.line(kept, { x: "trial", y, stroke: "var(--c1)", strokeWidth: 2, curve: "step-after" }),
           Plot.dot(kept, { x: "trial", y, fill: "var(--c1)", r: 4, stroke: "var(--panel)" }),
