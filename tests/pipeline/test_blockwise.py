@@ -99,7 +99,7 @@ def test_model_whose_weights_are_stored_otherwise_is_read_whole_and_that_is_said
     with pytest.raises(EckartError, match="does not store"):
         compressed(folder, tmp_path / "forced", data, True, method="svd", keep=0.95)
     assert not list(tmp_path.iterdir())
-    monkeypatch.setattr("eckart.pipeline.blockwise.fitting.available", lambda: 1)
+    monkeypatch.setattr("eckart.pipeline.blockwise.fitting.available", lambda device: 1)
     made = eckart.compress(folder, tmp_path / "out", data=data, method="svd", keep=0.95)
     assert any(note.startswith("the model was read whole") for note in made.manifest.notes)
     assert made.model is not None

@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from eckart import recipes
 from eckart.calibrate import GRADIENT_KINDS
 from eckart.pipeline import choices
@@ -111,15 +113,17 @@ def give_back() -> None:
         libc.mallopt(M_ARENA_MAX, 1)
 
 
-def available() -> int:
-    """Memory that is free on this machine, and that this process may have."""
-    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def available(device: str = "cpu") -> int:
+    """Memory that is free where the computing is done."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.mem_get_info(device)[0])
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             lines = dict(line.split(":", 1) for line in file)
         return int(lines["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
-        return int(pages)
+        # No Linux: half of what there is, as other programs have some of it.
+        return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) // 2
 
 
 def _inputs(targets: Sequence[Target]) -> int:

@@ -72,7 +72,7 @@ class Job:
         # What was begun so goes on so, however much memory is free today.
         blocks = True if resume and begun(work) else self.blocks
         config = loading.load_config(self.folder)
-        part = portion(self.folder, config, self.recipe, blocks, self.memory)
+        part = portion(self.folder, config, self.recipe, blocks, self.memory, self.device)
         if part is None:
             return None
         together = Together(self.device)

@@ -30,7 +30,7 @@ class Portion:
 
 
 def portion(
-    folder: Path, config: Any, recipe: Recipe, blocks: bool | None, memory: int | None
+    folder: Path, config: Any, recipe: Recipe, blocks: bool | None, memory: int | None, device: str
 ) -> Portion | None:
     """How a model is cut block by block; `None` where it is cut as a whole.
 
@@ -43,7 +43,8 @@ def portion(
     """
     if blocks is False:
         return None
-    limit = memory or available() // processes.on_this_machine()
+    shared = processes.on_this_machine() if device == "cpu" else 1
+    limit = memory or available(device) // shared
     if blocks is None and memory is None and ROOM * checkpoint.open_checkpoint(folder).nbytes < limit:
         return None
     wanted = needed(loading.build_empty(config), recipe)
