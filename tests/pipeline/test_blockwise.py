@@ -193,6 +193,24 @@ def test_what_was_begun_is_not_gone_on_with_by_another_request(stored, data, tmp
     assert sorted(path.name for path in out.with_name("out.work").iterdir()) == before
 
 
+def test_what_a_killed_run_had_not_finished_is_tidied_up(stored, data, tmp_path, crash, monkeypatch):
+    out = tmp_path / "out"
+    crash(5)
+    with pytest.raises(Killed):
+        compressed(stored(LLAMA), out, data, True, method="svd-llm", keep=0.7)
+    crash(0)
+    monkeypatch.undo()
+    work = out.with_name("out.work")
+    (work / ".spill-1").mkdir()
+    (work / ".spill-1" / "2").write_bytes(b"activations")
+    (work / ".records-half.safetensors").write_bytes(b"half")
+    eckart.compress(
+        stored(LLAMA), out, data=data, cache=False, blocks=True, resume=True, method="svd-llm", keep=0.7
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+
+
 def test_error_before_anything_is_finished_leaves_nothing(stored, data, tmp_path, monkeypatch):
     monkeypatch.setattr("eckart.pipeline.blockwise.compressing.cut_blocks", lambda course: 1 / 0)
     with pytest.raises(ZeroDivisionError):

@@ -17,7 +17,7 @@ from eckart.pipeline.blockwise.course import MODEL, Course
 from eckart.pipeline.blockwise.fitting import Portion, portion
 from eckart.pipeline.blockwise.running import AgainError, cut_blocks
 from eckart.pipeline.blockwise.together import Together
-from eckart.pipeline.blockwise.units import begun
+from eckart.pipeline.blockwise.units import begun, tidy
 from eckart.pipeline.manifests import MANIFEST, Before, make_manifest, seal, summary_of
 from eckart.pipeline.memory import give_back
 from eckart.pipeline.training import working
@@ -79,6 +79,8 @@ class Job:
         try:
             # The first makes the folder that all use, and looks at what is in it.
             with working(work, request() if together.leads else {}, resume, begun):
+                if together.leads:
+                    tidy(work)
                 together.wait()
                 return self._run(work, part, together, track)
         except (NotWalkableError, NotStoredByBlockError) as error:

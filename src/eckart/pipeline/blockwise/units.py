@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,16 @@ class Units:
 
 def begun(work: Path) -> bool:
     """Whether a folder holds a finished piece."""
-    return any(work.glob(f"*{SUFFIX}"))
+    return any(not path.name.startswith(".") for path in work.glob(f"*{SUFFIX}"))
+
+
+def tidy(work: Path) -> None:
+    """Remove what a run that was killed had not finished: its names begin with a dot."""
+    for path in work.glob(".*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 class KeptMoments(Mapping[str, Moment]):
