@@ -35,7 +35,7 @@ def main() -> None:
             intermediate_size=3 * width,
             num_hidden_layers=4,
             num_attention_heads=8,
-            vocab_size=768,
+            vocab_size=1024,
             tie_word_embeddings=True,
         )
         LlamaForCausalLM(config).save_pretrained(folder)
