@@ -137,7 +137,8 @@ class Course:
                 self.bench.forget(target)
                 if not self.together.leads:
                     self._hand_over(records[target.name])
-        self.together.wait()
+            # Solved is what all have solved.
+            self.together.wait()
         if self.together.leads:
             for target in self.at[block]:
                 if target.name not in records:

@@ -145,4 +145,4 @@ class Look:
         with course.clock.of("solve"):
             for target in course.together.mine(course.at[block]):
                 bench.solve(target)
-        course.together.wait()
+            course.together.wait()
