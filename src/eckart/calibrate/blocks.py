@@ -22,8 +22,8 @@ from eckart.calibrate.observed import GRADIENT_KINDS, INPUT_KINDS, Observed
 from eckart.calibrate.passes import Call, NotWalkableError, Passes, Shelf, floats, mapped
 from eckart.calibrate.rows import Batch, glance, masks_of, module_input
 from eckart.calibrate.sums import InputSum, OutputSum, mirror
-from eckart.calibrate.watch import Loss
-from eckart.types import EckartError, Moment, Track, silent
+from eckart.calibrate.watch import Loss, loss_of, run_on
+from eckart.types import Moment, Track, silent
 
 Resident = Callable[[nn.Module], AbstractContextManager[Any]]
 """Brings the weights of a block into memory, for as long as it lasts."""
@@ -157,7 +157,7 @@ class _Blockwise:
         """A few tokens ahead of all batches: which modules are handed the very same tensor."""
         self._turn(None)
         with torch.no_grad():
-            self._call_model(glance(self.batches[0]))
+            run_on(self.model, glance(self.batches[0]))
 
     def _pass(self, at: int) -> None:
         batch = self.batches[at]
@@ -165,27 +165,13 @@ class _Blockwise:
         self.tokens += sum(int(mask.sum()) for mask in self.masks)
         if at >= self.asked:
             with torch.no_grad():
-                self._call_model(batch)
+                run_on(self.model, batch)
             return
         assert self.loss is not None
-        with torch.enable_grad():
-            output = self._call_model(batch)
-            total = self.loss(output, {key: value.to(self.model.device) for key, value in batch.items()})
-        if not torch.isfinite(total):
-            self._check()
-            raise EckartError(
-                f"while calibrating, the loss of batch {at + 1} is not finite: "
-                "the model overflows on this data; try another dtype"
-            )
+        total = loss_of(self.model, batch, self.loss, at + 1, self._check)
         if total.requires_grad:
             total.backward(retain_graph=True)
         self._finish_batch(None)
-
-    def _call_model(self, batch: Batch) -> Any:
-        moved = {key: value.to(self.model.device) for key, value in batch.items() if key != "labels"}
-        return self.model(
-            **{key: value.clone() if value.is_inference() else value for key, value in moved.items()}
-        )
 
     def _turn(self, at: int | None) -> None:
         """From here on it is this batch that runs; `None` for the glance."""

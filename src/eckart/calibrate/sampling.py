@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from eckart.calibrate.modes import evaluating, uncached
 from eckart.calibrate.rows import Batch, masks_of, module_input, real_tokens
+from eckart.calibrate.watch import run_on
 from eckart.types import Track, silent
 
 
@@ -47,7 +48,7 @@ def sample(
             masks = masks_of(batch)
             for read in kept:
                 read.masks = masks
-            model(**{key: value.to(model.device) for key, value in batch.items() if key != "labels"})
+            run_on(model, batch)
     return {read.space: _thinned(torch.cat(read.found), rows) for read in kept if read.found}
 
 

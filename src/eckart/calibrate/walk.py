@@ -23,6 +23,7 @@ from eckart.calibrate.rows import (
     module_input,
     real_tokens,
 )
+from eckart.calibrate.watch import run_on
 
 
 class Walk:
@@ -140,9 +141,7 @@ class Walk:
         batch = self.batches[index]
         # A pass has a thread of its own, and so its own mode.
         with torch.no_grad():
-            output = self.model(
-                **{key: value.to(self.model.device) for key, value in batch.items() if key != "labels"}
-            )
+            output = run_on(self.model, batch)
             return self._give(index, output) if self._give else None
 
     @contextmanager

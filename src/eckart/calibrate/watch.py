@@ -112,7 +112,7 @@ class _Watch:
                 for written in self.outputs:
                     written.masks = masks
                 if loss is None:
-                    _run(self.runs, batch)
+                    run_on(self.runs, batch)
                 else:
                     self._differentiate(batch, loss, number)
         self._check()
@@ -134,14 +134,7 @@ class _Watch:
             yield
 
     def _differentiate(self, batch: Batch, loss: Loss, number: int) -> None:
-        with torch.enable_grad():
-            total = loss(_run(self.runs, batch), _on(batch, self.model.device))
-        if not torch.isfinite(total):
-            self._check()
-            raise EckartError(
-                f"while calibrating, the loss of batch {number} is not finite: "
-                "the model overflows on this data; try another dtype"
-            )
+        total = loss_of(self.runs, batch, loss, number, self._check)
         if total.requires_grad:
             total.backward()
         for sum_ in self.outputs:
@@ -175,7 +168,7 @@ def _reads(model: Any, runs: Any, names: Sequence[str], batch: Batch) -> Reads:
         for name in names:
             hook = model.get_submodule(name).register_forward_pre_hook(see(name), with_kwargs=True)
             hooks.callback(hook.remove)
-        _run(runs, batch)
+        run_on(runs, batch)
     return seen
 
 
@@ -206,10 +199,33 @@ def _lightest(model: Any, reads: Reads, batch: Batch) -> Any:
     return body if same else model
 
 
-def _on(batch: Batch, device: torch.device) -> Batch:
+def run_on(model: Any, batch: Batch) -> Any:
+    """What a model gives for a batch, which may lie elsewhere; labels are not for it."""
+    inputs = {key: value for key, value in _on_device(batch, model.device).items() if key != "labels"}
+    return model(**inputs)
+
+
+def loss_of(model: Any, batch: Batch, loss: Loss, number: int, check: Callable[[], None]) -> Tensor:
+    """The loss of a batch, ready to be differentiated.
+
+    Args:
+        number: of the batch, for the message.
+        check: raises a better error, where a sum says what went wrong first.
+
+    Raises:
+        EckartError: it is not finite.
+    """
+    with torch.enable_grad():
+        total = loss(run_on(model, batch), _on_device(batch, model.device))
+    if not torch.isfinite(total):
+        check()
+        raise EckartError(
+            f"while calibrating, the loss of batch {number} is not finite: "
+            "the model overflows on this data; try another dtype"
+        )
+    return total
+
+
+def _on_device(batch: Batch, device: torch.device) -> Batch:
     moved = {key: value.to(device) for key, value in batch.items()}
     return {key: value.clone() if value.is_inference() else value for key, value in moved.items()}
-
-
-def _run(model: Any, batch: Batch) -> Any:
-    return model(**{key: value for key, value in _on(batch, model.device).items() if key != "labels"})

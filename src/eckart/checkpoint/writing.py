@@ -55,19 +55,12 @@ def appearing(out: Path) -> Iterator[Path]:
     """
     refuse_existing(out)
     made = [folder for folder in out.parents if not folder.exists()]
-    mask = _umask()
     temporary: Path | None = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{out.name[:32]}-", dir=out.parent))
         yield temporary
-        for path in temporary.rglob("*"):
-            if path.is_file():
-                _to_disk(path)
-            path.chmod((0o666 if path.is_file() else 0o777) & ~mask)
-        temporary.chmod(0o777 & ~mask)
-        refuse_existing(out)
-        temporary.rename(out)
+        _put(temporary, out)
     except (OSError, SafetensorError) as error:
         why = getattr(error, "strerror", None) or error
         raise EckartError(f"{out} could not be written ({why}); nothing was left behind") from error
@@ -87,15 +80,8 @@ def settle(made: Path, out: Path) -> None:
         UsageError: `out` exists.
         EckartError: it cannot be put there.
     """
-    mask = _umask()
     try:
-        for path in made.rglob("*"):
-            if path.is_file():
-                _to_disk(path)
-            path.chmod((0o666 if path.is_file() else 0o777) & ~mask)
-        made.chmod(0o777 & ~mask)
-        refuse_existing(out)
-        made.rename(out)
+        _put(made, out)
     except OSError as error:
         raise EckartError(f"{out} could not be written ({error.strerror or error})") from error
 
@@ -138,6 +124,18 @@ def copy_companions(source: Path, destination: Path) -> None:
 
 def _nearest_existing(out: Path) -> Path:
     return next(folder for folder in out.absolute().parents if folder.exists())
+
+
+def _put(made: Path, out: Path) -> None:
+    """All of a folder on the disk, open to whom the user's mask leaves it; then it has its name."""
+    mask = _umask()
+    for path in made.rglob("*"):
+        if path.is_file():
+            _to_disk(path)
+        path.chmod((0o666 if path.is_file() else 0o777) & ~mask)
+    made.chmod(0o777 & ~mask)
+    refuse_existing(out)
+    made.rename(out)
 
 
 def _to_disk(path: Path) -> None:

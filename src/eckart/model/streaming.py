@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -131,15 +131,6 @@ class Streamed:
             if not name.startswith(inside) and saved.setdefault(id(state[name]), name) == name:
                 found[name] = state[name].detach()
         return {name: found[name] for name in state if name in found}
-
-    def bytes_of(self, blocks: Sequence[str] = ()) -> int:
-        """Bytes of these blocks in memory; without any, of what is outside all of them."""
-        inside = tuple(f"{name}." for name in blocks or self.blocks)
-        return sum(
-            tensor.numel() * self._dtype_of(name, tensor).itemsize
-            for name, tensor in self.model.state_dict().items()
-            if name.startswith(inside) == bool(blocks)
-        )
 
     def _bring_what_is_outside(self) -> None:
         inside = tuple(f"{name}." for name in self.blocks)
