@@ -7,24 +7,32 @@ from typing import Annotated
 import typer
 
 from eckart.cli.ending import errors
-from eckart.cli.options import Data, Debug, Device, Dtype, Fields, Json, Model, filled, numbers
+from eckart.cli.options import (
+    TASKS_HELP,
+    AllowCodeExecution,
+    Data,
+    Debug,
+    Device,
+    Dtype,
+    Fields,
+    Json,
+    Limit,
+    MaxNewTokens,
+    Model,
+    PromptsAtOnce,
+    filled,
+    numbers,
+)
 from eckart.cli.saying import number, print_json, say, track
 from eckart.types import UsageError
-
-HELP = (
-    "perplexity, stsb, gsm8k, math, samsum, pairs, humaneval, mbpp, pocket, pocket-math, pocket-code, "
-    "pocket-stories, or lm-eval:NAME for any task of lm-evaluation-harness."
-)
 
 
 def evaluate(
     model: Model,
-    task: Annotated[str, typer.Option("--task", help=HELP, callback=filled)],
+    task: Annotated[str, typer.Option("--task", help=TASKS_HELP, callback=filled)],
     data: Data = None,
     fields: Fields = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", help="Texts, pairs, problems or samples to use at most.")
-    ] = None,
+    limit: Limit = None,
     shots: Annotated[
         int | None,
         typer.Option("--shots", help="So many of --examples before each prompt."),
@@ -41,10 +49,8 @@ def evaluate(
             callback=filled,
         ),
     ] = None,
-    max_new_tokens: Annotated[
-        int | None, typer.Option("--max-new-tokens", help="Tokens of an answer at most; default by the task.")
-    ] = None,
-    batch: Annotated[int | None, typer.Option("--batch", help="Prompts at once; default 16.")] = None,
+    max_new_tokens: MaxNewTokens = None,
+    batch: PromptsAtOnce = None,
     k: Annotated[
         str | None,
         typer.Option("--k", help="Tries in pass@k, by comma.", callback=filled),
@@ -56,9 +62,7 @@ def evaluate(
         float | None, typer.Option("--temperature", help="To sample at; default 0, the likeliest token.")
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of the sampling; default 0.")] = None,
-    allow_code_execution: Annotated[
-        bool, typer.Option("--allow-code-execution", help="Run code that the model wrote, on this machine.")
-    ] = False,
+    allow_code_execution: AllowCodeExecution = False,
     include: Annotated[
         str | None, typer.Option("--include", help="A folder with more tasks for lm-eval.", callback=filled)
     ] = None,

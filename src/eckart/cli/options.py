@@ -151,6 +151,20 @@ def default(name: str) -> str:
     return f"default {value:g}" if isinstance(value, (int, float)) else f"default {value}"
 
 
+TASKS_HELP = (
+    "perplexity, stsb, gsm8k, math, samsum, pairs, humaneval, mbpp, pocket, pocket-math, pocket-code, "
+    "pocket-stories, or lm-eval:NAME for any task of lm-evaluation-harness."
+)
+Limit = Annotated[
+    int | None, typer.Option("--limit", help="Texts, pairs, problems or samples to use at most.")
+]
+MaxNewTokens = Annotated[
+    int | None, typer.Option("--max-new-tokens", help="Tokens of an answer at most; default by the task.")
+]
+PromptsAtOnce = Annotated[int | None, typer.Option("--batch", help="Prompts at once; default 16.")]
+AllowCodeExecution = Annotated[
+    bool, typer.Option("--allow-code-execution", help="Run code that the model wrote, on this machine.")
+]
 Tokens = Annotated[
     int | None,
     typer.Option("--tokens", parser=count, metavar="COUNT", help="How long to train, in tokens, as 10M; or"),

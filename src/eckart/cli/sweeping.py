@@ -10,16 +10,20 @@ from rich.table import Table
 from rich.text import Text
 
 from eckart.cli.ending import errors
-from eckart.cli.evaluating import HELP
 from eckart.cli.options import (
+    TASKS_HELP,
+    AllowCodeExecution,
     Data,
     Debug,
     Device,
     Dtype,
     Fields,
     Json,
+    Limit,
+    MaxNewTokens,
     Merge,
     Model,
+    PromptsAtOnce,
     filled,
     numbers,
 )
@@ -74,23 +78,17 @@ def sweep(
         typer.Option("--structure", help="What a cut weight is counted and saved as: lowrank or pivoted."),
     ] = "lowrank",
     task: Annotated[
-        str | None, typer.Option("--task", help=f"What to measure: {HELP}", callback=filled)
+        str | None, typer.Option("--task", help=f"What to measure: {TASKS_HELP}", callback=filled)
     ] = None,
     data: Data = None,
     fields: Fields = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", help="Texts, pairs, problems or samples to use at most.")
-    ] = None,
+    limit: Limit = None,
     max_length: Annotated[
         int | None, typer.Option("--max-length", help="Tokens at once at most, as for evaluate.")
     ] = None,
-    max_new_tokens: Annotated[
-        int | None, typer.Option("--max-new-tokens", help="Tokens of an answer at most; default by the task.")
-    ] = None,
-    batch: Annotated[int | None, typer.Option("--batch", help="Prompts at once; default 16.")] = None,
-    allow_code_execution: Annotated[
-        bool, typer.Option("--allow-code-execution", help="Run code that the model wrote, on this machine.")
-    ] = False,
+    max_new_tokens: MaxNewTokens = None,
+    batch: PromptsAtOnce = None,
+    allow_code_execution: AllowCodeExecution = False,
     prompt: Annotated[
         list[str] | None,
         typer.Option(
