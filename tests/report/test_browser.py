@@ -126,6 +126,13 @@ def settled(page: Any) -> None:
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
+def tables(part: Any) -> None:
+    """Open the tables of a page or of one figure, and wait until each is there: a toggle is told of later."""
+    for own in part.locator("details").all():
+        own.locator("summary").click()
+        own.locator("table").wait_for(state="attached")
+
+
 @every_page
 def test_a_page_fits_phones_and_desks_in_light_and_dark(name: str, show: Any) -> None:
     page = show(PAGES[name](), PHONE).page
@@ -188,8 +195,7 @@ def test_every_chart_has_its_data_as_a_table(name: str, show: Any) -> None:
         assert own.locator(".file code").text_content()
         if own.locator("details").count():
             assert own.locator("details table").count() == 0, "made when it is asked for"
-            own.locator("summary").click()
-            own.locator("details table").wait_for()
+            tables(own)
         if own.locator(".empty").count() == 0:
             assert own.locator("thead th[scope=col]").count() > 1
             assert own.locator("tbody th[scope=row]").count() > 0
@@ -246,7 +252,7 @@ def test_what_a_chart_shows_is_what_the_analysis_holds(show: Any) -> None:
     assert heads[2].startswith(
         "At rank 12 of 24, W x and Ŵ x have a cosine of 0.8 for random x, 0.88 on the data"
     )
-    page.locator("#one summary").first.click()
+    tables(page.locator("#one figure").first)
     cells = page.locator("#one details tbody tr").nth(11).locator("th, td").all_text_contents()
     left = sum(value**2 for value in first.values[12:]) ** 0.5 / first.norm
     assert [cells[0], cells[2]] == ["12", f"{100 * left:.0f}%"]
@@ -296,8 +302,8 @@ def test_names_prompts_and_tokens_stay_text(show: Any) -> None:
         for select in page.locator("select:visible").all():
             for place in range(select.locator("option").count()):
                 select.select_option(index=place)
-        for summary in page.locator("figure summary").all():
-            summary.click()
+        for own in page.locator("figure").all():
+            tables(own)
         said = page.evaluate("document.body.textContent") + page.title()
         for word in harm[:4]:
             assert word in said
