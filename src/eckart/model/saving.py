@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -134,7 +133,7 @@ def _lenient_generation_config(model: Any, folder: Path) -> Iterator[None]:
 
 def modeling_source(classes: set[str]) -> str:
     """The file that a compressed folder carries: the loader, and the stock classes by their own names."""
-    lines = [inspect.getsource(portable), "", "import transformers  # noqa: E402", ""]
+    lines = [portable.source(), "import transformers  # noqa: E402", ""]
     for name in sorted(classes):
         lines += [
             "",

@@ -1,0 +1,56 @@
+"""The modules of a compressed model and the loader that puts them in place.
+
+This room travels: its files are saved with every compressed model as one, `modeling_eckart.py`, so that
+`trust_remote_code=True` loads it where Eckart is not installed. They therefore import torch, transformers
+and each other only.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+
+from eckart.model.portable import loader, structures, swapping
+from eckart.model.portable.loader import FORMAT_VERSION, QUANT_METHOD, EckartConfig, EckartLoader, register
+from eckart.model.portable.structures import STRUCTURES, FactoredLinear, LowRankLinear, PivotedLinear
+from eckart.model.portable.swapping import swap_modules
+
+__all__ = [
+    "FORMAT_VERSION",
+    "QUANT_METHOD",
+    "STRUCTURES",
+    "EckartConfig",
+    "EckartLoader",
+    "FactoredLinear",
+    "LowRankLinear",
+    "PivotedLinear",
+    "register",
+    "source",
+    "swap_modules",
+]
+
+PARTS = (structures, swapping, loader)
+"""The files that travel, each after those that it imports."""
+
+
+def source() -> str:
+    """All of `PARTS` as one file, which registers the loader when it is imported."""
+    imports: dict[str, None] = {}
+    bodies = []
+    for part in PARTS:
+        lines = inspect.getsource(part).splitlines()
+        first = 0
+        for node in ast.parse("\n".join(lines)).body:
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                own = isinstance(node, ast.ImportFrom) and str(node.module).startswith(
+                    ("eckart", "__future__")
+                )
+                if not own:
+                    imports["\n".join(lines[node.lineno - 1 : node.end_lineno])] = None
+                first = node.end_lineno or first
+        bodies.append("\n".join(lines[first:]).strip("\n"))
+    head = f'"""{(__doc__ or "").strip()}\n"""\n\nfrom __future__ import annotations\n'
+    return "\n\n\n".join([head + "\n" + "\n".join(imports), *bodies, "register()\n"])
+
+
+register()

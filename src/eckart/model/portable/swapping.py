@@ -1,0 +1,83 @@
+"""Empty structures in the places that a config names, before weights are read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Any
+
+from torch import nn
+
+from eckart.model.portable.structures import STRUCTURES, FactoredLinear
+
+
+def _shape_of(module: nn.Module) -> tuple[int, int]:
+    """`(in, out)` of a linear layer, also of GPT-2's `Conv1D`, whose weight is stored `(in, out)`."""
+    if hasattr(module, "in_features"):
+        return int(module.in_features), int(module.out_features)  # type: ignore[arg-type]
+    rows, columns = module.weight.shape  # type: ignore[misc]
+    return int(rows), int(columns)
+
+
+def _find(model: nn.Module, name: str) -> str | None:
+    """The name under which `model` knows a module that was saved as `name`; `None` where it lacks it.
+
+    A head model's backbone is saved with a prefix that the bare backbone lacks, and the other way round.
+    """
+    prefix = getattr(model, "base_model_prefix", "")
+    for candidate in (name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}"):
+        try:
+            model.get_submodule(candidate)
+        except AttributeError:
+            continue
+        return candidate
+    return None
+
+
+def _find_all(model: nn.Module, saved_names: Collection[str]) -> dict[str, str]:
+    """Saved names to the model's own, without those of parts that its class does not have.
+
+    A bare backbone has no head, and T5's encoder alone no decoder. But a block that lacks some of its
+    modules, or a model that has none of the blocks, goes by other names than the one that was saved:
+    its weights would be random.
+    """
+    found = {saved: name for saved in saved_names if (name := _find(model, saved)) is not None}
+    in_blocks = {saved: block[0] for saved in saved_names if (block := re.match(r".+?\.\d+(?=\.)", saved))}
+    lost = [saved for saved in in_blocks if saved not in found]
+    renamed = [saved for saved in lost if _find(model, in_blocks[saved]) is not None]
+    if renamed or (lost and len(lost) == len(in_blocks)):
+        raise ValueError(
+            f"the config says that {(renamed or lost)[0]!r} is compressed, "
+            f"but this {type(model).__name__} has no such module"
+        )
+    return found
+
+
+def swap_modules(model: nn.Module, modules: dict[str, Any]) -> None:
+    """Replace the named linear layers by empty structures of the given ranks, in place.
+
+    Args:
+        modules: module name to rank (`lowrank`), or to `{"rank": …, "structure": …}`.
+
+    Raises:
+        ValueError: a name or a structure that is not known.
+    """
+    for saved_name, name in _find_all(model, modules).items():
+        value = modules[saved_name]
+        entry = value if isinstance(value, dict) else {"rank": value, "structure": "lowrank"}
+        if entry["structure"] not in STRUCTURES:
+            raise ValueError(f"{saved_name}: unknown structure {entry['structure']!r}; update eckart")
+        old = model.get_submodule(name)
+        if isinstance(old, FactoredLinear):
+            continue
+        in_features, out_features = _shape_of(old)
+        new = STRUCTURES[entry["structure"]](
+            in_features,
+            out_features,
+            entry["rank"],
+            bias=old.bias is not None,
+            device=old.weight.device,  # type: ignore[arg-type]
+            dtype=old.weight.dtype,  # type: ignore[arg-type]
+        )
+        parent, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(parent), leaf, new)
