@@ -15,6 +15,7 @@ from eckart.types import EckartError, UsageError
 
 if TYPE_CHECKING:
     # Each from its own file: in a cycle mypy takes a function of the room for the file of its name.
+    from eckart.model.fusing import fuse
     from eckart.model.portable import LowRankLinear, PivotedLinear
     from eckart.pipeline.analyze import analyze
     from eckart.pipeline.bases import bases
@@ -39,6 +40,7 @@ __all__ = [
     "compress",
     "describe",
     "evaluate",
+    "fuse",
     "plan",
     "plan_lora",
     "recover",
@@ -46,12 +48,19 @@ __all__ = [
     "verify",
 ]
 
+ROOMS = {
+    "LowRankLinear": "eckart.model.portable",
+    "PivotedLinear": "eckart.model.portable",
+    "fuse": "eckart.model.fusing",
+}
+"""Where the public names are that are no job of the pipeline."""
+
 when_imported("transformers.quantizers.auto", "eckart.model.portable")
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        room = "eckart.model.portable" if name.endswith("Linear") else "eckart.pipeline"
+        room = ROOMS.get(name, "eckart.pipeline")
         return getattr(importlib.import_module(room), name)
     raise AttributeError(f"module 'eckart' has no attribute {name!r}")
 

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
+
+FEW = 16
+"""Rows of activations below which starting another kernel takes longer than passing over them again."""
+
+
+def rows_of(x: Tensor) -> int:
+    """How many vectors there are in `(…, features)`."""
+    return x.shape[:-1].numel()
 
 
 class FactoredLinear(nn.Module):
@@ -14,6 +24,8 @@ class FactoredLinear(nn.Module):
     in_features: int
     out_features: int
     rank: int
+    shared: Callable[[FactoredLinear, Tensor], Tensor] | None = None
+    """`V x` from a product that other modules share, where `eckart.fuse` made one."""
 
     @property
     def weight(self) -> Tensor:
@@ -32,6 +44,33 @@ class FactoredLinear(nn.Module):
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, rank={self.rank}"
+
+    def train(self, mode: bool = True) -> FactoredLinear:
+        """As of every module; what is trained lies in memory as other weights do, which FSDP insists on."""
+        if mode and type(self.U) is nn.Linear and type(self.U.weight.data) is Tensor:
+            self.U.weight.data = self.U.weight.data.contiguous()
+        super().train(mode)
+        return self
+
+    def _inner(self, x: Tensor) -> Tensor:
+        """`V x`, after what is done once when the first token is written by itself."""
+        self._keep_by_columns(x)
+        y: Tensor = self.V(x) if self.shared is None else self.shared(self, x)
+        return y
+
+    def _keep_by_columns(self, x: Tensor) -> None:
+        """Turn `U` round in memory once it writes a token at a time in float32 on a CPU.
+
+        Its rows are as short as the rank, and such a product takes up to one and a half times as long by rows
+        (two cores, ranks 256 to 700). With more than one row of `x`, or in bfloat16, it gains nothing.
+        """
+        if torch.compiler.is_compiling() or rows_of(x) != 1 or torch.is_grad_enabled():
+            return
+        if type(self.U) is not nn.Linear or type(self.U.weight.data) is not Tensor:
+            return
+        weight = self.U.weight.data
+        if weight.is_contiguous() and weight.dtype == torch.float32 and weight.device.type == "cpu":
+            self.U.weight.data = weight.t().contiguous().t()
 
 
 class LowRankLinear(FactoredLinear):
@@ -55,7 +94,7 @@ class LowRankLinear(FactoredLinear):
         self.U = nn.Linear(rank, out_features, bias=bias, device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.U(self.V(x))
+        y: Tensor = self.U(self._inner(x))
         return y
 
     @classmethod
@@ -120,8 +159,16 @@ class PivotedLinear(FactoredLinear):
         self.register_buffer("order", torch.arange(out_features, dtype=torch.int32, device=device))
 
     def forward(self, x: Tensor) -> Tensor:
-        pivots = self.V(x)
-        return torch.cat([pivots, self.U(pivots)], dim=-1).index_select(-1, self.order)
+        pivots = self._inner(x)
+        others = self.U(pivots)
+        # Compilers make one kernel of this; elsewhere it is two passes over the outputs.
+        if torch.compiler.is_compiling() or rows_of(pivots) < FEW:
+            return torch.cat([pivots, others], dim=-1).index_select(-1, self.order)
+        entries = torch.arange(self.out_features, device=self.order.device)
+        places = torch.empty_like(entries).scatter_(0, self.order.long(), entries)
+        y = pivots.new_empty(*pivots.shape[:-1], self.out_features)
+        y.scatter_(-1, places[: self.rank].expand_as(pivots), pivots)
+        return y.scatter_(-1, places[self.rank :].expand_as(others), others)
 
 
 STRUCTURES: dict[str, type[LowRankLinear] | type[PivotedLinear]] = {
