@@ -1,0 +1,1 @@
+"""Other tools, each in its own file or folder and imported only when asked for."""
