@@ -269,10 +269,12 @@ MIXTRAL = Architecture(
         "MixtralForCausalLM",
         **_common(num_key_value_heads=2, num_local_experts=2, num_experts_per_tok=1),
     ),
-    dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj"), LAYERS),
+    dict.fromkeys(
+        ("q_proj", "k_proj", "v_proj", "o_proj")
+        + ("gate_up_proj.0", "gate_up_proj.1", "down_proj.0", "down_proj.1"),
+        LAYERS,
+    ),
     (("q_proj", "k_proj", "v_proj"),),
-    dense=("experts.gate_up_proj", "experts.down_proj"),
-    keep=0.95,
 )
 
 ARCHITECTURES = [LLAMA, MISTRAL, QWEN3, GEMMA3, GPT2, OPT, PHI3, T5, BERT, MAMBA, MIXTRAL]

@@ -2,7 +2,7 @@
 
 A target is an `nn.Linear`, or GPT-2's `Conv1D`, that stands alone: its weight is not tied to another
 module's, its model calls it rather than reading its weight, and it computes nothing else. By default the
-ones inside the blocks.
+ones inside the blocks. An expert of a mixture is one too, once the tensor that holds all experts is unrolled.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from eckart.model.mixtures import find_stacks
+from eckart.model.portable.experts import unroll
 from eckart.types import Target, UsageError
 
 _TIED = "its weight is tied to another module's"
@@ -38,24 +40,30 @@ class Found:
 def find_targets(model: Any, patterns: Sequence[str] | None = None, layers: str | None = None) -> Found:
     """Discover the targets of any transformers model; it may be on the meta device.
 
+    Expert tensors that hold chosen weights are unrolled in the model: an expert is then a linear layer of its
+    own, and the model computes what it did.
+
     Args:
         patterns: endings of module names at a dot (`q_proj`, `mlp.up_proj`) or globs; default every
-            linear inside the blocks. Heads and everything outside the blocks come only by name.
+            linear inside the blocks, experts among them (`experts.down_proj` is all of them in a block).
+            Heads and everything outside the blocks come only by name.
         layers: which blocks of each stack, e.g. `top:4`, `bottom:2`, `3-7`, `0,2,5-8`; default all.
 
     Raises:
         UsageError: a pattern or a choice of layers that fits nothing.
     """
     linears = {name: module for name, module in model.named_modules() if _is_linear(module)}
+    stacks = find_stacks(model)
+    names = [*linears, *stacks.members()]
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     if patterns is None:
-        chosen = {name for name, module in linears.items() if block_of(model, name) and module is not head}
+        chosen = {name for name in names if block_of(model, name) and linears.get(name, ...) is not head}
     else:
         chosen = set()
         for pattern in patterns:
-            matched = {name for name in linears if _matches(name, pattern)}
+            matched = {name for name in names if _matches(name, pattern)}
             if not matched:
-                raise UsageError(_no_match(pattern, linears))
+                raise UsageError(_no_match(pattern, names))
             chosen |= matched
     stays: dict[str, str] = {}
     if layers is not None:
@@ -63,6 +71,8 @@ def find_targets(model: Any, patterns: Sequence[str] | None = None, layers: str 
         outside = {name for name in chosen if block_of(model, name) is None}
         stays |= dict.fromkeys(outside, f"--layers {layers} chooses blocks, and it is in none")
         chosen = kept | outside
+    unroll(model, [name for name in stacks.sizes if not chosen.isdisjoint(stacks.members_of(name))])
+    linears = {name: module for name, module in model.named_modules() if _is_linear(module)}
     stays |= {name: _MORE for name in chosen if not _answers_linearly(linears[name])}
     stays |= dict.fromkeys(_read_directly(model, chosen), _READ)
     stays |= dict.fromkeys(chosen & _tied(model), _TIED)
@@ -74,7 +84,7 @@ def find_targets(model: Any, patterns: Sequence[str] | None = None, layers: str 
     notes = _notes({name: stays[name] for name in linears if name in stays})
     if not targets:
         raise UsageError("no linear layer in this model is a target" + "".join(f"; {n}" for n in notes))
-    return Found(targets, notes + _expert_notes(model))
+    return Found(targets, notes + stacks.notes())
 
 
 def choose(
@@ -166,12 +176,22 @@ def _answers_linearly(module: nn.Module) -> bool:
     return answer.is_meta or bool((answer - expected).norm() <= 0.05 * expected.norm())
 
 
+def kind_of(name: str) -> str:
+    """What a module is called in every block: its last name, and of an expert that of all of them."""
+    return next(part for part in reversed(name.split(".")) if not part.isdigit())
+
+
 def _matches(name: str, pattern: str) -> bool:
-    return name == pattern or name.endswith(f".{pattern}") or fnmatch.fnmatchcase(name, pattern)
+    # All experts of a block have one name.
+    whole = re.sub(r"\.\d+$", "", name)
+    return any(
+        each == pattern or each.endswith(f".{pattern}") or fnmatch.fnmatchcase(each, pattern)
+        for each in (name, whole)
+    )
 
 
 def _no_match(pattern: str, linears: Iterable[str]) -> str:
-    endings = sorted({name.rsplit(".", 1)[-1] for name in linears})
+    endings = sorted({kind_of(name) for name in linears})
     near = get_close_matches(pattern, endings, 1, 0.5)
     meant = f"; did you mean {near[0]}? There are" if near else "; there are"
     return f"--targets {pattern} fits no linear layer{meant}: {', '.join(endings)}"
@@ -246,17 +266,4 @@ def _notes(stays: dict[str, str]) -> list[str]:
     return [
         f"{pattern if len(names) > 1 else names[0]} stays dense: {why}"
         for (pattern, why), names in grouped.items()
-    ]
-
-
-def _expert_notes(model: Any) -> list[str]:
-    """Weights with three dimensions, as mixture-of-experts models hold them, are not targets yet."""
-    grouped: dict[str, list[int]] = defaultdict(list)
-    for name, parameter in model.named_parameters():
-        owner = model.get_submodule(name.rpartition(".")[0])
-        if parameter.ndim == 3 and not isinstance(owner, nn.modules.conv._ConvNd):
-            grouped[re.sub(r"\.\d+\.", ".*.", name)].append(parameter.numel())
-    return [
-        f"{name} ({len(sizes)} expert tensors, {sum(sizes):,} parameters) stays dense: not supported yet"
-        for name, sizes in grouped.items()
     ]
