@@ -7,6 +7,7 @@ from eckart.linalg.eigen import Solver
 from eckart.linalg.metric import Side, relative_error, weighted_norm
 from eckart.linalg.pace import rate
 from eckart.linalg.products import products_of
+from eckart.linalg.quantize import Quantized, quantize, quantize_factors, quantize_weight
 from eckart.linalg.refit import follow, refit_left, regress
 from eckart.linalg.solve import Decomposition, decompose, decompose_many
 from eckart.linalg.spectrum import (
@@ -23,6 +24,7 @@ from eckart.linalg.structures import factorize, largest_paying_rank, parameters,
 
 __all__ = [
     "Decomposition",
+    "Quantized",
     "Side",
     "Solver",
     "covers",
@@ -38,6 +40,9 @@ __all__ = [
     "parameters",
     "products_of",
     "random_cosines",
+    "quantize",
+    "quantize_factors",
+    "quantize_weight",
     "rate",
     "reconstruct",
     "refit_left",

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from eckart.types.numbers import Structure
+from eckart.types.numbers import Quantize, Structure
 from eckart.types.recipe import Recipe
 
 
@@ -50,6 +50,9 @@ class TargetRecord(BaseModel):
         predicted_error: the spectral tail.
         measured_error: read off the factors as saved, so that it differs from the predicted one by the
             rounding to the model's dtype.
+        quantize: what its weights are rounded to; `None` where they are floats. Its rank and its parameters
+            are as they would be without.
+        rounding_error: what that added, relative to the factors (or the dense weight) before it.
     """
 
     name: str
@@ -61,6 +64,8 @@ class TargetRecord(BaseModel):
     parameters_after: int
     predicted_error: float | None = None
     measured_error: float | None = None
+    quantize: Quantize | None = None
+    rounding_error: float | None = None
 
 
 class Candidate(BaseModel):

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 Structure = Literal["dense", "lowrank", "pivoted"]
 """What replaces a matrix: the matrix itself, `U V`, or pivot rows with the other rows in terms of them."""
 
+Quantize = Literal["int8", "int4"]
+"""What weights are rounded to: whole numbers of so many bits, and scales."""
+
 
 @dataclass(frozen=True)
 class Target:

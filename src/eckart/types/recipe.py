@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from eckart.types.numbers import Structure
+from eckart.types.numbers import Quantize, Structure
 from eckart.types.texts import MAX_LENGTH
 
 
@@ -49,8 +49,10 @@ class Recipe(BaseModel):
         keep: parameters after / before, as asked for.
         max_loss: instead of a size: the increase of the held-out loss that was allowed.
         energy: instead of a size: the share of its energy that each target keeps.
+        size: instead of a share: bytes of the saved weights, at most.
         of: whether `keep` is counted over the model or over the targets.
         rank, ratio: instead of a size: ranks by hand, the ratio being of the smaller side.
+        quantize: what the factors, and the targets that stayed dense, were rounded to; `None` for nothing.
         targets, layers: which weights; `None` for all in the blocks.
         data: the file's name without its folder, or what was asked for.
         samples, max_length: windows of the data, and tokens in one, at most; `None` for the default.
@@ -67,9 +69,11 @@ class Recipe(BaseModel):
     keep: float | None = None
     max_loss: float | None = None
     energy: float | None = None
+    size: int | None = None
     of: Literal["model", "targets"] = "model"
     rank: int | None = None
     ratio: float | None = None
+    quantize: Quantize | None = None
     targets: list[str] | None = None
     layers: str | None = None
     data: str | None = None

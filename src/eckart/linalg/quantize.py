@@ -1,0 +1,181 @@
+"""Weights of whole numbers: rounded by torchao, and pairs of factors of which each makes up for the other.
+
+A matrix is `codes · scale`, one scale for each row (int8) or for 32 columns of a row (int4). Rounding `V` of
+`Ŵ = U V` leaves an error that the best `U` for the rounded `V` takes some of back, by least squares in the
+metric, before it is rounded itself (LPLR, Saha, Srivastava & Pilanci 2023, arXiv 2310.11028); then the same
+for `V`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from math import sqrt
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from eckart.linalg.metric import DTYPE, Side, relative_error
+from eckart.linalg.refit import regress
+from eckart.types import Factors
+
+GROUP = 32
+"""Columns of an int4 matrix that share a scale."""
+SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
+"""Of the largest entry of a group: what an int4 scale reaches. Clipping a few may round the others better."""
+RIDGE = 1e-6
+ROUNDS = 2
+"""Of rounding one factor and fitting the other; what does not help is not taken."""
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A matrix of whole numbers and scales.
+
+    Attributes:
+        numbers: `(out, in)` int8; of int4 from -8 to 7.
+        scales: `(out, 1)`, or for int4 `(out, ceil(in / 32))`, in the dtype that they are saved in.
+        bits: 8 or 4.
+    """
+
+    numbers: Tensor
+    scales: Tensor
+    bits: int
+
+    def values(self) -> Tensor:
+        """The matrix in float64."""
+        width = self.numbers.shape[1] if self.bits == 8 else GROUP
+        wide = self.scales.to(DTYPE).repeat_interleave(width, dim=1)[:, : self.numbers.shape[1]]
+        return self.numbers.to(DTYPE) * wide
+
+
+def quantize(matrix: Tensor, bits: int, dtype: torch.dtype) -> Quantized:
+    """Round a matrix to 8 or 4 bits.
+
+    Args:
+        matrix: `(out, in)`, any float dtype.
+        dtype: of the scales; the numbers are the best for scales that are rounded to it.
+
+    Raises:
+        ValueError: an entry is not finite.
+    """
+    if not torch.isfinite(matrix).all():
+        raise ValueError("a matrix with entries that are not finite cannot be rounded")
+    matrix = matrix.float()
+    if bits == 8:
+        scales = _rounded(matrix.abs().amax(1, keepdim=True) / 127, dtype)
+        return Quantized(_numbers(matrix, scales, matrix.shape[1], bits), scales.to(dtype), bits)
+    padded = functional.pad(matrix, (0, -matrix.shape[1] % GROUP))
+    groups = padded.unflatten(1, (-1, GROUP))
+    largest = groups.abs().amax(2) / 7
+    best = torch.full_like(largest, torch.inf)
+    chosen = largest
+    for shrink in SHRINKS:
+        scales = _rounded(largest * shrink, dtype)
+        numbers = _numbers(padded, scales, GROUP, bits).unflatten(1, (-1, GROUP))
+        error = (groups - numbers * scales[..., None]).square().sum(2)
+        chosen = torch.where(error < best, scales, chosen)
+        best = torch.minimum(error, best)
+    numbers = _numbers(padded, chosen, GROUP, bits)[:, : matrix.shape[1]].contiguous()
+    return Quantized(numbers, chosen.to(dtype), bits)
+
+
+def quantize_factors(
+    factors: Factors, bits: int, dtype: torch.dtype, left: Side, right: Side
+) -> tuple[Quantized, Quantized, float]:
+    """Round both factors, each fitted to what rounding left of the other.
+
+    Args:
+        dtype: as for `quantize`.
+        left, right: the metric in which they are fitted and the error is taken.
+
+    Returns:
+        `U`, `V`, and the error of rounding, relative to the product: never more than that of rounding each
+        by itself.
+    """
+    U, V = factors.U.to(DTYPE), factors.V.to(DTYPE)
+    whole = _spread(U, factors.order)
+    size = sqrt(_energy(whole, V, left, right))
+    Uq, Vq = quantize(U, bits, dtype), quantize(V, bits, dtype)
+
+    def error(one: Quantized, other: Quantized) -> float:
+        ends = torch.cat([whole, -_spread(one.values(), factors.order)], dim=1)
+        return sqrt(_energy(ends, torch.cat([V, other.values()]), left, right))
+
+    best = error(Uq, Vq)
+    for _ in range(ROUNDS):
+        before = best
+        v = Vq.values()
+        weighed = right.times_gram(v).T
+        fitted = quantize(regress(U, U @ (V @ weighed), v @ weighed, RIDGE), bits, dtype)
+        if (found := error(fitted, Vq)) < best:
+            Uq, best = fitted, found
+        u = _spread(Uq.values(), factors.order)
+        weighed = left.times_gram(u.T).T
+        fitted = quantize(regress(V.T, V.T @ (whole.T @ weighed), u.T @ weighed, RIDGE).T, bits, dtype)
+        if (found := error(Uq, fitted)) < best:
+            Vq, best = fitted, found
+        if best == before:
+            break
+    return Uq, Vq, best / size if size else 0.0
+
+
+def quantize_weight(
+    weight: Tensor, bits: int, dtype: torch.dtype, left: Side, right: Side
+) -> tuple[Quantized, float]:
+    """Round a dense weight; the error relative to it in the metric."""
+    rounded = quantize(weight, bits, dtype)
+    return rounded, relative_error(weight, rounded.values(), left, right)
+
+
+def _spread(U: Tensor, order: Tensor | None) -> Tensor:
+    """`A (out, r)` with `Ŵ = A V`: of a pivoted weight the pivots are rows of the identity."""
+    if order is None:
+        return U
+    return torch.cat([torch.eye(U.shape[1]).to(U), U])[order.long()]
+
+
+def _energy(A: Tensor, B: Tensor, left: Side, right: Side) -> float:
+    """`‖Lᵀ A B R‖²_F`, the metric as scaled, through the small side."""
+    outer = left.times_gram(A.T) @ A
+    inner = right.times_gram(B) @ B.T
+    return max(float((outer * inner).sum()), 0.0)
+
+
+def _rounded(scales: Tensor, dtype: torch.dtype) -> Tensor:
+    """Scales as they are saved, in float32; none is zero."""
+    tiny = torch.finfo(dtype).smallest_normal
+    return scales.to(dtype).clamp_min(tiny).float()
+
+
+def _numbers(matrix: Tensor, scales: Tensor, width: int, bits: int) -> Tensor:
+    most = 2 ** (bits - 1) - 1
+    zeros = torch.zeros_like(scales, dtype=torch.int8)
+    numbers: Tensor = _rounding()(matrix, (1, width), scales, zeros, torch.int8, -most - 1, most)
+    return numbers
+
+
+@lru_cache
+def _rounding() -> Any:
+    with _hushed():
+        from torchao.quantization.quant_primitives import quantize_affine
+    return quantize_affine
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """torchao tells on standard error, when it is imported, of each kernel that this machine cannot use."""
+    loggers = [logging.getLogger(name) for name in ("torchao", "torch.utils._pytree")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

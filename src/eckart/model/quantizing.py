@@ -1,0 +1,58 @@
+"""Quantized weights into modules, and what a model says of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eckart.model.portable import QuantizedLinear
+from eckart.model.portable.quantized import packed
+from eckart.model.targets import weight_of
+
+INNER = "torchao"
+
+
+def put_quantized(model: Any, name: str, numbers: Tensor, scales: Tensor, bits: int) -> None:
+    """Put a quantized layer in the place of a linear one, or of a part of a structure.
+
+    Args:
+        numbers: `(out, in)` int8.
+        scales: as `QuantizedLinear` has them.
+    """
+    old = model.get_submodule(name)
+    out_features, in_features = numbers.shape
+    new = QuantizedLinear(
+        in_features, out_features, bits, old.bias is not None, numbers.device, scales.dtype
+    )
+    with torch.no_grad():
+        new.codes.copy_(numbers if bits == 8 else packed(numbers))
+        new.scales.copy_(scales)
+        if old.bias is not None:
+            new.bias.copy_(old.bias)
+    new.train(old.training).requires_grad_(False)
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, new)
+
+
+def values_of(layer: Any) -> Tensor:
+    """The weight `(out, in)` of a linear layer, quantized or not, in its dtype."""
+    values: Tensor = layer.scaled() if isinstance(layer, QuantizedLinear) else weight_of(layer).detach()
+    return values
+
+
+def inner_of(model: nn.Module) -> dict[str, Any] | None:
+    """The entry `inner` of a model's config: which layers are quantized, and to what; `None` without any."""
+    modules = {
+        name: f"int{module.bits}"
+        for name, module in model.named_modules()
+        if isinstance(module, QuantizedLinear)
+    }
+    return {"quant_method": INNER, "modules": modules} if modules else None
+
+
+def is_quantized(config: Any) -> bool:
+    """Whether a config says that layers are quantized."""
+    entry = getattr(config, "quantization_config", None)
+    return entry is not None and bool(dict(entry).get("inner"))

@@ -1,0 +1,66 @@
+"""The last step of a cut: the factors, and the targets that stayed dense, in 8 or 4 bits."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from eckart import linalg
+from eckart.model import quantizing, replacing
+from eckart.model.portable import FactoredLinear
+from eckart.model.targets import weight_of
+from eckart.types import EckartError, Quantize, TargetRecord, Track, UsageError, silent
+
+BITS: dict[Quantize, int] = {"int8": 8, "int4": 4}
+
+Sides = Callable[[str], tuple[linalg.Side, linalg.Side]]
+
+
+def require_torchao(quantize: Quantize | None) -> None:
+    """Raises UsageError where weights are to be rounded, and torchao is not there to do it."""
+    if quantize is not None and importlib.util.find_spec("torchao") is None:
+        raise UsageError(f"{quantize} needs torchao: pip install 'eckart[quant]'")
+
+
+def quantize_targets(
+    model: Any,
+    records: Sequence[TargetRecord],
+    how: Quantize | None,
+    sides: Sides,
+    track: Track = silent,
+) -> list[TargetRecord]:
+    """Round the weights of targets, in place, each in its metric.
+
+    Biases stay in the model's dtype, and so does all that is no target.
+
+    Args:
+        records: of the targets as they are now.
+        how: `None` for nothing.
+        sides: the metric of a target.
+
+    Returns:
+        The records, with what rounding came to.
+    """
+    if how is None:
+        return list(records)
+    return [_quantized(model, record, how, sides) for record in track(records, "quantizing", len(records))]
+
+
+def _quantized(model: Any, record: TargetRecord, how: Quantize, sides: Sides) -> TargetRecord:
+    module, bits = model.get_submodule(record.name), BITS[how]
+    left, right = sides(record.name)
+    try:
+        if isinstance(module, FactoredLinear):
+            factors = replacing.factors_of(module)
+            U, V, error = linalg.quantize_factors(factors, bits, factors.U.dtype, left, right)
+            parts = {f"{record.name}.U": U, f"{record.name}.V": V}
+        else:
+            weight = weight_of(module)
+            whole, error = linalg.quantize_weight(weight, bits, weight.dtype, left, right)
+            parts = {record.name: whole}
+    except (ValueError, RuntimeError) as error_:
+        raise EckartError(f"{record.name} could not be quantized: {error_}") from error_
+    for name, part in parts.items():
+        quantizing.put_quantized(model, name, part.numbers, part.scales, part.bits)
+    return record.model_copy(update={"quantize": how, "rounding_error": error})
