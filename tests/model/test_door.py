@@ -128,7 +128,7 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], None], list[str]]] = {
     "no such block": (
         "lowrank",
         entries(model__layers__7__mlp__up_proj=6),
-        ["model.layers.7.mlp.up_proj", "not", "module"],
+        ["model.layers.7.mlp.up_proj", "neither LlamaForCausalLM"],
     ),
     "no such head": ("lowrank", entries(lm_hat=6), ["'lm_hat'", "neither LlamaForCausalLM"]),
     "a block": ("lowrank", entries(model__layers__1__mlp=6), ["'model.layers.1.mlp'", "LlamaMLP"]),

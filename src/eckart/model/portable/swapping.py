@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from eckart.model.portable.entries import read_entry, require_rank
 from eckart.model.portable.structures import STRUCTURES, FactoredLinear
 
 
@@ -19,7 +20,7 @@ def _shape_of(module: nn.Module) -> tuple[int, int]:
     return int(rows), int(columns)
 
 
-def _find(model: nn.Module, name: str) -> str | None:
+def find_module(model: nn.Module, name: str) -> str | None:
     """The name under which `model` knows a module that was saved as `name`; `None` where it lacks it.
 
     A head model's backbone is saved with a prefix that the bare backbone lacks, and the other way round.
@@ -41,14 +42,14 @@ def _find_all(model: nn.Module, saved_names: Collection[str]) -> dict[str, str]:
     modules, or a model that has none of the blocks, goes by other names than the one that was saved:
     its weights would be random.
     """
-    found = {saved: name for saved in saved_names if (name := _find(model, saved)) is not None}
+    found = {saved: name for saved in saved_names if (name := find_module(model, saved)) is not None}
     in_blocks = {saved: block[0] for saved in saved_names if (block := re.match(r".+?\.\d+(?=\.)", saved))}
     lost = [saved for saved in in_blocks if saved not in found]
-    renamed = [saved for saved in lost if _find(model, in_blocks[saved]) is not None]
+    renamed = [saved for saved in lost if find_module(model, in_blocks[saved]) is not None]
     if renamed or (lost and len(lost) == len(in_blocks)):
         raise ValueError(
-            f"the config says that {(renamed or lost)[0]!r} is compressed, "
-            f"but this {type(model).__name__} has no such module"
+            f"the config says that {(renamed or lost)[0]!r} is compressed, but this {type(model).__name__} "
+            "has no such module: load it by the class that it was saved from, or fetch the folder again"
         )
     return found
 
@@ -60,21 +61,24 @@ def swap_modules(model: nn.Module, modules: dict[str, Any]) -> None:
         modules: module name to rank (`lowrank`), or to `{"rank": …, "structure": …}`.
 
     Raises:
-        ValueError: a name or a structure that is not known.
+        ValueError: a name or a structure that is not known, or a rank that the layer cannot have.
     """
     for saved_name, name in _find_all(model, modules).items():
-        value = modules[saved_name]
-        entry = value if isinstance(value, dict) else {"rank": value, "structure": "lowrank"}
-        if entry["structure"] not in STRUCTURES:
-            raise ValueError(f"{saved_name}: unknown structure {entry['structure']!r}; update eckart")
+        structure, rank = read_entry(saved_name, modules[saved_name])
         old = model.get_submodule(name)
         if isinstance(old, FactoredLinear):
             continue
+        if not isinstance(getattr(old, "weight", None), nn.Parameter) or old.weight.ndim != 2:
+            raise ValueError(
+                f"the config says that {saved_name!r} is compressed, but it is a {type(old).__name__} here: "
+                "load it by the class that it was saved from, or fetch the folder again"
+            )
         in_features, out_features = _shape_of(old)
-        new = STRUCTURES[entry["structure"]](
+        require_rank(saved_name, rank, in_features, out_features)
+        new = STRUCTURES[structure](
             in_features,
             out_features,
-            entry["rank"],
+            rank,
             bias=old.bias is not None,
             device=old.weight.device,  # type: ignore[arg-type]
             dtype=old.weight.dtype,  # type: ignore[arg-type]
