@@ -1,0 +1,60 @@
+"""`eckart export`: a compressed model in the form that other tools read."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from eckart.cli.ending import errors
+from eckart.cli.options import Debug, Json, Model, filled
+from eckart.cli.saying import print_json, say, show_notes
+
+
+def export(
+    model: Model,
+    out: Annotated[
+        str,
+        typer.Option("--out", "-o", help="Folder to write; it must not exist.", callback=filled),
+    ],
+    format: Annotated[  # noqa: A002
+        str,
+        typer.Option(
+            "--format",
+            help="dense or gguf-ready (factors multiplied out: no smaller), onnx or openvino (as they are).",
+            callback=filled,
+        ),
+    ],
+    check: Annotated[
+        bool,
+        typer.Option("--check/--no-check", help="Compare the answers of what was made with the model's own."),
+    ] = True,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """A compressed model for other tools: as a dense folder again, or as one graph in which factors stay."""
+    with errors(debug):
+        from eckart import pipeline
+
+        made = pipeline.export(model, out, format=format, check=check)
+        show_notes(made.notes)
+        size = made.bytes
+        say(
+            f"{out}: {made.format}, {made.architecture}, {made.parameters:,} parameters in {made.dtype}; "
+            f"{size.before / 1e6:,.1f} -> {size.after / 1e6:,.1f} MB; {made.seconds:.1f} s"
+        )
+        for each in made.checks:
+            say(
+                f"  {each.batch} x {each.length} tokens: differs by {each.difference:.1e} at most, "
+                f"{each.relative:.1e} of the largest output"
+            )
+        if made.commands:
+            say("next, one of:")
+        for command in made.commands:
+            say(f"  {command}")
+        answer = {name: value for name, value in vars(made).items() if name not in ("bytes", "checks")}
+        print_json(
+            as_json,
+            {**answer, "bytes": size.model_dump(), "checks": [asdict(each) for each in made.checks]},
+        )
