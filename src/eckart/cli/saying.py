@@ -25,7 +25,8 @@ def show_plan(made: Plan) -> None:
     """The plan as a table, its notes, and what it comes to."""
     groups: dict[tuple[str, int, int], list[PlannedTarget]] = {}
     for row in made.targets:
-        kind = row.target.name.rsplit(".", 1)[-1]
+        # An expert goes by the name of all of them.
+        kind = next(part for part in reversed(row.target.name.split(".")) if not part.isdigit())
         groups.setdefault((kind, row.target.out_features, row.target.in_features), []).append(row)
     table = Table(
         "weight", "out x in", "count", "low-rank pays\nup to rank", "pivoted pays\nup to rank", "rank", "left"

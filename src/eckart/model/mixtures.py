@@ -44,14 +44,14 @@ class Stacks:
         for name, size in self.others.items():
             grouped[re.sub(r"\.\d+\.", ".*.", name)].append(size)
         return [
-            f"{name} ({len(sizes)} expert tensors, {sum(sizes):,} parameters) stays dense: its model does not "
-            "multiply by one expert's weight at a time"
+            f"{name} ({len(sizes)} expert tensors, {sum(sizes):,} parameters) stays dense: its model does "
+            "not multiply by one expert's weight at a time"
             for name, sizes in grouped.items()
         ]
 
 
 def find_stacks(model: nn.Module) -> Stacks:
-    """The expert tensors of a model; it may be on the meta device. Those that are unrolled are not among them."""
+    """The expert tensors of a model, without those that are unrolled; it may be on the meta device."""
     stacks = Stacks()
     answers: dict[Any, bool] = {}
     for name, owner in model.named_modules():
@@ -60,6 +60,9 @@ def find_stacks(model: nn.Module) -> Stacks:
             continue
         shapes = tuple((leaf, tuple(each.shape)) for leaf, each in owner.named_parameters(recurse=False))
         key = type(owner), shapes
+        if any(isinstance(child, ExpertStack) for child in owner.children()):
+            # It was asked before one of its tensors was unrolled.
+            answers[key] = True
         if key not in answers:
             answers[key] = answers_by_expert(owner, list(tensors))
         for leaf, tensor in tensors.items():
@@ -90,7 +93,9 @@ def answers_by_expert(owner: nn.Module, leaves: list[str]) -> bool:
     generator = torch.Generator().manual_seed(0)
     small = {
         leaf: nn.Parameter(
-            torch.randn(min(FEW, len(each)), *(4 * size // unit for size in each.shape[1:]), generator=generator)
+            torch.randn(
+                min(FEW, len(each)), *(4 * size // unit for size in each.shape[1:]), generator=generator
+            )
         )
         for leaf, each in tensors.items()
     }

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from eckart.model.mixtures import find_stacks
+from eckart.model.mixtures import find_stacks, is_expert
 from eckart.model.portable.experts import unroll
 from eckart.types import Target, UsageError
 
@@ -104,6 +104,17 @@ def choose(
     if layers is not None:
         names = _in_layers(model, names, layers)
     return [target for target in targets if target.name in names]
+
+
+def unreached(model: Any, names: Sequence[str]) -> list[str]:
+    """A note on each target that no token of the data reached, and one on all experts of a tensor."""
+    why = "no token of the data reached"
+    experts = Counter(name.rpartition(".")[0] for name in names if is_expert(model, name))
+    notes = [f"{name} stays dense: {why} it" for name in names if not is_expert(model, name)]
+    return notes + [
+        f"{count} of the {len(model.get_submodule(stack))} experts of {stack} stay dense: {why} them"
+        for stack, count in experts.items()
+    ]
 
 
 def spelled_out(layers: str) -> list[str]:

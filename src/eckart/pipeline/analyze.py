@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from eckart import checkpoint
 from eckart.data import is_built_in
-from eckart.model import loading
+from eckart.model import loading, portable
 from eckart.model.targets import block_of, weight_of
 from eckart.pipeline import analysis_folder, spectra, subjects
 from eckart.pipeline.training import digest
@@ -152,6 +152,8 @@ def analyzed(
         looked.append(_look(subject, target, ranks, fast, device, seen))
         shape = f"{target.out_features}x{target.in_features}"
         seconds.setdefault(shape, []).append(time.perf_counter() - begun)
+    if subject.folder is None:
+        portable.roll(subject.model)
     analysis = Analysis(
         eckart=version("eckart"),
         torch=version("torch"),

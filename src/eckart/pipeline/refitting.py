@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from eckart import calibrate, linalg
-from eckart.model import targets
+from eckart.model import mixtures, targets
 from eckart.pipeline.workbench import Ranks, Workbench
 from eckart.types import EckartError, Target, TargetRecord
 
@@ -122,7 +122,9 @@ def refit_block(
 
 def _pair(cut: calibrate.Walk, leader: str, before: list[Any], pair: calibrate.Pair) -> bool:
     """Sum what the leader read before with what it reads now; whether every token has both."""
-    complete = len(before) == len(cut.batches) and all(x is not None for x in before)
+    # An expert may be handed other tokens now, and as many by chance.
+    known = not mixtures.is_expert(cut.model, leader)
+    complete = known and len(before) == len(cut.batches) and all(x is not None for x in before)
 
     def use(index: int, name: str, after: Any) -> None:
         nonlocal complete

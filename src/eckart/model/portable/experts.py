@@ -15,8 +15,8 @@ from eckart.model.portable.swapping import find_module
 class ExpertStack(nn.Module):
     """A linear layer for each expert, in the place of a parameter `(experts, out, in)`.
 
-    A model's own code takes one expert's weight out of the parameter and multiplies by it. Of a stack it gets a
-    stand-in instead, and the product becomes a call of that expert's layer, whatever that layer has become.
+    A model's own code takes one expert's weight out of the parameter and multiplies by it. Of a stack it gets
+    a stand-in, and the product becomes a call of that expert's layer, whatever that layer has become.
 
     Args:
         weights: the parameter; values are copied, and on the meta device there are none.
@@ -45,9 +45,10 @@ class ExpertStack(nn.Module):
 
     def rolled(self) -> nn.Parameter:
         """The parameter that a stack of plain linear layers stands for."""
-        weights = torch.stack([linear.weight.detach() for linear in self.children()])  # type: ignore[operator,misc]
-        trained = all(linear.weight.requires_grad for linear in self.children())  # type: ignore[union-attr]
-        return nn.Parameter((weights.mT if self.transposed else weights).contiguous(), trained)
+        layers: list[Any] = list(self.children())
+        weights = torch.stack([layer.weight.detach() for layer in layers])
+        learn = all(layer.weight.requires_grad for layer in layers)
+        return nn.Parameter((weights.mT if self.transposed else weights).contiguous(), learn)
 
 
 class ExpertWeight:
@@ -74,7 +75,7 @@ class ExpertWeight:
 
 
 class OneByOne:
-    """The forward of a module of experts as its class wrote it, without the kernels that want a tensor of all."""
+    """The forward of a module of experts as its class wrote it: the kernels want a tensor of all."""
 
     def __init__(self, owner: nn.Module) -> None:
         self.owner = owner
@@ -121,15 +122,22 @@ def unroll(model: nn.Module, names: list[str]) -> None:
 
 
 def save_by_own_names(model: nn.Module) -> None:
-    """Let a model with unrolled experts be saved by the names that it has in memory; others stay as they were."""
-    if any(isinstance(module, ExpertStack) for module in model.modules()):
+    """Let a model be saved by the names that it has in memory, if it has unrolled experts."""
+    if _has_stacks(model):
+        if getattr(model, "_weight_conversions", None):
+            model._rolled_conversions = model._weight_conversions
         model._weight_conversions = []  # type: ignore[assignment]
+
+
+def _has_stacks(model: nn.Module) -> bool:
+    return any(isinstance(module, ExpertStack) for module in model.modules())
 
 
 def roll(model: nn.Module) -> None:
     """Put the parameters back where stacks hold nothing but plain linear layers."""
-    for name, stack in list(model.named_modules()):
-        if not isinstance(stack, ExpertStack) or any(type(each) is not nn.Linear for each in stack.children()):
+    stacks = {name: module for name, module in model.named_modules() if isinstance(module, ExpertStack)}
+    for name, stack in stacks.items():
+        if any(type(each) is not nn.Linear for each in stack.children()):
             continue
         owner_name, _, leaf = name.rpartition(".")
         owner = model.get_submodule(owner_name)
@@ -137,6 +145,8 @@ def roll(model: nn.Module) -> None:
         setattr(owner, leaf, stack.rolled())
         if not any(isinstance(each, ExpertStack) for each in owner.children()):
             owner.__dict__.pop("forward", None)
-    if not any(isinstance(module, ExpertStack) for module in model.modules()):
-        # transformers works out again what its class is saved by.
+    if stacks and not _has_stacks(model):
+        # Without what it was loaded by, transformers works out what its class is saved by.
         model.__dict__.pop("_weight_conversions", None)
+        if (loaded_by := model.__dict__.pop("_rolled_conversions", None)) is not None:
+            model._weight_conversions = loaded_by

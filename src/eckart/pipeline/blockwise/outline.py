@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from eckart import calibrate
-from eckart.model import loading, targets
-from eckart.model.streaming import Streamed
+from eckart.model import loading, mixtures, targets
+from eckart.model.streaming import NotStoredByBlockError, Streamed
 from eckart.types import EckartError, Recipe
 
 
@@ -37,10 +37,13 @@ def outline(streamed: Streamed, recipe: Recipe) -> Outline:
 
     Raises:
         NotWalkableError: it runs a block more than once, or not by itself.
+        NotStoredByBlockError: a target is an expert in a tensor of all.
     """
     empty = loading.build_empty(streamed.model.config)
     found = targets.find_targets(empty, recipe.targets, recipe.layers)
     names = [target.name for target in found.targets]
+    if expert := next((name for name in names if mixtures.is_expert(empty, name)), None):
+        raise NotStoredByBlockError(f"{expert} is stored in one tensor with the other experts of its block")
     try:
         order, spaces, columns = _run(empty, streamed.blocks, names)
     except Exception:  # many models ask about values, and without weights there are none
