@@ -1,6 +1,6 @@
 """Whether vLLM says what transformers says of compressed models: greedy tokens, and their logprobs.
 
-    python tests/integrations/vllm_check.py --env DIR [--only CASE …] [--ways 1 2]
+    python tests/integrations/vllm_check.py --env DIR [--only CASE …] [--ways 1 2] [--errors]
 
 Makes the environment DIR where it is not there (vLLM's third-party build for CPUs, and this checkout), and
 small models in a temporary folder, serves each by one and by two processes in float32, and prints a line of
@@ -14,6 +14,7 @@ import argparse
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -123,6 +124,49 @@ CASES: dict[str, Callable[[Path], None]] = {
 }
 
 
+def _damaged(folder: Path, good: Path, config: Callable[[dict[str, Any]], None], lost: str = "") -> None:
+    """A copy of a good folder with another config, and without one of its tensors."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(good, folder)
+    path = folder / "config.json"
+    whole = json.loads(path.read_text())
+    config(whole["quantization_config"])
+    path.write_text(json.dumps(whole))
+    if lost:
+        tensors = load_file(folder / "model.safetensors")
+        del tensors[lost]
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+FIRST = "model.layers.0.self_attn.q_proj"
+BAD: dict[str, tuple[Callable[[dict[str, Any]], None], str, str]] = {
+    "newer format": (lambda it: it.update(format_version=99), "", "format 99"),
+    "quantized factors": (lambda it: it.update(inner={"modules": {}}), "", "has 'inner'"),
+    "unknown structure": (
+        lambda it: it["modules"].update({FIRST: {"rank": 4, "structure": "monarch"}}),
+        "",
+        f"{FIRST}: unknown structure 'monarch'",
+    ),
+    "another rank": (
+        lambda it: it["modules"].update({FIRST: 41}),
+        "",
+        f"{FIRST}.U.weight has shape (256, 40)",
+    ),
+    "a module too many": (
+        lambda it: it["modules"].update({"model.layers.7.self_attn.q_proj": 4}),
+        "",
+        "'model.layers.7.self_attn.q_proj' is compressed",
+    ),
+    "a tensor too few": (
+        lambda it: None,
+        "model.layers.1.mlp.up_proj.U.weight",
+        "the checkpoint lacks model.layers.1.mlp.up_proj.U.weight",
+    ),
+}
+"""What is wrong with a folder: its config, a tensor that it lacks, and words of the error that must come."""
+
+
 def by_transformers(folder: Path) -> list[dict[str, list[float]]]:
     """Greedy tokens of each prompt, and the logprob of each."""
     import torch
@@ -228,14 +272,36 @@ def check(env: Path, work: Path, names: list[str], ways: list[int], compiled: bo
     return fine
 
 
+def check_errors(env: Path, work: Path) -> bool:
+    """A line for each damaged folder; whether each is refused in the words that it should be."""
+    fine = True
+    good = work / "llama"
+    if not good.is_dir():
+        CASES["llama"](good)
+    for name, (config, lost, words) in BAD.items():
+        folder = work / name.replace(" ", "-")
+        shutil.rmtree(folder, ignore_errors=True)
+        _damaged(folder, good, config, lost)
+        try:
+            serve(env, folder, 1, False, work / f"{folder.name}.log")
+        except RuntimeError:
+            refused = words in (work / f"{folder.name}.log").read_text()
+        else:
+            refused = False
+        fine &= refused
+        print(json.dumps({"case": name, "refused": refused}), flush=True)  # noqa: T201
+    return fine
+
+
 def main() -> int:
     """Read the options, and check."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--env", type=Path, help="environment with vLLM; made where it is not there")
     parser.add_argument("--work", type=Path, help="where models and logs stay; default a temporary folder")
-    parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--only", nargs="*", choices=CASES, default=list(CASES))
     parser.add_argument("--ways", nargs="+", type=int, default=[1, 2], help="numbers of processes")
     parser.add_argument("--compile", action="store_true", help="let vLLM compile the model")
+    parser.add_argument("--errors", action="store_true", help="see too that damaged folders are refused")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--answer", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -249,7 +315,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         work = options.work or Path(temporary)
         work.mkdir(exist_ok=True)
-        fine = check(options.env.absolute(), work.absolute(), options.only, options.ways, options.compile)
+        env, work = options.env.absolute(), work.absolute()
+        fine = check(env, work, options.only, options.ways, options.compile)
+        if options.errors:
+            fine &= check_errors(env, work)
     return 0 if fine else 1
 
 

@@ -6,7 +6,6 @@ computes. Nothing is quantized.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,11 +14,12 @@ from vllm.model_executor.layers.linear import LinearBase, UnquantizedLinearMetho
 from vllm.model_executor.layers.quantization.base_config import QuantizationConfig, QuantizeMethodBase
 
 from eckart.integrations.vllm.linear import FactoredLinearMethod
+from eckart.integrations.vllm.parts import TENSORS
 from eckart.model.portable import FORMAT_VERSION, QUANT_METHOD
+from eckart.model.portable.entries import read_entry, require_entries
 from eckart.types import UsageError
 
 KEYS = {"quant_method", "format_version", "modules"}
-STRUCTURES = ("lowrank", "pivoted")
 INSTEAD = "`eckart export --format dense` makes a folder that every tool reads"
 
 
@@ -45,15 +45,26 @@ class EckartQuantizationConfig(QuantizationConfig):  # type: ignore[misc]
         version = config.get("format_version", FORMAT_VERSION)
         if version > FORMAT_VERSION:
             raise UsageError(
-                f"this model was saved in Eckart's format {version}, and this is format {FORMAT_VERSION}: "
-                "update eckart"
+                f"this model was saved in Eckart's format {version}, and this Eckart knows them up to format "
+                f"{FORMAT_VERSION}: update eckart"
             )
-        if unknown := sorted(set(config) - KEYS):
+        if unknown := sorted(key for key in set(config) - KEYS if config[key]):
             raise UsageError(
-                f"quantization_config has {', '.join(map(repr, unknown))}, and the vLLM plugin serves "
-                f"factors that are not quantized: compress without --quantize, or {INSTEAD}"
+                f"quantization_config has {', '.join(map(repr, unknown))}, and the vLLM plugin serves plain "
+                f"factors, no quantized ones and no experts of one tensor: {INSTEAD}"
             )
-        return cls({name: _entry(name, value) for name, value in config.get("modules", {}).items()})
+        modules = config.get("modules", {})
+        try:
+            require_entries(modules)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        entries = {name: read_entry(name, value) for name, value in modules.items()}
+        for name, (structure, _) in entries.items():
+            if structure not in TENSORS:
+                raise UsageError(
+                    f"{name}: the vLLM plugin does not know the structure {structure!r}: {INSTEAD}"
+                )
+        return cls(entries)
 
     def get_quant_method(self, layer: torch.nn.Module, prefix: str) -> QuantizeMethodBase | None:
         """How a layer holds and computes its weights; `None` leaves it to vLLM.
@@ -126,13 +137,3 @@ class EckartQuantizationConfig(QuantizationConfig):  # type: ignore[misc]
     @staticmethod
     def get_config_filenames() -> list[str]:
         return []
-
-
-def _entry(name: str, value: int | Mapping[str, Any]) -> tuple[str, int]:
-    entry: Mapping[str, Any] = (
-        value if isinstance(value, Mapping) else {"rank": value, "structure": "lowrank"}
-    )
-    structure = entry.get("structure")
-    if structure not in STRUCTURES:
-        raise UsageError(f"{name}: unknown structure {structure!r}; update eckart, or {INSTEAD}")
-    return str(structure), int(entry["rank"])

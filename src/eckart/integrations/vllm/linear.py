@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from vllm.config import get_current_vllm_config
 from vllm.distributed import tensor_model_parallel_all_reduce
 from vllm.model_executor.layers.linear import (
     ColumnParallelLinear,
@@ -74,7 +75,15 @@ class FactoredLinearMethod(LinearMethodBase):  # type: ignore[misc]
 
         What a process holds of a pivoted module depends on its `order`, so the weights are made when all of
         a module has arrived.
+
+        Raises:
+            UsageError: a layer that the plugin cannot split, or adapters beside it.
         """
+        if get_current_vllm_config().lora_config is not None:
+            raise UsageError(
+                f"{self.names[0]} is factored, and vLLM's --enable-lora adds adapters to dense layers: merge "
+                "the adapter before compressing, or serve without it"
+            )
         layer.params_dtype = params_dtype
         layer.eckart_parts = self._parts(layer, input_size_per_partition, output_partition_sizes, input_size)
         layer.eckart_reduces = False
@@ -121,6 +130,8 @@ class FactoredLinearMethod(LinearMethodBase):  # type: ignore[misc]
                 layer.bias.data[start : start + len(part.rows)] = shard.bias
             start += len(part.rows)
         layer.eckart = Joined(shards)
+        # Multi-head latent attention asks what device a weight is on, then multiplies it out by `apply`.
+        layer.register_buffer("weight", layer.eckart.first.new_empty(0), persistent=False)
 
     def apply(self, layer: Layer, x: Tensor, bias: Tensor | None = None) -> Tensor:
         joined: Joined = layer.eckart
