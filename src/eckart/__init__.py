@@ -16,16 +16,19 @@ from eckart.types import EckartError, UsageError
 if TYPE_CHECKING:
     # Each from its own file: in a cycle mypy takes a function of the room for the file of its name.
     from eckart.model.fusing import fuse
+    from eckart.model.lora import lora_targets
     from eckart.model.portable import LowRankLinear, PivotedLinear
     from eckart.pipeline.analyze import analyze
     from eckart.pipeline.bases import bases
     from eckart.pipeline.compare import compare
     from eckart.pipeline.compress import compress
     from eckart.pipeline.evaluate import evaluate
+    from eckart.pipeline.export import export
     from eckart.pipeline.lora import plan_lora
     from eckart.pipeline.plan import plan
     from eckart.pipeline.recover import recover
     from eckart.pipeline.report import describe
+    from eckart.pipeline.speed import bench
     from eckart.pipeline.sweeping import sweep
     from eckart.pipeline.verify import verify
 
@@ -36,11 +39,14 @@ __all__ = [
     "UsageError",
     "analyze",
     "bases",
+    "bench",
     "compare",
     "compress",
     "describe",
     "evaluate",
+    "export",
     "fuse",
+    "lora_targets",
     "plan",
     "plan_lora",
     "recover",
@@ -52,6 +58,7 @@ ROOMS = {
     "LowRankLinear": "eckart.model.portable",
     "PivotedLinear": "eckart.model.portable",
     "fuse": "eckart.model.fusing",
+    "lora_targets": "eckart.model.lora",
 }
 """Where the public names are that are no job of the pipeline."""
 

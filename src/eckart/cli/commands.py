@@ -20,10 +20,12 @@ from rich.table import Table
 from eckart import recipes
 from eckart.cli.analyzing import analyze
 from eckart.cli.bases import bases
+from eckart.cli.benching import bench
 from eckart.cli.comparing import compare
 from eckart.cli.compressing import compress
 from eckart.cli.ending import INTERRUPTS, Interrupted, errors, explained, interrupt
 from eckart.cli.evaluating import evaluate
+from eckart.cli.exporting import export
 from eckart.cli.options import Debug, Json, filled
 from eckart.cli.planning import plan
 from eckart.cli.recovering import recover
@@ -107,6 +109,8 @@ app.command()(evaluate)
 app.command()(compare)
 app.command()(sweep)
 app.command()(bases)
+app.command()(bench)
+app.command()(export)
 app.command()(report)
 
 

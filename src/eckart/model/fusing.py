@@ -17,8 +17,8 @@ class Shared:
     """`V x` of several modules, computed when the first of them asks, and let go when the last has.
 
     Their `V.weight`s become views of one tensor, so nothing is held twice, and names, saving and training
-    stay as they are. Where a gradient is wanted, or a `V` is no plain linear layer any more (an adapter sits on
-    it, say), each computes its own.
+    stay as they are. Where a gradient is wanted, or a `V` is no plain linear layer any more (an adapter sits
+    on it, say), each computes its own.
 
     Args:
         modules: in the order in which their model calls them.
@@ -44,7 +44,7 @@ class Shared:
         return held[1][place]
 
     def _joined(self) -> bool:
-        """Whether the modules' own weights are still those of the one product; if not, what can be is joined."""
+        """Whether there is one product. Weights that went elsewhere since, as to a GPU, are joined again."""
         if any(type(module.V) is not nn.Linear for module in self.modules):
             return False
         if torch.compiler.is_compiling():
@@ -61,7 +61,9 @@ class Shared:
         self._bias = None
         if any(part.bias is not None for part in parts):
             none = self._weight.new_zeros
-            self._bias = torch.cat([none(len(p.weight)) if p.bias is None else p.bias.detach() for p in parts])
+            self._bias = torch.cat(
+                [none(len(p.weight)) if p.bias is None else p.bias.detach() for p in parts]
+            )
             for part, values in zip(parts, self._bias.split(self.ranks), strict=True):
                 if part.bias is not None:
                     part.bias.data = values
@@ -73,9 +75,9 @@ class Shared:
 def fuse(model: Any) -> Any:
     """Make a compressed model compute one `V` for what reads the same input, in place, for inference.
 
-    Which modules those are is seen from a pass over a few tokens: they are in one parent, and their model hands
-    them the same tensor. It saves starting a product for each, which counts where these are small: on a GPU, and
-    in narrow models.
+    Which modules those are is seen from a pass over a few tokens: they are in one parent, and their model
+    hands them the same tensor. It saves starting a product for each, which counts where these are small: on
+    a GPU, and in narrow models.
 
     Returns:
         The model.

@@ -112,6 +112,9 @@ def build_empty(config: Any) -> Any:
     """The model of a config on the meta device: shapes and names, no weights.
 
     A compressed model's structures are in place.
+
+    Raises:
+        EckartError: its config says of structures what cannot be.
     """
     kind = model_class(config)
     dtype = getattr(config, "dtype", None) or torch.float32
@@ -119,8 +122,36 @@ def build_empty(config: Any) -> Any:
         model = kind.from_config(config) if kind is AutoModel else kind(config)
     model.tie_weights()
     if quantization := _quantization(config):
-        portable.swap_modules(model, quantization["modules"])
+        try:
+            entry = portable.EckartConfig(**quantization)
+            portable.unroll(model, getattr(entry, "experts", []))
+            portable.swap_modules(model, entry.modules)
+            portable.quantize_modules(model, getattr(entry, "inner", {}).get("modules", {}))
+        except (ValueError, TypeError) as error:
+            raise EckartError(f"the model cannot be built: {_said(error)}") from error
     return model.to(dtype)
+
+
+def build_dense(folder: Path, device: str = "cpu", dtype: str = "auto") -> Any:
+    """The model that a compressed one was made from, with random weights: as fast, and of no other use."""
+    require_dtype(dtype)
+    require_device(device)
+    config = load_config(folder)
+    kind = model_class(config)
+    del config.quantization_config
+    wanted = (config.dtype or torch.float32) if dtype == "auto" else getattr(torch, dtype)
+    with torch.device(device):
+        model = (
+            AutoModel.from_config(config, dtype=wanted)
+            if kind is AutoModel
+            else kind._from_config(config, dtype=wanted)
+        )
+    return model.eval()
+
+
+def is_compressed(config: Any) -> bool:
+    """Whether a config is that of a model with Eckart's structures."""
+    return _quantization(config) is not None
 
 
 def require_dtype(dtype: str) -> None:

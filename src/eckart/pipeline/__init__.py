@@ -6,10 +6,12 @@ from eckart.pipeline.compare import compare
 from eckart.pipeline.compress import compress
 from eckart.pipeline.demo import demo
 from eckart.pipeline.evaluate import TASKS, evaluate
+from eckart.pipeline.export import Exported, export
 from eckart.pipeline.lora import LoraPlan, plan_lora
 from eckart.pipeline.plan import Plan, PlannedTarget, plan
 from eckart.pipeline.recover import recover
 from eckart.pipeline.report import Described, describe
+from eckart.pipeline.speed import bench
 from eckart.pipeline.sweeping import sweep
 from eckart.pipeline.verify import Verdict, verify
 
@@ -18,6 +20,7 @@ __all__ = [
     "Analyzed",
     "Bases",
     "Described",
+    "Exported",
     "LoraPlan",
     "Plan",
     "PlannedTarget",
@@ -25,11 +28,13 @@ __all__ = [
     "analyze",
     "analyzed",
     "bases",
+    "bench",
     "compare",
     "compress",
     "demo",
     "describe",
     "evaluate",
+    "export",
     "plan",
     "plan_lora",
     "recover",

@@ -11,7 +11,6 @@ import ctypes
 import gc
 import json
 import os
-import resource
 import signal
 import sys
 import tempfile
@@ -31,6 +30,7 @@ from eckart.pipeline import choices
 from eckart.pipeline.compress import compress_in_place
 from eckart.pipeline.cutting import Cut, Prepared
 from eckart.pipeline.evaluate import measure, read_material
+from eckart.pipeline.memory import peak_memory_bytes
 from eckart.pipeline.protocol import Request, split_texts
 from eckart.pipeline.training import Lessons, texts_of
 from eckart.pipeline.wording import said
@@ -202,7 +202,7 @@ class Peak:
 
     def so_far(self) -> int:
         """Bytes."""
-        self._before = max(self._before, _high_water())
+        self._before = max(self._before, peak_memory_bytes())
         return self._before
 
     def forget(self) -> None:
@@ -212,15 +212,6 @@ class Peak:
             ctypes.CDLL(None).malloc_trim(0)
         with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
-
-
-def _high_water() -> int:
-    with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def telling(send: Send) -> Track:

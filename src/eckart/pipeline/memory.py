@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +30,20 @@ LEAST_WAITING = 64_000_000
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
 """Of glibc's malloc.h."""
 PIECE = 1 << 20
+
+
+def peak_memory_bytes() -> int:
+    """The largest resident size of this process so far.
+
+    Linux keeps that mark for the program that runs; what `getrusage` says there counts the parent's memory
+    at the time of the fork too.
+    """
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,10 @@ from typing import Any
 
 from eckart import checkpoint
 from eckart.model import loading, replacing
-from eckart.pipeline.compress import peak_memory_bytes, save_folder
+from eckart.model.quantizing import is_quantized
+from eckart.pipeline.compress import save_folder
 from eckart.pipeline.manifests import MANIFEST
+from eckart.pipeline.memory import peak_memory_bytes
 from eckart.pipeline.training import Lessons, digest, fingerprint, texts_of, working
 from eckart.recovery import distillation, learning, processes
 from eckart.recovery.settings import FACTORS, Training, make_training
@@ -120,6 +122,11 @@ def recover(
 
 def _require_trainable(config: Any, training: Training) -> None:
     """Raises UsageError where the model has nothing that this training could change."""
+    if is_quantized(config):
+        raise UsageError(
+            "this model's weights are quantized, and whole numbers cannot be trained: recover the folder that "
+            "was compressed without --quantize, or train in the cut (compress --tokens … --quantize …)"
+        )
     compressed = learning.has_factors(config)
     if not compressed:
         loading.refuse_compressed(config)

@@ -17,8 +17,9 @@ from eckart.types.manifest import (
     TargetRecord,
     TrainingRecord,
 )
-from eckart.types.numbers import Curve, Factors, Moment, Spectrum, Structure, Target
+from eckart.types.numbers import Curve, Factors, Moment, Quantize, Spectrum, Structure, Target
 from eckart.types.recipe import Recipe, Selection
+from eckart.types.speed import Memory, Pace, Race
 from eckart.types.sweep import Cell, Sample, Step, Sweep
 from eckart.types.texts import MAX_LENGTH, SAMPLE_TOKENS, SAMPLES, Text, Track, silent
 
@@ -41,8 +42,12 @@ __all__ = [
     "HeldOut",
     "Manifest",
     "Matrix",
+    "Memory",
     "Moment",
+    "Pace",
     "Probe",
+    "Quantize",
+    "Race",
     "Recipe",
     "Result",
     "Sample",

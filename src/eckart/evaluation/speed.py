@@ -1,0 +1,161 @@
+"""How fast a model, or a part of one, is beside another: always both in the same rounds, in turns.
+
+This is a machine's own figure, and other work on the machine moves it: so two models are timed in pairs, and
+what is reported is the median of the pairs' ratios.
+"""
+
+from __future__ import annotations
+
+import inspect
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import StaticCache
+
+Work = Callable[[], object]
+
+WARM = 2
+"""Runs before the clock: buffers are made, kernels chosen, and weights turned round in memory."""
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Seconds of one work and of another, and how many times as fast the first is; medians of the rounds."""
+
+    seconds: float
+    other_seconds: float
+    ratio: float
+
+
+def timed(work: Work, device: torch.device) -> float:
+    """Seconds that it takes, all that it started on a GPU included."""
+    _wait(device)
+    started = time.perf_counter()
+    work()
+    _wait(device)
+    return time.perf_counter() - started
+
+
+def paired(work: Work, other: Work, device: torch.device, rounds: int) -> Paired:
+    """Time two works in turns, the other one first in every second round."""
+    for _ in range(WARM):
+        work()
+        other()
+    pairs = []
+    for round_ in range(rounds):
+        if round_ % 2:
+            later = timed(other, device)
+            pairs.append((timed(work, device), later))
+        else:
+            pairs.append((timed(work, device), timed(other, device)))
+    return Paired(
+        statistics.median(first for first, _ in pairs),
+        statistics.median(second for _, second in pairs),
+        statistics.median(second / first for first, second in pairs),
+    )
+
+
+def alone(work: Work, device: torch.device, rounds: int) -> float:
+    """Seconds of one work by itself; the median of the rounds."""
+    for _ in range(WARM):
+        work()
+    return statistics.median(timed(work, device) for _ in range(rounds))
+
+
+def through(modules: Sequence[nn.Module], batch: int, tokens: int) -> Work:
+    """Each of these linear layers once, on random `(batch, tokens, in)`: one tensor for all of one width."""
+    weight = next(modules[0].parameters())
+    inputs: dict[int, Tensor] = {}
+    for module in modules:
+        width = int(module.in_features)  # type: ignore[arg-type]
+        if width not in inputs:
+            made = torch.Generator().manual_seed(width)
+            inputs[width] = torch.randn(batch, tokens, width, generator=made).to(weight.device, weight.dtype)
+
+    def work() -> None:
+        for module in modules:
+            module(inputs[module.in_features])  # type: ignore[index]
+
+    return work
+
+
+def passed_through(model: Any) -> int:
+    """Parameters that a token is multiplied with, which an embedding's are where the head is tied to it."""
+    entry = model.get_input_embeddings()
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    tied = head is not None and getattr(head, "weight", None) is entry.weight
+    counted = {id(p): p.numel() for p in model.parameters() if p.ndim > 1}
+    if not tied:
+        counted.pop(id(entry.weight), None)
+    return sum(counted.values())
+
+
+def prefill(model: Any, batch: int, tokens: int) -> Work:
+    """Read `tokens` in each of `batch` sequences: of an encoder-decoder, its encoder does."""
+    ids = _ids(model, batch, tokens)
+    if model.config.is_encoder_decoder:
+        encoder = model.get_encoder()
+        return lambda: encoder(input_ids=ids)
+    options = {"use_cache": False, **_last_only(model)} if model.can_generate() else {}
+    return lambda: model(input_ids=ids, **options)
+
+
+def decodes(model: Any) -> bool:
+    """Whether a model writes token by token with a cache that it is handed."""
+    return model.can_generate() and "past_key_values" in inspect.signature(model.forward).parameters
+
+
+def decode(model: Any, batch: int, tokens: int, new: int, rounds: int, static: bool = False) -> Work:
+    """Write `new` tokens in each of `batch` sequences, after `tokens` that are in the cache.
+
+    The tokens are random, so that nothing but the model is timed. The cache goes on growing from run to run,
+    in `rounds` of two models by as much in each.
+
+    Args:
+        static: a cache of one size, as a compiled model needs.
+    """
+    ids, before = _ids(model, batch, 1), _ids(model, batch, tokens)
+    options: dict[str, Any] = {"use_cache": True, **_last_only(model)}
+    if static:
+        length = longest(tokens, new, rounds)
+        options["past_key_values"] = StaticCache(config=model.config, max_cache_len=length)
+    if model.config.is_encoder_decoder:
+        name = "decoder_input_ids"
+        options["encoder_outputs"] = model.get_encoder()(input_ids=before)
+        begun = model(decoder_input_ids=ids, **options)
+    else:
+        name = "input_ids"
+        begun = model(input_ids=before, **options)
+    options["past_key_values"] = begun.past_key_values
+
+    def work() -> None:
+        for _ in range(new):
+            model(**{name: ids}, **options)
+
+    return work
+
+
+def longest(tokens: int, new: int, rounds: int) -> int:
+    """Tokens in the cache once `decode` has had all its rounds."""
+    return tokens + new * (WARM + rounds)
+
+
+def _ids(model: Any, batch: int, tokens: int) -> Tensor:
+    made = torch.Generator().manual_seed(0)
+    vocabulary = model.config.get_text_config().vocab_size
+    return torch.randint(vocabulary, (batch, tokens), generator=made).to(model.device)
+
+
+def _last_only(model: Any) -> dict[str, int]:
+    """Only the last token's logits are wanted, as when text is generated."""
+    return {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,75 @@
+"""Whether a rank that was chosen makes a layer any faster on this machine: fewer parameters need not."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from eckart.evaluation import speed
+from eckart.model.portable import STRUCTURES
+from eckart.types import TargetRecord
+
+PHASES = {"for one token": 1, "for 64 tokens at once": 64}
+LEAST_GAIN = 1.05
+"""Times as fast as dense. Below it, what is gained is less than what measuring it is off by."""
+COPIES, COPIES_BYTES = 8, 2**26
+"""Of a layer, timed one after the other: in a model too its weights come from memory, not from a cache."""
+ROUNDS, RANKS = 5, 3
+"""Ranks of one shape that are timed at most; those between them are interpolated."""
+
+
+def slower(records: Sequence[TargetRecord], dtype: torch.dtype, device: str) -> list[str]:
+    """Say which factored layers are no faster than dense ones, by timing layers of their shapes and ranks."""
+    shapes: dict[tuple[int, int, str], list[int]] = defaultdict(list)
+    for record in records:
+        if record.rank is not None and record.structure in STRUCTURES:
+            shapes[record.out_features, record.in_features, record.structure].append(record.rank)
+    said = []
+    for (out_features, in_features, structure), ranks in shapes.items():
+        timed = sorted(set(np.quantile(ranks, np.linspace(0, 1, RANKS), method="nearest").tolist()))
+        for phase, rows in PHASES.items():
+            gains = [_gain(out_features, in_features, structure, rank, rows, dtype, device) for rank in timed]
+            slow = [rank for rank in ranks if np.interp(rank, timed, gains) < LEAST_GAIN]
+            if slow:
+                least = min(gains)
+                said.append(
+                    f"{len(slow)} of the {out_features}x{in_features} weights are no faster here than dense "
+                    f"{phase}: {structure}, rank {_span(slow)}, {least:.2f} times as fast"
+                )
+    return said
+
+
+@torch.inference_mode()
+def _gain(
+    out_features: int, in_features: int, structure: str, rank: int, rows: int, dtype: torch.dtype, device: str
+) -> float:
+    """How many times as fast as a dense layer one with factors of this rank is."""
+    size = out_features * in_features * dtype.itemsize
+    copies = max(1, min(COPIES, COPIES_BYTES // size))
+    options: dict[str, Any] = {"bias": False, "dtype": dtype, "device": "meta"}
+    dense = [_filled(nn.Linear(in_features, out_features, **options), device) for _ in range(copies)]
+    kind = STRUCTURES[structure]
+    factored = [_filled(kind(in_features, out_features, rank, **options), device) for _ in range(copies)]
+    pair = speed.paired(
+        speed.through(factored, 1, rows), speed.through(dense, 1, rows), torch.device(device), ROUNDS
+    )
+    return pair.ratio
+
+
+def _filled(module: nn.Module, device: str) -> nn.Module:
+    """A module with values that are quickly made; how long it takes does not depend on them."""
+    module.to_empty(device=device)
+    for parameter in module.parameters():
+        parameter.fill_(0.01)
+    for buffer in module.buffers():
+        torch.arange(len(buffer), out=buffer)
+    return module.eval()
+
+
+def _span(ranks: Sequence[int]) -> str:
+    return str(ranks[0]) if min(ranks) == max(ranks) else f"{min(ranks)}-{max(ranks)}"
