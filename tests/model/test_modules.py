@@ -88,6 +88,48 @@ def factors_of(layer, structure, rank):
     return linalg.factorize(structure, *linalg.decompose(weight, side, side).factors(weight, rank))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [(1,), (3, 5), (40,), (2, 3, 11)])
+def test_pivoted_outputs_are_in_their_order_whatever_the_way(rows, dtype):
+    layer = PivotedLinear(20, 16, 5, dtype=dtype)
+    layer.order.copy_(torch.randperm(16, generator=torch.Generator().manual_seed(0)))
+    x = torch.randn(*rows, 20, dtype=dtype, requires_grad=True)
+    pivots = layer.V(x)
+    expected = torch.cat([pivots, layer.U(pivots)], -1)[..., layer.order.long()]
+    found = layer(x)
+    assert torch.equal(found, expected)
+    ours, theirs = (torch.autograd.grad(y.square().sum(), x)[0] for y in (found, expected))
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("kind", [LowRankLinear, PivotedLinear])
+def test_writing_a_token_turns_u_round_in_memory_and_nothing_else(kind, tmp_path):
+    layer = kind(20, 16, 5).eval()
+    expected = layer(torch.ones(1, 20))
+    assert layer.U.weight.is_contiguous(), "a gradient was wanted"
+    with torch.no_grad():
+        layer(torch.ones(2, 20))
+        assert layer.U.weight.is_contiguous(), "two rows"
+        torch.testing.assert_close(layer(torch.ones(1, 20)), expected)
+        assert layer.U.weight.stride() == (1, len(layer.U.weight))
+        torch.testing.assert_close(layer(torch.ones(1, 20)), expected)
+    assert layer.train().U.weight.is_contiguous(), "FSDP takes no other"
+    with torch.no_grad():
+        half = layer.bfloat16().eval()
+        half(torch.ones(1, 20, dtype=torch.bfloat16))
+    assert half.U.weight.is_contiguous(), "bfloat16 is slower so"
+
+
+@pytest.mark.parametrize("kind", [LowRankLinear, PivotedLinear])
+def test_modules_compile_in_one_graph(kind):
+    layer = kind(20, 16, 5)
+    compiled = torch.compile(layer, fullgraph=True, backend="eager")
+    with torch.no_grad():
+        for rows in (1, 3, 40):
+            x = torch.randn(rows, 20)
+            torch.testing.assert_close(compiled(x), layer(x))
+
+
 class Holder(nn.Module):
     def __init__(self, layer):
         super().__init__()
