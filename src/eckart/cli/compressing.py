@@ -35,6 +35,7 @@ from eckart.cli.options import (
     Model,
     Of,
     Precision,
+    Quantized,
     Rank,
     Ratio,
     Recovery,
@@ -42,6 +43,7 @@ from eckart.cli.options import (
     Samples,
     SaveEvery,
     Seed,
+    Size,
     StructureName,
     Targets,
     Tokens,
@@ -64,12 +66,14 @@ def compress(
     energy: Energy = None,
     rank: Rank = None,
     ratio: Ratio = None,
+    size: Size = None,
     of: Of = "model",
     method: Method = None,
     metric: MetricName = None,
     structure: StructureName = None,
     allocate: Allocate = None,
     recovery: Recovery = None,
+    quantize: Quantized = None,
     targets: Targets = None,
     layers: Layers = None,
     data: Data = None,
@@ -160,12 +164,14 @@ def compress(
                 energy=energy,
                 rank=rank,
                 ratio=ratio,
+                size=size,
                 of=of,
                 method=method,
                 metric=metric,
                 structure=structure,
                 allocation=allocate,
                 recovery=recovery,
+                quantize=quantize,
                 targets=split(targets),
                 layers=layers,
                 data=data,
@@ -185,6 +191,8 @@ def compress(
             )
         manifest = made.manifest
         show_notes(manifest.notes)
+        for warning in made.warnings:
+            say(f"warning: {warning}")
         say(
             f"{out}: {manifest.recipe.method}, {manifest.recipe.structure}, {manifest.recipe.allocation}; "
             f"{shrunk(manifest.parameters, manifest.bytes)}; {made.seconds:.1f} s, "
@@ -211,5 +219,6 @@ def compress(
                 "training": [run.model_dump(exclude={"losses"}) for run in manifest.training],
                 "held_out": manifest.held_out and manifest.held_out.model_dump(),
                 "notes": manifest.notes,
+                "warnings": made.warnings,
             },
         )

@@ -229,6 +229,18 @@ Blocks = Annotated[
         help="One block of the model in memory at a time, or all of it; default as fits.",
     ),
 ]
+Size = Annotated[
+    int | None,
+    typer.Option(
+        "--size", parser=size, metavar="SIZE", help="Bytes of the saved weights at most, as 3GB or 800MB."
+    ),
+]
+Quantized = Annotated[
+    str | None,
+    typer.Option(
+        "--quantize", help="Round the factors, and targets that stay dense: int8 or int4, by torchao."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 

@@ -169,7 +169,7 @@ def _rounding() -> Any:
 
 @contextmanager
 def _hushed() -> Iterator[None]:
-    """torchao tells on standard error, when it is imported, of each kernel that this machine cannot use."""
+    """What torchao says on standard error when it is imported, of kernels not for this machine, unsaid."""
     loggers = [logging.getLogger(name) for name in ("torchao", "torch.utils._pytree")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -23,13 +23,11 @@ def put_quantized(model: Any, name: str, numbers: Tensor, scales: Tensor, bits: 
     """
     old = model.get_submodule(name)
     out_features, in_features = numbers.shape
-    new = QuantizedLinear(
-        in_features, out_features, bits, old.bias is not None, numbers.device, scales.dtype
-    )
+    new = QuantizedLinear(in_features, out_features, bits, old.bias is not None, numbers.device, scales.dtype)
     with torch.no_grad():
         new.codes.copy_(numbers if bits == 8 else packed(numbers))
         new.scales.copy_(scales)
-        if old.bias is not None:
+        if new.bias is not None:
             new.bias.copy_(old.bias)
     new.train(old.training).requires_grad_(False)
     parent, _, leaf = name.rpartition(".")
@@ -38,8 +36,7 @@ def put_quantized(model: Any, name: str, numbers: Tensor, scales: Tensor, bits: 
 
 def values_of(layer: Any) -> Tensor:
     """The weight `(out, in)` of a linear layer, quantized or not, in its dtype."""
-    values: Tensor = layer.scaled() if isinstance(layer, QuantizedLinear) else weight_of(layer).detach()
-    return values
+    return layer.scaled() if isinstance(layer, QuantizedLinear) else weight_of(layer)
 
 
 def inner_of(model: nn.Module) -> dict[str, Any] | None:

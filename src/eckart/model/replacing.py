@@ -10,7 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eckart.model.portable import QUANT_METHOD, STRUCTURES, EckartConfig, FactoredLinear, PivotedLinear
+from eckart.model.portable import (
+    QUANT_METHOD,
+    STRUCTURES,
+    EckartConfig,
+    ExpertStack,
+    FactoredLinear,
+    PivotedLinear,
+    QuantizedLinear,
+    roll,
+    unroll,
+)
+from eckart.model.quantizing import inner_of, values_of
 from eckart.model.targets import weight_of
 from eckart.types import EckartError, Factors
 
@@ -51,33 +62,44 @@ def replace(model: Any, name: str, factors: Factors) -> Factors:
 def merge(model: Any) -> list[str]:
     """Make a model dense again: the product of each pair of factors, in their dtype, in a plain layer.
 
-    The layers are of the kind that the model has them of without Eckart, and its config says nothing of
-    structures any more.
+    The layers are of the kind that the model has them of without Eckart, experts are in one tensor again, and
+    its config says nothing of structures any more.
 
     Returns:
-        The names of the modules that were factored.
+        The names of the modules that were factored, or quantized and are floats now.
     """
-    factored = {name: module for name, module in model.named_modules() if isinstance(module, FactoredLinear)}
+    factored: dict[str, Any] = {}
+    for name, module in model.named_modules():
+        part = name.rpartition(".")[0] in factored
+        if isinstance(module, (FactoredLinear, QuantizedLinear)) and not part:
+            factored[name] = module
     config = copy.deepcopy(model.config)
     undescribe(config)
     undescribe(model.config)
     if not factored:
+        roll(model)
         return []
     with torch.device("meta"):
         plain = type(model)(config)
+    unroll(plain, stacks_of(model))
     for name, module in factored.items():
-        new = plain.get_submodule(name).to(module.V.weight.dtype).to_empty(device=module.V.weight.device)
+        like = values_of(getattr(module, "V", module))
+        new = plain.get_submodule(name).to(like.dtype).to_empty(device=like.device)
         weight, bias = _product(module)
         weight_of(new).copy_(weight)
         if bias is not None:
             new.bias.copy_(bias)
-        put(model, name, new.train(module.training).requires_grad_(module.U.weight.requires_grad))
+        learns = isinstance(module, FactoredLinear) and module.U.weight.requires_grad
+        put(model, name, new.train(module.training).requires_grad_(learns))
+    roll(model)
     return list(factored)
 
 
 def _product(module: Any) -> tuple[Tensor, Tensor | None]:
-    """The weight `(out, in)` and the bias of a factored module, in float64."""
-    U, V = module.U.weight.double(), module.V.weight.double()
+    """The weight `(out, in)` and the bias of a factored or quantized module, in float64."""
+    if isinstance(module, QuantizedLinear):
+        return module.scaled().double(), module.bias
+    U, V = values_of(module.U).double(), values_of(module.V).double()
     bias = None if module.U.bias is None else module.U.bias.double()
     if not isinstance(module, PivotedLinear):
         return U @ V, bias
@@ -92,7 +114,7 @@ def factors_of(module: Any) -> Factors:
     """The factors that a structure's module holds."""
     structure = next(name for name, kind in STRUCTURES.items() if type(module) is kind)
     order = module.order if isinstance(module, PivotedLinear) else None
-    return Factors(structure, module.U.weight.detach(), module.V.weight.detach(), order)  # type: ignore[arg-type]
+    return Factors(structure, values_of(module.U), values_of(module.V), order)  # type: ignore[arg-type]
 
 
 def put(model: Any, name: str, module: nn.Module) -> None:
@@ -133,8 +155,14 @@ def describe(model: Any) -> None:
                     module.rank if structure == "lowrank" else {"rank": module.rank, "structure": structure}
                 )
                 modules[name] = entry
-    if modules:
-        model.config.quantization_config = EckartConfig(modules)
+    stacks, inner = stacks_of(model), inner_of(model)
+    if modules or stacks or inner:
+        model.config.quantization_config = EckartConfig(modules, experts=stacks, inner=inner)
+
+
+def stacks_of(model: Any) -> list[str]:
+    """The names of the expert tensors that were unrolled."""
+    return [name for name, module in model.named_modules() if isinstance(module, ExpertStack)]
 
 
 def undescribe(config: Any) -> None:
@@ -145,8 +173,13 @@ def undescribe(config: Any) -> None:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Parameters of a model, tied weights once."""
-    return sum(parameter.numel() for parameter in model.parameters())
+    """Parameters of a model, tied weights once; of a quantized weight as many as it had floats."""
+    rounded = sum(
+        module.in_features * module.out_features
+        for module in model.modules()
+        if isinstance(module, QuantizedLinear)
+    )
+    return rounded + sum(parameter.numel() for parameter in model.parameters())
 
 
 def count_bytes(model: nn.Module) -> int:

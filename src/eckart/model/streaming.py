@@ -12,6 +12,7 @@ from accelerate import init_empty_weights
 from torch import Tensor, nn
 
 from eckart.model import loading, targets
+from eckart.model.portable import QuantizedLinear
 from eckart.model.reading import stored_names
 from eckart.types import EckartError
 
@@ -223,6 +224,10 @@ def _kept_wide(model: Any, dtype: torch.dtype) -> set[str]:
 def _empty(block: nn.Module) -> None:
     """Let go of the values of all weights."""
     for module in block.modules():
+        if isinstance(module, QuantizedLinear):
+            module.codes, module.scales = (
+                torch.empty_like(tensor, device="meta") for tensor in (module.codes, module.scales)
+            )
         for name, weight in module._parameters.items():
             if weight is not None:
                 module._parameters[name] = nn.Parameter(

@@ -12,9 +12,10 @@ from pydantic import ValidationError
 
 from eckart import allocate, recipes
 from eckart.linalg import largest_paying_rank, parameters
-from eckart.types import MAX_LENGTH, Curve, Recipe, Selection, Structure, Target, UsageError
+from eckart.pipeline.pricing import Prices
+from eckart.types import MAX_LENGTH, Curve, Quantize, Recipe, Selection, Structure, Target, UsageError
 
-DIALS = ("keep", "max-loss", "energy", "rank", "ratio")
+DIALS = ("keep", "max-loss", "energy", "rank", "ratio", "size")
 MEASURED = ("measured", "auto")
 """Allocations that run the model on held-out data."""
 LEARNED = "learned"
@@ -22,6 +23,7 @@ LEARNED = "learned"
 ALLOCATIONS = (*allocate.ALLOCATORS, *MEASURED, LEARNED)
 RECOVERIES = ("none", "refit", *recipes.SELECTIONS)
 STRUCTURES = tuple(name for name in get_args(Structure) if name != "dense")
+QUANTIZE = get_args(Quantize)
 
 
 def make_recipe(
@@ -37,6 +39,8 @@ def make_recipe(
     of: str = "model",
     rank: int | None = None,
     ratio: float | None = None,
+    size: int | None = None,
+    quantize: str | None = None,
     targets: Sequence[str] | None = None,
     layers: str | None = None,
     data: str | None = None,
@@ -71,7 +75,9 @@ def make_recipe(
     chosen = make_selection(selection or {}, recipe_allocation, recipe_recovery, keep)
     if of not in ("model", "targets"):
         raise UsageError(f"--of {of}: keep is counted over the model or over the targets")
-    _check_dials((keep, max_loss, energy, rank, ratio), samples, max_length)
+    if quantize is not None and quantize not in QUANTIZE:
+        raise UsageError(recipes.unknown("quantize", quantize, QUANTIZE))
+    _check_dials((keep, max_loss, energy, rank, ratio, size), samples, max_length)
     needs = {
         row.name if metric is None else metric: bool(weighed_by.moments),
         f"allocation {recipe_allocation}": recipe_allocation in MEASURED,
@@ -97,6 +103,8 @@ def make_recipe(
         of=of,  # type: ignore[arg-type]
         rank=rank,
         ratio=ratio,
+        size=size,
+        quantize=quantize,  # type: ignore[arg-type]
         targets=list(targets) if targets else None,
         layers=layers,
         data=data,
@@ -150,53 +158,59 @@ def needs_data(recipe: Recipe) -> bool:
 
 def knows_ranks(recipe: Recipe) -> bool:
     """Whether the ranks depend neither on the weights nor on the data."""
-    by_hand = recipe.keep is None and recipe.max_loss is None and recipe.energy is None
-    return by_hand or recipe.keep == 1 or (recipe.keep is not None and recipe.allocation == "uniform")
+    by_hand = recipe.rank is not None or recipe.ratio is not None
+    return by_hand or recipe.keep == 1 or (has_budget(recipe) and recipe.allocation == "uniform")
+
+
+def has_budget(recipe: Recipe) -> bool:
+    """Whether it says to what size, in parameters or in bytes."""
+    return recipe.keep is not None or recipe.size is not None
 
 
 def needs_held_out(recipe: Recipe) -> bool:
     """Whether the recipe measures the model on data that it was not calibrated on."""
-    return recipe.max_loss is not None or (recipe.keep is not None and recipe.allocation in MEASURED)
-
-
-def curves(
-    targets: Sequence[Target], structure: Structure, errors: Sequence[np.ndarray] | None = None
-) -> list[Curve]:
-    """What each target costs, and with errors what it loses, at each rank that pays.
-
-    Args:
-        errors: for each target, at each rank from 0; comparable between targets.
-    """
-    found = []
-    for index, target in enumerate(targets):
-        shape = (target.out_features, target.in_features)
-        ranks = range(largest_paying_rank(structure, *shape) + 1)
-        costs = np.array([parameters(structure, *shape, rank) for rank in ranks])
-        known = None if errors is None else errors[index][: len(costs)]
-        found.append(Curve(costs, parameters("dense", *shape, 0), known))
-    return found
+    return recipe.max_loss is not None or (has_budget(recipe) and recipe.allocation in MEASURED)
 
 
 def hand_ranks(targets: Sequence[Target], recipe: Recipe) -> list[int | None]:
     """The rank given by hand, `None` for dense where it does not pay."""
-    known = curves(targets, recipe.structure)
+    known = parameter_curves(targets, recipe.structure)
     return [
         rank if rank < len(curve.costs) else None
         for rank, curve in zip(fixed_ranks(targets, recipe), known, strict=True)
     ]
 
 
-def require_possible(targets: Sequence[Target], recipe: Recipe, fixed: int) -> int:
-    """The parameters that the targets may have under `keep`.
+def parameter_curves(targets: Sequence[Target], structure: Structure) -> list[Curve]:
+    """What each target costs in parameters at each rank that pays."""
+    found = []
+    for target in targets:
+        shape = (target.out_features, target.in_features)
+        ranks = range(largest_paying_rank(structure, *shape) + 1)
+        costs = np.array([parameters(structure, *shape, rank) for rank in ranks])
+        found.append(Curve(costs, parameters("dense", *shape, 0)))
+    return found
+
+
+def require_possible(targets: Sequence[Target], recipe: Recipe, prices: Prices) -> int:
+    """The parameters that the targets may have under `keep`, or the bytes under `size`.
 
     Raises:
-        UsageError: keep is lower than the targets allow; says the least that is possible.
+        UsageError: it is less than the targets allow; says the least that is possible.
     """
-    known = curves(targets, recipe.structure)
+    known = prices.curves(targets)
     dense = sum(curve.dense for curve in known)
-    base = 0 if recipe.of == "targets" else fixed
-    budget = int((recipe.keep or 1) * (base + dense) + 1e-9) - base
     least = allocate.least(known)
+    if recipe.size is not None:
+        if recipe.size < prices.fixed + least:
+            raise UsageError(
+                f"size {said_bytes(recipe.size)} is smaller than the model can be: with every target at rank "
+                f"1 it takes {prices.fixed + least:,} bytes; ask for that or more, or name more targets"
+                + ("" if recipe.quantize else ", or --quantize them")
+            )
+        return recipe.size - prices.fixed
+    base = 0 if recipe.of == "targets" else prices.fixed
+    budget = int((recipe.keep or 1) * (base + dense) + 1e-9) - base
     if budget < least:
         lowest = (base + least) / (base + dense)
         over = "the targets" if recipe.of == "targets" else "the model"
@@ -206,6 +220,12 @@ def require_possible(targets: Sequence[Target], recipe: Recipe, fixed: int) -> i
             + ("" if recipe.of == "targets" else ", or name more targets")
         )
     return budget
+
+
+def said_bytes(size: int) -> str:
+    """A number of bytes for people, as `3 GB`."""
+    unit, power = next(((u, p) for u, p in (("GB", 9), ("MB", 6), ("kB", 3)) if size >= 10**p), ("bytes", 0))
+    return f"{size / 10**power:.4g} {unit}"
 
 
 def fixed_ranks(targets: Sequence[Target], recipe: Recipe) -> list[int]:
@@ -247,11 +267,11 @@ def dense_notes(targets: Sequence[Target], recipe: Recipe, ranks: Sequence[int |
 
 
 def _check_dials(
-    values: tuple[float | None, float | None, float | None, int | None, float | None],
+    values: tuple[float | None, float | None, float | None, int | None, float | None, int | None],
     samples: int | None,
     max_length: int,
 ) -> None:
-    keep, max_loss, energy, rank, ratio = values
+    keep, max_loss, energy, rank, ratio, size = values
     given = [name for name, value in zip(DIALS, values, strict=True) if value is not None]
     if len(given) != 1:
         had = f"{' and '.join('--' + name for name in given)} were given" if given else "none was given"
@@ -268,6 +288,8 @@ def _check_dials(
         raise UsageError(f"ratio {ratio:g} is not a share of the smaller side: it is above 0 and at most 1")
     if rank is not None and rank < 1:
         raise UsageError(f"rank {rank} is not a rank: it is 1 or more")
+    if size is not None and size < 1:
+        raise UsageError(f"size {size} is not a number of bytes: it is 1 or more, as 300MB")
     if (samples is not None and samples < 1) or max_length < 1:
         raise UsageError("--samples and --max-length are 1 or more")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,12 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from eckart import checkpoint
 from eckart.model import loading, probe, replacing, saving
-from eckart.pipeline import blockwise, choices
+from eckart.pipeline import blockwise, choices, quantizing
 from eckart.pipeline.cutting import Prepared
 from eckart.pipeline.manifests import Before, make_manifest, seal, summary_of
+from eckart.pipeline.memory import peak_memory_bytes
 from eckart.pipeline.selecting import select
+from eckart.pipeline.slower import slower
 from eckart.pipeline.training import Lessons, digest, fingerprint, texts_of, working
 from eckart.recovery import learning, processes
 from eckart.recovery.settings import Training, make_training
@@ -41,12 +43,14 @@ def compress(
     energy: float | None = None,
     rank: int | None = None,
     ratio: float | None = None,
+    size: int | None = None,
     of: str = "model",
     method: str | None = None,
     metric: str | None = None,
     structure: str | None = None,
     allocation: str | None = None,
     recovery: str | None = None,
+    quantize: str | None = None,
     targets: Sequence[str] | None = None,
     layers: str | None = None,
     data: str | None = None,
@@ -75,11 +79,13 @@ def compress(
             model's; of an encoder, 1 − the correlation of its cosines with the dense one's at most; or
         energy: the least rank of each target that keeps this share of its energy in the metric; or
         rank: the same rank for every target; or
-        ratio: rank as a share of each target's smaller side.
+        ratio: rank as a share of each target's smaller side; or
+        size: bytes of the saved weights, at most.
         of: whether `keep` counts over the whole `model` or over the `targets` alone.
         method: a row of the catalogue (`eckart methods`); default `auto`, the best we know. Where ranks are
             given by hand, `svd-llm` with data and `svd` without.
         metric, structure, allocation, recovery: the axes, where they should differ from the method's row.
+        quantize: round the factors, and the targets that stay dense, to `int8` or `int4` by torchao.
         targets: endings of module names or globs; default every linear layer in the blocks.
         layers: which blocks, e.g. `top:4` or `3-7`; default all.
         data: a `.jsonl`, `.txt` or `.csv` file to calibrate on, or `pocket`, `pocket-math`, ….
@@ -123,6 +129,8 @@ def compress(
         of=of,
         rank=rank,
         ratio=ratio,
+        size=size,
+        quantize=quantize,
         targets=targets,
         layers=layers,
         data=data,
@@ -134,6 +142,7 @@ def compress(
         if blocks is False:
             raise UsageError("--whole is one process: several share a model block by block")
         blocks = True
+    quantizing.require_possible(recipe.quantize, merge)
     settings = _settings(recipe, training, max_length)
     if (done := _done(out, resume)) is not None:
         return Result(None, done, str(out), time.perf_counter() - started, peak_memory_bytes())
@@ -158,7 +167,8 @@ def compress(
         manifest = job.run(lambda: _request(folder, recipe, settings, fields), resume, track, whole)
         if manifest is not None:
             seconds = time.perf_counter() - started
-            return Result(None, manifest, str(out), seconds, peak_memory_bytes(), job.clock.seconds)
+            said = _slower(manifest, loading.dtype_of(config, dtype), device)
+            return Result(None, manifest, str(out), seconds, peak_memory_bytes(), job.clock.seconds, said)
     if resume and settings is None:
         raise UsageError(f"--resume: nothing of {out} was begun that can be gone on with")
     with _working(out, folder, recipe, settings, fields, resume) as work:
@@ -181,13 +191,13 @@ def compress(
         out=None if out is None else str(out),
         seconds=time.perf_counter() - started,
         peak_memory_bytes=peak_memory_bytes(),
+        warnings=_slower(manifest, model.dtype, str(model.device)),
     )
 
 
-def peak_memory_bytes() -> int:
-    """The largest resident size of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+def _slower(manifest: Manifest, dtype: torch.dtype, device: str) -> list[str]:
+    """Which layers gained no speed. It is what this machine measured, so the manifest does not hold it."""
+    return [] if manifest.merged or manifest.recipe.quantize else slower(manifest.targets, dtype, device)
 
 
 def _settings(recipe: Recipe, training: Mapping[str, Any] | None, max_length: int) -> Training | None:
@@ -319,6 +329,11 @@ def compress_in_place(
             cut = cut.trained()
     if lessons:
         learning.cast(model, model.config)
+    if recipe.quantize:
+        records = quantizing.quantize_targets(
+            model, cut.records, recipe.quantize, prepared.bench.sides, track
+        )
+        cut = cut.with_records(records, prepared.search.moved() if cut.held_out else None)
     if merge:
         replacing.merge(model)
         cut = cut.merged()

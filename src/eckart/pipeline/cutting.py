@@ -8,11 +8,11 @@ from typing import Any
 
 from eckart import calibrate, recipes
 from eckart.evaluation import Moved, Reference
-from eckart.model import replacing
 from eckart.model import targets as targets_
 from eckart.pipeline import choices
 from eckart.pipeline.dividing import divide
 from eckart.pipeline.observing import observe
+from eckart.pipeline.pricing import Prices
 from eckart.pipeline.refitting import refit
 from eckart.pipeline.searching import Found, Search
 from eckart.pipeline.workbench import Workbench
@@ -33,6 +33,13 @@ class Cut:
         """The same after training: what was measured of the cut alone is true of it no more."""
         records = [record.model_copy(update={"measured_error": None}) for record in self.records]
         return Cut(records, None, self.notes)
+
+    def with_records(self, records: list[TargetRecord], moved: Moved | None) -> Cut:
+        """The same after another step, and how far the model has moved with it, where that is measured."""
+        measured = self.held_out
+        if measured is not None and moved is not None:
+            measured = measured.model_copy(update={"after": moved.loss, "divergence": moved.divergence})
+        return Cut(records, measured, self.notes)
 
     def merged(self) -> Cut:
         """The same once the factors were multiplied out."""
@@ -83,8 +90,7 @@ class Prepared:
         found = targets_.find_targets(model, recipe.targets, recipe.layers)
         self.notes = list(found.notes)
         chosen = found.targets
-        size = sum(target.out_features * target.in_features for target in chosen)
-        choices.require_possible(chosen, recipe, replacing.count_parameters(model) - size)
+        choices.require_possible(chosen, recipe, Prices.of(model, chosen, recipe))
         observed = None
         divided = divide(model, tokenizer, recipe, texts)
         self.notes += divided.notes
@@ -105,7 +111,7 @@ class Prepared:
             )
             watched = metric.moments & calibrate.INPUT_KINDS or not metric.moments
             unseen = [t for t in chosen if watched and observed.spaces[t.name] not in observed.moments]
-            self.notes += [f"{t.name} stays dense: no token of the data reached it" for t in unseen]
+            self.notes += targets_.unreached(model, [target.name for target in unseen])
             chosen = [target for target in chosen if target not in unseen]
         self.tokens = observed.tokens if observed else None
         self.bench = Workbench(model, chosen, recipe, observed, track)

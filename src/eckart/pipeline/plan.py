@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from eckart import allocate, linalg
-from eckart.model import loading
+from eckart.model import loading, replacing
 from eckart.model import targets as targets_
 from eckart.pipeline import choices, counting, pace
 from eckart.pipeline.blockwise.fitting import needed
 from eckart.pipeline.memory import Need
+from eckart.pipeline.pricing import Prices
 from eckart.types import Bytes, Count, Recipe, Target, Tied
 
 
@@ -58,10 +59,12 @@ def plan(
     keep: float | None = None,
     rank: int | None = None,
     ratio: float | None = None,
+    size: int | None = None,
     of: str = "model",
     method: str | None = None,
     structure: str | None = None,
     allocation: str | None = None,
+    quantize: str | None = None,
     targets: list[str] | None = None,
     layers: str | None = None,
 ) -> Plan:
@@ -69,19 +72,22 @@ def plan(
 
     Args:
         model: a folder with at least a `config.json`, a hub id, or `pocket`.
-        keep, rank, ratio, of, method, structure, allocation, targets, layers: as for `compress`.
+        keep, rank, ratio, size, of, method, structure, allocation, quantize, targets, layers: as for
+            `compress`.
 
     Raises:
         UsageError: the request is wrong, or lower than the targets allow.
     """
     started = time.perf_counter()
     recipe = choices.make_recipe(
-        method=method or ("svd" if keep is None else None),
+        method=method or ("svd" if keep is None and size is None else None),
         structure=structure,
         allocation=allocation,
         keep=keep,
         rank=rank,
         ratio=ratio,
+        size=size,
+        quantize=quantize,
         of=of,
         targets=targets,
         layers=layers,
@@ -96,15 +102,15 @@ def plan(
     notes = [*found.notes, *counted.notes]
     before = counted.parameters
     chosen = found.targets
-    fixed = before - sum(target.out_features * target.in_features for target in chosen)
-    ranks = _ranks(chosen, recipe, fixed, notes)
+    prices = Prices.of(empty, chosen, recipe, before - replacing.count_parameters(empty))
+    ranks = _ranks(chosen, recipe, prices, notes)
     notes += choices.dense_notes(chosen, recipe, ranks)
     planned = [_planned(target, recipe, rank) for target, rank in zip(chosen, ranks, strict=True)]
     targets_before = sum(row.parameters_before for row in planned)
     targets_after = sum(row.parameters_after for row in planned)
     after = before - targets_before + targets_after
     item = empty.dtype.itemsize
-    orders = sum(4 * row.target.out_features for row in planned if row.rank and recipe.structure == "pivoted")
+    saved = prices.tensors + sum(prices.bytes(row.target, row.rank) for row in planned)
     return Plan(
         recipe=recipe,
         architecture=type(empty).__name__,
@@ -115,7 +121,7 @@ def plan(
             targets_before=targets_before,
             targets_after=targets_after,
         ),
-        bytes=Bytes(before=before * item, after=after * item + orders),
+        bytes=Bytes(before=before * item, after=saved),
         targets=planned,
         seconds=time.perf_counter() - started,
         memory=needed(empty, recipe),
@@ -126,18 +132,18 @@ def plan(
     )
 
 
-def _ranks(chosen: Sequence[Target], recipe: Recipe, fixed: int, notes: list[str]) -> list[int | None]:
+def _ranks(chosen: Sequence[Target], recipe: Recipe, prices: Prices, notes: list[str]) -> list[int | None]:
     """The ranks that the recipe gives; where they depend on the weights or the data, uniform ones."""
-    if recipe.keep is None:
+    if not choices.has_budget(recipe):
         return choices.hand_ranks(chosen, recipe)
-    budget = choices.require_possible(chosen, recipe, fixed)
+    budget = choices.require_possible(chosen, recipe, prices)
     if recipe.keep == 1:
         return [None] * len(chosen)
     if recipe.allocation != "uniform":
         notes.append(
             f"the ranks of {recipe.allocation} depend on the weights: shown are uniform ones of the same size"
         )
-    return allocate.uniform(choices.curves(chosen, recipe.structure), budget)
+    return allocate.uniform(prices.curves(chosen), budget)
 
 
 def _planned(target: Target, recipe: Recipe, rank: int | None) -> PlannedTarget:

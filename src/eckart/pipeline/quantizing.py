@@ -17,8 +17,10 @@ BITS: dict[Quantize, int] = {"int8": 8, "int4": 4}
 Sides = Callable[[str], tuple[linalg.Side, linalg.Side]]
 
 
-def require_torchao(quantize: Quantize | None) -> None:
-    """Raises UsageError where weights are to be rounded, and torchao is not there to do it."""
+def require_possible(quantize: Quantize | None, merge: bool = False) -> None:
+    """Raises UsageError where weights are to be rounded and torchao is not there, or floats are wanted."""
+    if quantize is not None and merge:
+        raise UsageError("--merge makes floats of what --quantize rounds: give one of them")
     if quantize is not None and importlib.util.find_spec("torchao") is None:
         raise UsageError(f"{quantize} needs torchao: pip install 'eckart[quant]'")
 

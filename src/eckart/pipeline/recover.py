@@ -124,8 +124,8 @@ def _require_trainable(config: Any, training: Training) -> None:
     """Raises UsageError where the model has nothing that this training could change."""
     if is_quantized(config):
         raise UsageError(
-            "this model's weights are quantized, and whole numbers cannot be trained: recover the folder that "
-            "was compressed without --quantize, or train in the cut (compress --tokens … --quantize …)"
+            "this model's weights are quantized, and whole numbers cannot be trained: recover the folder "
+            "that was compressed without --quantize, or train in the cut (compress --tokens … --quantize …)"
         )
     compressed = learning.has_factors(config)
     if not compressed:

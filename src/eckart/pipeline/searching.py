@@ -56,8 +56,8 @@ class Search:
         bench = self.bench
         if recipe.keep == 1:
             return Found([None] * len(bench.targets))
-        if recipe.keep is not None:
-            return self.ranks(choices.require_possible(bench.targets, recipe, bench.fixed))
+        if choices.has_budget(recipe):
+            return self.ranks(choices.require_possible(bench.targets, recipe, bench.prices))
         if recipe.max_loss is not None:
             return self.smallest(recipe.max_loss, delivered)
         if recipe.energy is not None:
@@ -65,7 +65,7 @@ class Search:
         return Found(choices.hand_ranks(bench.targets, recipe))
 
     def ranks(self, budget: int) -> Found:
-        """The ranks that the recipe's allocation gives under a budget of parameters."""
+        """The ranks that the recipe's allocation gives under a budget of parameters, or of bytes."""
         allocation = self.bench.recipe.allocation
         if allocation == "measured":
             return Found(allocate.waterfill(self._measured_curves(), budget, MEASURED_FLOOR))
@@ -155,7 +155,7 @@ class Search:
                 _fitted(curve, ranks, [next(losses) for _ in ranks])
                 for curve, ranks in zip(spectral, tried, strict=True)
             ]
-            self._measured = choices.curves(self.bench.targets, self.bench.recipe.structure, fitted)
+            self._measured = self.bench.prices.curves(self.bench.targets, fitted)
         return self._measured
 
 

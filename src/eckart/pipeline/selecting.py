@@ -65,7 +65,7 @@ class Bases:
         assert recipe.selection is not None
         self.bench, self.selection = bench, recipe.selection
         self.curves = bench.costs()
-        budget = choices.require_possible(bench.targets, recipe, bench.fixed)
+        budget = choices.require_possible(bench.targets, recipe, bench.prices)
         self.dense = {target.name: bench.model.get_submodule(target.name) for target in bench.targets}
         bench.model.requires_grad_(False)
         generator = torch.Generator().manual_seed(seed)

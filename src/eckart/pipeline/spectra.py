@@ -171,7 +171,7 @@ def sizes(
     dense = sum(target.out_features * target.in_features for target in targets)
     rows = []
     for structure in REPLACEMENTS:
-        curves = choices.curves(targets, structure)
+        curves = choices.parameter_curves(targets, structure)
         for keep in KEEPS:
             budget = int(keep * dense + 1e-9)
             if budget < allocate.least(curves):

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 from pydantic import ValidationError
 
@@ -113,8 +114,10 @@ def _shapes(folder: Path, manifest: Manifest) -> Check:
             )
         if expected is None:
             continue
-        shape = stored.tensors.get(f"{record.name}.V.weight")
-        if shape is None or shape.shape != (expected, record.in_features):
+        part = cast(Any, modules[record.name]).V
+        name, columns = ("codes", part.codes.shape[1]) if record.quantize else ("weight", record.in_features)
+        shape = stored.tensors.get(f"{record.name}.V.{name}")
+        if shape is None or shape.shape != (expected, columns):
             return Check("shapes", False, f"{record.name} is not stored at rank {expected}")
     return Check("shapes", True, f"{manifest.parameters.after:,} parameters, {len(manifest.targets)} targets")
 

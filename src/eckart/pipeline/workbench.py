@@ -11,7 +11,7 @@ import numpy as np
 from eckart import allocate, calibrate, linalg, recipes
 from eckart.model import replacing
 from eckart.model.targets import weight_of
-from eckart.pipeline import choices
+from eckart.pipeline.pricing import Prices
 from eckart.types import Curve, EckartError, Factors, Recipe, Target, TargetRecord, Track, silent
 
 Ranks = Sequence[int | None]
@@ -26,7 +26,7 @@ class Workbench:
     Attributes:
         model: dense at first; `install` cuts it, `restore` makes it dense again.
         targets: those that may be cut, in the model's order.
-        fixed: parameters of the model that no target holds.
+        prices: what they cost.
 
     Args:
         observed: moments, or `None` where the metric needs none.
@@ -44,7 +44,7 @@ class Workbench:
         self.model, self.recipe, self.observed, self.track = model, recipe, observed, track
         self.targets = list(targets)
         self.metric = recipes.find_metric(recipe.metric)
-        self.fixed = replacing.count_parameters(model) - self.size
+        self.prices = Prices.of(model, self.targets, recipe)
         self._solved: dict[str, linalg.Decomposition] = {}
         self._left: tuple[str, linalg.Side] | None = None
         self._right: tuple[str, linalg.Side] | None = None
@@ -130,9 +130,7 @@ class Workbench:
         pieces = self._pieces([target for target in self.targets if target.name not in self._solved])
         for piece in self.track(pieces, "decomposing", len(pieces)):
             self._decompose(piece, self._largest(piece[0]))
-        return choices.curves(
-            self.targets, self.recipe.structure, [self._errors(target) for target in self.targets]
-        )
+        return self.prices.curves(self.targets, [self._errors(target) for target in self.targets])
 
     def _pieces(self, targets: Sequence[Target]) -> list[list[Target]]:
         """Targets of one shape, a few together where a GPU solves them in one call."""
@@ -146,7 +144,7 @@ class Workbench:
 
     def costs(self) -> list[Curve]:
         """What each target costs at each rank."""
-        return choices.curves(self.targets, self.recipe.structure)
+        return self.prices.curves(self.targets)
 
     def _errors(self, target: Target) -> np.ndarray:
         tail = self.decomposition(target).spectrum.tail

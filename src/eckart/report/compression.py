@@ -182,6 +182,8 @@ def _change(before: float, after: float) -> str:
 def _asked(recipe: Recipe) -> str:
     if recipe.keep is not None:
         return f"{percent(recipe.keep)} of the {'parameters' if recipe.of == 'model' else 'targets'}"
+    if recipe.size is not None:
+        return f"{recipe.size:,} bytes at most"
     if recipe.max_loss is not None:
         return f"at most {percent(recipe.max_loss)} more loss"
     if recipe.energy is not None:

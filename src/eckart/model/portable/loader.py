@@ -1,7 +1,7 @@
 """The loader that puts a compressed model's modules in place.
 
 It is a `HfQuantizer` because that is the one place where transformers lets somebody change modules before
-weights are read. Nothing is quantized: once loaded, the model is an ordinary float model.
+weights are read. Once loaded, the model is an ordinary one, of floats but for what its `inner` names.
 """
 
 from __future__ import annotations
@@ -12,10 +12,15 @@ from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from eckart.model.portable.entries import require_entries
+from eckart.model.portable.experts import save_by_own_names, unroll
+from eckart.model.portable.quantized import quantize_modules, require_inner
+from eckart.model.portable.stored import require_stored, stored_shapes
 from eckart.model.portable.swapping import swap_modules
 
 QUANT_METHOD = "eckart"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The first format knew no quantized weights and no experts, and models without are still saved in it."""
 
 
 class EckartConfig(QuantizationConfigMixin):
@@ -23,20 +28,39 @@ class EckartConfig(QuantizationConfigMixin):
 
     Args:
         modules: what `swap_modules` reads.
-        format_version: refused when newer than this file knows.
+        inner: which linear layers are quantized, parts of structures among them, and to what:
+            `{"quant_method": "torchao", "modules": {name: "int8" or "int4"}}`.
+        experts: names of the expert tensors that became layers of their own.
+        format_version: refused when newer than this file knows; default the least that has all this.
+
+    Raises:
+        ValueError: it describes no compressed model, or one of a newer format.
     """
 
     def __init__(
-        self, modules: dict[str, Any] | None = None, format_version: int = FORMAT_VERSION, **_: Any
+        self,
+        modules: dict[str, Any] | None = None,
+        format_version: int | None = None,
+        inner: dict[str, Any] | None = None,
+        experts: list[str] | None = None,
+        **_: Any,
     ) -> None:
-        if format_version > FORMAT_VERSION:
+        if format_version is None:
+            format_version = FORMAT_VERSION if inner or experts else 1
+        if not isinstance(format_version, int) or format_version > FORMAT_VERSION:
             raise ValueError(
-                f"this model was saved in Eckart's format {format_version}, and this is format "
-                f"{FORMAT_VERSION}: update eckart"
+                f"this model was saved in Eckart's format {format_version}, and this Eckart knows them up to "
+                f"format {FORMAT_VERSION}: update eckart"
             )
+        require_entries({} if modules is None else modules)
+        require_inner(inner)
         self.quant_method = QUANT_METHOD  # type: ignore[assignment]
         self.format_version = format_version
         self.modules = modules or {}
+        if inner:
+            self.inner = inner
+        if experts:
+            self.experts = experts
 
 
 class EckartLoader(HfQuantizer):
@@ -45,10 +69,17 @@ class EckartLoader(HfQuantizer):
     requires_calibration = True
 
     def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> Any:
-        swap_modules(model, self.quantization_config.modules)  # type: ignore[attr-defined]
+        modules = self.quantization_config.modules  # type: ignore[attr-defined]
+        unroll(model, getattr(self.quantization_config, "experts", []))
+        swap_modules(model, modules)
+        quantize_modules(model, require_inner(getattr(self.quantization_config, "inner", None)))
+        stored = stored_shapes(kwargs.get("checkpoint_files") or ["a state dict"])
+        if stored is not None:
+            require_stored(model, modules, stored)
         return model
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
+        save_by_own_names(model)
         # A float model again: so that Trainer, PEFT, `.to(dtype)` and `save_pretrained` treat it as one.
         del model.hf_quantizer
         del model.quantization_method

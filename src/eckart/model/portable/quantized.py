@@ -42,6 +42,7 @@ class QuantizedLinear(nn.Module):
 
     codes: Tensor
     scales: Tensor
+    bias: nn.Parameter | None
 
     def __init__(
         self,
@@ -81,7 +82,7 @@ class QuantizedLinear(nn.Module):
         short = -self.in_features % GROUP
         if short:
             values = functional.pad(values, (0, short))
-        groups = values.unflatten(1, (-1, GROUP)) * self.scales[..., None]
+        groups: Tensor = values.unflatten(1, (-1, GROUP)) * self.scales[..., None]
         return groups.flatten(1)[:, : self.in_features]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -107,7 +108,8 @@ def require_inner(inner: Any) -> dict[str, str]:
         )
     for name, kind in modules.items():
         if kind not in BITS:
-            raise ValueError(f"{name}: quantized to {kind!r}, which is none of {', '.join(BITS)}; update eckart")
+            known = ", ".join(BITS)
+            raise ValueError(f"{name}: quantized to {kind!r}, which is none of {known}; update eckart")
     return modules
 
 

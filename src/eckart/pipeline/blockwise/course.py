@@ -20,6 +20,7 @@ from eckart.pipeline.blockwise.outline import outline
 from eckart.pipeline.blockwise.together import Together
 from eckart.pipeline.blockwise.units import Units
 from eckart.pipeline.dividing import divide
+from eckart.pipeline.quantizing import quantize_targets
 from eckart.pipeline.refitting import place_plainly
 from eckart.pipeline.workbench import Ranks
 from eckart.types import Factors, Recipe, Target, TargetRecord, Text, Track
@@ -70,7 +71,7 @@ class Course:
         self.units = Units(work)
         self.bench = BlockBench(self.model, seen.found.targets, recipe, self.units, streamed.device, track)
         self.bench.spaces.update(seen.spaces)
-        choices.require_possible(seen.found.targets, recipe, self.bench.fixed)
+        choices.require_possible(seen.found.targets, recipe, self.bench.prices)
         self.divided = divide(self.model, tokenizer, recipe, texts)
         self.notes += self.divided.notes
         self.at: dict[str, list[Target]] = {block: [] for block in [*self.order, OUTSIDE]}
@@ -171,7 +172,11 @@ class Course:
         return record
 
     def write(self, block: str, records: Sequence[TargetRecord]) -> None:
-        """Write a block that is in memory as it is now, and what became of its targets."""
+        """Write a block that is in memory, and what became of its targets.
+
+        Where that is asked for its weights are quantized first, in the metric of its moments.
+        """
+        records = quantize_targets(self.model, records, self.recipe.quantize, self.bench.sides)
         module = self.module(block)
         tensors = (
             self.streamed.outside()
@@ -205,6 +210,15 @@ class Course:
                 if record.rank is not None
             },
         )
+        if self.recipe.quantize is not None:
+            portable.quantize_modules(
+                self.model,
+                {
+                    f"{record.name}{part}": self.recipe.quantize
+                    for record in records
+                    for part in ((".V", ".U") if record.structure != "dense" else ("",))
+                },
+            )
         self.streamed.come_from(self.module(block), checkpoint.read_shard(self.shard(block)))
 
     def recall_all(self) -> None:
