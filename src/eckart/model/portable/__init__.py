@@ -10,8 +10,11 @@ from __future__ import annotations
 import ast
 import inspect
 
-from eckart.model.portable import loader, structures, swapping
+from eckart.model.portable import entries, experts, loader, quantized, stored, structures, swapping
+from eckart.model.portable.experts import ExpertStack, roll, unroll
 from eckart.model.portable.loader import FORMAT_VERSION, QUANT_METHOD, EckartConfig, EckartLoader, register
+from eckart.model.portable.quantized import QuantizedLinear, quantize_modules
+from eckart.model.portable.stored import stored_shapes
 from eckart.model.portable.structures import STRUCTURES, FactoredLinear, LowRankLinear, PivotedLinear
 from eckart.model.portable.swapping import swap_modules
 
@@ -21,15 +24,21 @@ __all__ = [
     "STRUCTURES",
     "EckartConfig",
     "EckartLoader",
+    "ExpertStack",
     "FactoredLinear",
     "LowRankLinear",
     "PivotedLinear",
+    "QuantizedLinear",
+    "quantize_modules",
     "register",
+    "roll",
     "source",
+    "stored_shapes",
     "swap_modules",
+    "unroll",
 ]
 
-PARTS = (structures, swapping, loader)
+PARTS = (structures, entries, swapping, experts, quantized, stored, loader)
 """The files that travel, each after those that it imports."""
 
 
