@@ -134,13 +134,25 @@ def gains(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     return asked
 
 
+def test_shapes_that_gained_least_come_first_and_few_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from eckart.pipeline.slower import slower
+
+    monkeypatch.setattr("eckart.pipeline.slower._gain", lambda out, *rest: out / 1000)
+    said = slower([record(4, side=side) for side in (70, 90, 80, 60, 100)], torch.float32, "cpu")
+    assert len(said) == 2
+    assert said[0].endswith(
+        "60x60 at rank 4 0.06 times as fast; 70x70 at rank 4 0.07 times as fast; "
+        "80x80 at rank 4 0.08 times as fast; 2 shapes more"
+    )
+
+
 def test_ranks_that_gain_nothing_are_named(gains: list[Any]) -> None:
     from eckart.pipeline.slower import slower
 
     said = slower([record(rank) for rank in (4, 8, 20, 21)] + [record(None)], torch.float32, "cpu")
     assert said == [
-        "2 of the 64x64 weights are no faster here than dense for one token: lowrank, rank 20-21, "
-        "0.50 times as fast"
+        "2 of 4 factored weights are no faster than dense on this machine for one token: "
+        "64x64 at rank 20-21 0.50 times as fast"
     ]
     assert {rank for _, rank, _ in gains} <= {4, 8, 20, 21}
 

@@ -139,7 +139,7 @@ def build_dense(folder: Path, device: str = "cpu", dtype: str = "auto") -> Any:
     config = load_config(folder)
     kind = model_class(config)
     del config.quantization_config
-    wanted = (config.dtype or torch.float32) if dtype == "auto" else getattr(torch, dtype)
+    wanted = dtype_of(config, dtype)
     with torch.device(device):
         model = (
             AutoModel.from_config(config, dtype=wanted)
@@ -152,6 +152,12 @@ def build_dense(folder: Path, device: str = "cpu", dtype: str = "auto") -> Any:
 def is_compressed(config: Any) -> bool:
     """Whether a config is that of a model with Eckart's structures."""
     return _quantization(config) is not None
+
+
+def dtype_of(config: Any, dtype: str = "auto") -> torch.dtype:
+    """What a model of this config is loaded in, by its name or as the config has it."""
+    found: torch.dtype = getattr(torch, dtype) if dtype != "auto" else config.dtype or torch.float32
+    return found
 
 
 def require_dtype(dtype: str) -> None:

@@ -21,6 +21,8 @@ COPIES, COPIES_BYTES = 8, 2**26
 """Of a layer, timed one after the other: in a model too its weights come from memory, not from a cache."""
 ROUNDS, RANKS = 5, 3
 """Ranks of one shape that are timed at most; those between them are interpolated."""
+SHOWN = 3
+"""Shapes that are named, those that gained least first."""
 
 
 def slower(records: Sequence[TargetRecord], dtype: torch.dtype, device: str) -> list[str]:
@@ -30,17 +32,25 @@ def slower(records: Sequence[TargetRecord], dtype: torch.dtype, device: str) -> 
         if record.rank is not None and record.structure in STRUCTURES:
             shapes[record.out_features, record.in_features, record.structure].append(record.rank)
     said = []
-    for (out_features, in_features, structure), ranks in shapes.items():
-        timed = sorted(set(np.quantile(ranks, np.linspace(0, 1, RANKS), method="nearest").tolist()))
-        for phase, rows in PHASES.items():
+    for phase, rows in PHASES.items():
+        found: list[tuple[int, float, str]] = []
+        for (out_features, in_features, structure), ranks in shapes.items():
+            timed = sorted(set(np.quantile(ranks, np.linspace(0, 1, RANKS), method="nearest").tolist()))
             gains = [_gain(out_features, in_features, structure, rank, rows, dtype, device) for rank in timed]
             slow = [rank for rank in ranks if np.interp(rank, timed, gains) < LEAST_GAIN]
             if slow:
                 least = min(gains)
-                said.append(
-                    f"{len(slow)} of the {out_features}x{in_features} weights are no faster here than dense "
-                    f"{phase}: {structure}, rank {_span(slow)}, {least:.2f} times as fast"
-                )
+                what = f"{out_features}x{in_features} at rank {_span(slow)} {least:.2f} times as fast"
+                found.append((len(slow), least, what))
+        if found:
+            found.sort(key=lambda each: each[1])
+            worst = "; ".join(what for _, _, what in found[:SHOWN])
+            more = f"; {len(found) - SHOWN} shapes more" if len(found) > SHOWN else ""
+            count, all_ = sum(count for count, _, _ in found), sum(map(len, shapes.values()))
+            said.append(
+                f"{count} of {all_} factored weights are no faster than dense on this machine {phase}: "
+                f"{worst}{more}"
+            )
     return said
 
 

@@ -193,6 +193,7 @@ class Result:
         seconds: wall time.
         peak_memory_bytes: the process's largest resident size so far.
         phases: seconds of each kind of work, where it was cut block by block.
+        warnings: what this machine measured and a user may not expect: layers that are no faster than dense.
     """
 
     model: Any
@@ -201,3 +202,4 @@ class Result:
     seconds: float
     peak_memory_bytes: int
     phases: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
