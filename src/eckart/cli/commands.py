@@ -6,6 +6,7 @@ standard error.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -65,6 +66,9 @@ def _prepare() -> None:
     # What transformers and torch have to say is for programmers; what a user must know, Eckart says.
     warnings.filterwarnings("ignore")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # transformers imports torchao where it is, and that tells of each kernel not for this machine.
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 @app.command()

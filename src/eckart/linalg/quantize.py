@@ -8,13 +8,8 @@ for `V`.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from math import sqrt
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -156,26 +151,8 @@ def _rounded(scales: Tensor, dtype: torch.dtype) -> Tensor:
 def _numbers(matrix: Tensor, scales: Tensor, width: int, bits: int) -> Tensor:
     most = 2 ** (bits - 1) - 1
     zeros = torch.zeros_like(scales, dtype=torch.int8)
-    numbers: Tensor = _rounding()(matrix, (1, width), scales, zeros, torch.int8, -most - 1, most)
+    # It takes a second to import, and most models are not rounded.
+    from torchao.quantization.quant_primitives import quantize_affine
+
+    numbers: Tensor = quantize_affine(matrix, (1, width), scales, zeros, torch.int8, -most - 1, most)
     return numbers
-
-
-@lru_cache
-def _rounding() -> Any:
-    with _hushed():
-        from torchao.quantization.quant_primitives import quantize_affine
-    return quantize_affine
-
-
-@contextmanager
-def _hushed() -> Iterator[None]:
-    """What torchao says on standard error when it is imported, of kernels not for this machine, unsaid."""
-    loggers = [logging.getLogger(name) for name in ("torchao", "torch.utils._pytree")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
