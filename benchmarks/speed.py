@@ -111,7 +111,7 @@ def _compress(dense: Path, out: Path, structure: str, keep: float) -> list[Targe
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    heads = "width structure keep of phase batch tokens/s dense".split()
+    heads = ["width", "structure", "keep", "of", "phase", "batch", "tokens/s", "dense"]
     lines = [[*heads, "times as fast", "ideal", "of ideal"]]
     lines.append(["---"] * len(lines[0]))
     for row in rows:
