@@ -22,6 +22,7 @@ import eckart
 from eckart import EckartError, UsageError
 from eckart.integrations import asking
 from eckart.model import loading
+from eckart.model.portable import QuantizedLinear
 from eckart.pipeline import verify
 
 module = importlib.import_module("eckart.pipeline.export")
@@ -175,6 +176,16 @@ def test_in_half_precision_what_the_products_rounding_costs_is_said(
     assert verify(tmp_path / "dense").ok
 
 
+def test_int4_weights_are_floats_before_a_graph_is_made_and_int8_ones_stay() -> None:
+    for kind, stays in (("int8", True), ("int4", False)):
+        model = one_block(LLAMA)
+        eckart.compress(model, rank=8, method="svd", quantize=kind)
+        before = outputs(model, asked(LLAMA))
+        module.onnx._widen(model)
+        assert torch.equal(outputs(model, asked(LLAMA)), before)
+        assert any(isinstance(each, QuantizedLinear) for each in model.modules()) == stays
+
+
 def refused(folder: Path, out: Path, kind: str, *words: str) -> None:
     """As a wrong request, before anything is loaded, in words that name what is wrong."""
     with pytest.raises(UsageError) as error:
@@ -210,6 +221,15 @@ def test_wrong_requests_are_refused_before_any_work(
     config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
     (other / "config.json").write_text(json.dumps(config))
     refused(other, out, "onnx", "gptq")
+
+    experts = Path(shutil.copytree(folder, tmp_path / "experts"))
+    config = json.loads((experts / "config.json").read_text())
+    config["quantization_config"] |= {
+        "experts": ["model.layers.0.mlp.experts.down_proj"],
+        "format_version": 2,
+    }
+    (experts / "config.json").write_text(json.dumps(config))
+    refused(experts, out, "onnx", "experts", "dense first")
 
     monkeypatch.setattr(module, "find_spec", lambda name: None if name == "onnxscript" else name)
     refused(folder, out, "openvino", "onnxscript", 'pip install "eckart[export]"')

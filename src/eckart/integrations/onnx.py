@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from eckart.integrations.asking import Runner, question, stateless
 from eckart.model.loading import quiet
+from eckart.model.portable import QuantizedLinear
+from eckart.model.replacing import put
 from eckart.model.text import Batch
 from eckart.types import EckartError
 
@@ -39,8 +41,9 @@ class _Answering(nn.Module):
 def write(model: Any, folder: Path) -> tuple[list[str], str]:
     """Write `model.onnx`, and `model.onnx.data` beside it where that would be larger than 2 GB.
 
-    The batch and both lengths are free. Attention and experts are switched to the implementations that can be
-    exported, in place.
+    The batch and both lengths are free. In place, attention and experts are switched to the implementations
+    that can be exported, and int4 weights become floats: ONNX has no operator that takes them out of their
+    bytes.
 
     Returns:
         The names of the inputs, in order, and of the output: `logits`, or `last_hidden_state`.
@@ -52,6 +55,7 @@ def write(model: Any, folder: Path) -> tuple[list[str], str]:
     if hasattr(model, "set_experts_implementation"):
         # What it chooses by itself is an operator that ONNX does not have.
         model.set_experts_implementation("batched_mm")
+    _widen(model)
     batch = question(model, *TRACED)
     with torch.no_grad():
         output = next(iter(model(**batch, **stateless(model)).keys()))
@@ -73,6 +77,15 @@ def write(model: Any, folder: Path) -> tuple[list[str], str]:
     except torch.onnx.OnnxExporterError as error:
         raise EckartError(f"{type(model).__name__} cannot be exported to ONNX: {_why(error)}") from error
     return list(batch), output
+
+
+def _widen(model: Any) -> None:
+    for name, module in list(model.named_modules()):
+        if isinstance(module, QuantizedLinear) and module.bits == 4:
+            linear = nn.Linear(module.in_features, module.out_features, bias=False, device="meta")
+            linear.weight = nn.Parameter(module.scaled(), requires_grad=False)
+            linear.register_parameter("bias", module.bias)
+            put(model, name, linear)
 
 
 def runner(path: Path) -> Runner:
@@ -121,11 +134,15 @@ def _forget_where(model: Any) -> None:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Without what the exporter prints and logs: standard output belongs to `--json`."""
+    """Without what the exporter prints and logs, whole graphs where it fails: its error has the reason."""
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.CRITICAL)
     try:
-        with quiet(), contextlib.redirect_stdout(sys.stderr):
+        with (
+            quiet(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             yield
     finally:
         logging.disable(before)

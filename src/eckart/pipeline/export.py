@@ -47,7 +47,7 @@ tags:
 
 # {source}, as {tool} reads it
 
-Factors are two products each in the graph: no weight was multiplied out. Weights are float32.
+Where a weight has factors, they are two products in the graph. It computes in float32.
 
 - files: {files}
 - inputs: {inputs}, 64-bit integers, `(batch, sequence)`, of any batch and length. Pad on the right.
@@ -112,7 +112,7 @@ def export(model: str | Path, out: str | Path, *, format: str, check: bool = Tru
     _require_installed(format)
     folder = loading.find_model(model)
     config = loading.load_config(folder)
-    _require_float(config)
+    _require_exportable(config, format)
     stored = checkpoint.open_checkpoint(folder)
     job = _Job(folder, loading.name_of(model, folder), config, stored, destination, format, check)
     made = job.graph() if format in GRAPHS else job.dense()
@@ -208,7 +208,7 @@ class _Job:
             "inputs": inputs,
             "output": output,
             "checks": checks,
-            "notes": self._widened(),
+            "notes": self._in_the_graph(),
         }
 
     def _made(self, model: Any, dtype: str) -> dict[str, Any]:
@@ -237,15 +237,23 @@ class _Job:
             targets=[],
         )
 
-    def _widened(self) -> list[str]:
-        """That weights take more room than they did, where they do."""
+    def _in_the_graph(self) -> list[str]:
+        """What becomes of weights that are not float32."""
         narrow = sorted({each.dtype for each in self.stored.tensors.values()} & {"F16", "BF16"})
-        if not narrow:
-            return []
-        return [
-            f"{self.folder} has weights in {' and '.join(checkpoint.DTYPES[name] for name in narrow)}, and "
-            "the graph has them in float32: they take twice the room"
-        ]
+        inner = dict(getattr(self.config, "quantization_config", None) or {}).get("inner") or {}
+        kinds = set(inner.get("modules", {}).values())
+        notes = []
+        if narrow:
+            dtypes = " and ".join(checkpoint.DTYPES[name] for name in narrow)
+            notes.append(f"weights in {dtypes} are float32 in the graph: they take twice the room")
+        if "int4" in kinds:
+            notes.append("weights in int4 are float32 in the graph: they take eight times the room")
+        if "int8" in kinds and self.format == "openvino":
+            notes.append(
+                "OpenVINO rounds what meets int8 weights to int8 too; it was checked without that, "
+                "by DYNAMIC_QUANTIZATION_GROUP_SIZE=0"
+            )
+        return notes
 
     def _converted(self) -> list[str]:
         """What the converters would lack.
@@ -303,12 +311,17 @@ def _require_installed(format: str) -> None:  # noqa: A002
         raise UsageError(f'--format {format} needs {", ".join(missing)}: pip install "eckart[export]"')
 
 
-def _require_float(config: Any) -> None:
-    """Raises UsageError where the weights are not plain floats, other than by Eckart's structures."""
+def _require_exportable(config: Any, format: str) -> None:  # noqa: A002
+    """Raises UsageError where the weights are in a form that this format cannot have."""
     entry = dict(getattr(config, "quantization_config", None) or {})
     if entry and entry.get("quant_method") != QUANT_METHOD:
         raise UsageError(
             f"this model is quantized ({entry.get('quant_method')}); export the float model it came from"
+        )
+    if format in GRAPHS and entry.get("experts"):
+        raise UsageError(
+            f"the experts of this model are compressed one by one, and --format {format} cannot follow which "
+            "a token takes: export to dense first, and that folder to the graph"
         )
 
 
