@@ -13,12 +13,13 @@ from eckart.calibrate.reducing import reduced
 from eckart.calibrate.rows import PaddingUnknownError, count_tokens
 from eckart.calibrate.sampling import sample
 from eckart.calibrate.walk import Walk, require_walkable
-from eckart.calibrate.watch import Loss, spaces_of, watch
+from eckart.calibrate.watch import WIDEST, Loss, spaces_of, watch
 
 __all__ = [
     "GRADIENT_KINDS",
     "INPUT_KINDS",
     "TEMPERATURE",
+    "WIDEST",
     "Finished",
     "Loss",
     "NotWalkableError",

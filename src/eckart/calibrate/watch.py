@@ -20,6 +20,9 @@ from eckart.calibrate.rows import Batch, masks_of, module_input
 from eckart.calibrate.sums import InputSum, OutputSum, mirror
 from eckart.types import EckartError, Track, silent
 
+WIDEST = 16_384
+"""Outputs of a module whose gradients are summed: the sum is of their products, two by two."""
+
 Loss = Callable[[Any, Batch], Tensor]
 """`loss(output, batch)`: one number, summed over the tokens or the windows of the batch, never averaged."""
 
@@ -43,6 +46,8 @@ def watch(
     `gradient` is `Σ g gᵀ` over tokens, `g = ∂loss/∂y` of the loss summed over the batch. `fisher` squares a
     weight's gradient window by window; where a module's input does not say where a window ends (an expert
     that is handed some of the tokens), each token counts as a window.
+
+    Of a module with more than `WIDEST` outputs, a head, there is no gradient.
 
     Args:
         names: modules whose first argument is `(…, in)`.
@@ -99,7 +104,7 @@ class _Watch:
         if kinds & INPUT_KINDS:
             self.inputs = [InputSum(space, kinds) for space in dict.fromkeys(spaces.values())]
         if kinds & GRADIENT_KINDS:
-            self.outputs = [OutputSum(name, kinds) for name in names]
+            self.outputs = [OutputSum(name, kinds) for name in names if _width(model, name) <= WIDEST]
 
     def over(self, batches: Sequence[Batch], loss: Loss | None, track: Track) -> Observed:
         tokens = 0
@@ -146,6 +151,11 @@ class _Watch:
         # A gradient goes from the end of the model to its beginning, and so does what overflows.
         for written in reversed(self.outputs):
             written.check()
+
+
+def _width(model: Any, name: str) -> int:
+    """The outputs of a module; 0 where it does not say."""
+    return int(getattr(model.get_submodule(name), "out_features", 0))
 
 
 Reads = dict[str, list[tuple[Tensor, int]]]

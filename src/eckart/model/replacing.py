@@ -10,24 +10,31 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eckart.model import vocabulary
 from eckart.model.portable import (
     QUANT_METHOD,
     STRUCTURES,
     EckartConfig,
     ExpertStack,
+    FactoredEmbedding,
     FactoredLinear,
-    PivotedLinear,
     QuantizedLinear,
+    embedding_like,
+    retie,
     roll,
     unroll,
+    untie,
 )
+from eckart.model.portable.embeddings import EMBEDDINGS, share_orders
 from eckart.model.quantizing import inner_of, values_of
 from eckart.model.targets import weight_of
 from eckart.types import EckartError, Factors
 
 
 def replace(model: Any, name: str, factors: Factors) -> Factors:
-    """Put factors in the place of a linear layer, in the layer's dtype and on its device.
+    """Put factors in the place of a linear layer or an embedding, in its dtype and on its device.
+
+    What is tied to it gets the same factors.
 
     Returns:
         The factors as the module now holds them, rounded to its dtype.
@@ -36,25 +43,36 @@ def replace(model: Any, name: str, factors: Factors) -> Factors:
     weight = weight_of(old)
     out_features, in_features = weight.shape
     rank = len(factors.V)
-    new = STRUCTURES[factors.structure](
-        in_features, out_features, rank, old.bias is not None, weight.device, weight.dtype
+    tied = vocabulary.siblings_of(model, name)
+    scale = vocabulary.scale_among(model, [name, *tied])
+    new: Any = (
+        embedding_like(old, factors.structure, rank, scale)
+        if isinstance(old, nn.Embedding)
+        else STRUCTURES[factors.structure](
+            in_features, out_features, rank, old.bias is not None, weight.device, weight.dtype
+        )
     )
+    bias_before = getattr(old, "bias", None)
     with torch.no_grad():
         new.U.weight.copy_(factors.U)
         new.V.weight.copy_(factors.V)
-        if isinstance(new, PivotedLinear):
-            assert factors.order is not None
+        if factors.order is not None:
             new.order.copy_(factors.order)
-            if old.bias is not None:
-                bias = torch.empty_like(old.bias)
-                bias[factors.order.long()] = old.bias
+            if bias_before is not None:
+                bias = torch.empty_like(bias_before)
+                bias[factors.order.long()] = bias_before
                 new.V.bias.copy_(bias[:rank])
                 carried = new.U.weight.double() @ new.V.bias.double()
                 new.U.bias.copy_(bias[rank:].double() - carried)
-        elif old.bias is not None:
-            new.U.bias.copy_(old.bias)
+        elif bias_before is not None:
+            new.U.bias.copy_(bias_before)
     new.train(old.training).requires_grad_(old.weight.requires_grad)
     put(model, name, new)
+    for other in tied:
+        sibling = embedding_like(model.get_submodule(other), factors.structure, rank, scale, of=new)
+        put(model, other, sibling.train(old.training))
+    if tied:
+        share_orders(model)
     return factors_of(new)
 
 
@@ -71,7 +89,7 @@ def merge(model: Any) -> list[str]:
     factored: dict[str, Any] = {}
     for name, module in model.named_modules():
         part = name.rpartition(".")[0] in factored
-        if isinstance(module, (FactoredLinear, QuantizedLinear)) and not part:
+        if isinstance(module, (FactoredLinear, FactoredEmbedding, QuantizedLinear)) and not part:
             factored[name] = module
     config = copy.deepcopy(model.config)
     undescribe(config)
@@ -89,9 +107,14 @@ def merge(model: Any) -> list[str]:
         weight_of(new).copy_(weight)
         if bias is not None:
             new.bias.copy_(bias)
-        learns = isinstance(module, FactoredLinear) and module.U.weight.requires_grad
+        if isinstance(module, FactoredEmbedding) and isinstance(getattr(new, "embed_scale", None), Tensor):
+            new.embed_scale.fill_(module.scale)
+        learns = isinstance(module, (FactoredLinear, FactoredEmbedding)) and module.U.weight.requires_grad
         put(model, name, new.train(module.training).requires_grad_(learns))
     roll(model)
+    if any(isinstance(module, FactoredEmbedding) for module in factored.values()):
+        untie(model)
+        model.tie_weights(recompute_mapping=False)
     return list(factored)
 
 
@@ -100,8 +123,9 @@ def _product(module: Any) -> tuple[Tensor, Tensor | None]:
     if isinstance(module, QuantizedLinear):
         return module.scaled().double(), module.bias
     U, V = values_of(module.U).double(), values_of(module.V).double()
-    bias = None if module.U.bias is None else module.U.bias.double()
-    if not isinstance(module, PivotedLinear):
+    bias = getattr(module.U, "bias", None)
+    bias = None if bias is None else bias.double()
+    if not hasattr(module, "order"):
         return U @ V, bias
     order = module.order.long()
     if bias is not None:
@@ -112,8 +136,9 @@ def _product(module: Any) -> tuple[Tensor, Tensor | None]:
 
 def factors_of(module: Any) -> Factors:
     """The factors that a structure's module holds."""
-    structure = next(name for name, kind in STRUCTURES.items() if type(module) is kind)
-    order = module.order if isinstance(module, PivotedLinear) else None
+    kinds = EMBEDDINGS if isinstance(module, FactoredEmbedding) else STRUCTURES
+    structure = next(name for name, kind in kinds.items() if type(module) is kind)
+    order = getattr(module, "order", None)
     return Factors(structure, values_of(module.U), values_of(module.V), order)  # type: ignore[arg-type]
 
 
@@ -147,17 +172,42 @@ def stand_ins(model: Any, weights: Iterable[tuple[str, Tensor]]) -> Iterator[Non
 
 def describe(model: Any) -> None:
     """Write into the model's config which modules are structures, so that saving it is enough to load it."""
-    modules: dict[str, Any] = {}
+    modules, led = _embeddings(model)
     for name, module in model.named_modules():
         for structure, kind in STRUCTURES.items():
-            if type(module) is kind:
+            if type(module) is kind and name not in led:
                 entry = (
                     module.rank if structure == "lowrank" else {"rank": module.rank, "structure": structure}
                 )
                 modules[name] = entry
+    retie(model)
     stacks, inner = stacks_of(model), inner_of(model)
     if modules or stacks or inner:
         model.config.quantization_config = EckartConfig(modules, experts=stacks, inner=inner)
+
+
+def _embeddings(model: Any) -> tuple[dict[str, Any], set[str]]:
+    """The entries of factored embeddings, each by its first name, and the names that share their factors."""
+    entries: dict[str, Any] = {}
+    by_factor: dict[int, Any] = {}
+    led: set[str] = set()
+    modules = list(model.named_modules(remove_duplicate=False))
+    for name, module in modules:
+        if not isinstance(module, FactoredEmbedding):
+            continue
+        if id(module.U.weight) in by_factor:
+            by_factor[id(module.U.weight)]["tied"].append(name)
+            continue
+        structure = next(name for name, kind in EMBEDDINGS.items() if type(module) is kind)
+        entries[name] = {"rank": module.rank, "structure": structure, "tied": []}
+        if module.scale != 1:
+            entries[name]["scale"] = module.scale
+        by_factor[id(module.U.weight)] = entries[name]
+    for name, module in modules:
+        if isinstance(module, FactoredLinear) and id(getattr(module.U, "weight", None)) in by_factor:
+            by_factor[id(module.U.weight)]["tied"].append(name)
+            led.add(name)
+    return entries, led
 
 
 def stacks_of(model: Any) -> list[str]:

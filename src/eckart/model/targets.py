@@ -3,6 +3,7 @@
 A target is an `nn.Linear`, or GPT-2's `Conv1D`, that stands alone: its weight is not tied to another
 module's, its model calls it rather than reading its weight, and it computes nothing else. By default the
 ones inside the blocks. An expert of a mixture is one too, once the tensor that holds all experts is unrolled.
+The embedding of tokens is one where it is named, and with it the head that is tied to it, as one weight.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from eckart.model import vocabulary
 from eckart.model.mixtures import find_stacks, is_expert
 from eckart.model.portable.experts import unroll
 from eckart.types import Target, UsageError
@@ -46,7 +48,8 @@ def find_targets(model: Any, patterns: Sequence[str] | None = None, layers: str 
     Args:
         patterns: endings of module names at a dot (`q_proj`, `mlp.up_proj`) or globs; default every
             linear inside the blocks, experts among them (`experts.down_proj` is all of them in a block).
-            Heads and everything outside the blocks come only by name.
+            Heads, the
+            embedding and everything outside the blocks come only by name.
         layers: which blocks of each stack, e.g. `top:4`, `bottom:2`, `3-7`, `0,2,5-8`; default all.
 
     Raises:
@@ -54,7 +57,8 @@ def find_targets(model: Any, patterns: Sequence[str] | None = None, layers: str 
     """
     linears = {name: module for name, module in model.named_modules() if _is_linear(module)}
     stacks = find_stacks(model)
-    names = [*linears, *stacks.members()]
+    words = _Words.of(model)
+    names = [*linears, *stacks.members(), *words.names]
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     if patterns is None:
         chosen = {name for name in names if block_of(model, name) and linears.get(name, ...) is not head}
@@ -64,7 +68,7 @@ def find_targets(model: Any, patterns: Sequence[str] | None = None, layers: str 
             matched = {name for name in names if _matches(name, pattern)}
             if not matched:
                 raise UsageError(_no_match(pattern, names))
-            chosen |= matched
+            chosen |= words.led(matched)
     stays: dict[str, str] = {}
     if layers is not None:
         kept = _in_layers(model, chosen, layers)
@@ -73,18 +77,58 @@ def find_targets(model: Any, patterns: Sequence[str] | None = None, layers: str 
         chosen = kept | outside
     unroll(model, [name for name in stacks.sizes if not chosen.isdisjoint(stacks.members_of(name))])
     linears = {name: module for name, module in model.named_modules() if _is_linear(module)}
-    stays |= {name: _MORE for name in chosen if not _answers_linearly(linears[name])}
-    stays |= dict.fromkeys(_read_directly(model, chosen), _READ)
-    stays |= dict.fromkeys(chosen & _tied(model), _TIED)
+    if words.leader is not None and words.leader in chosen:
+        linears = {words.leader: model.get_submodule(words.leader)} | linears
+    stays |= {name: _MORE for name in chosen if name in linears and not _answers_linearly(linears[name])}
+    stays |= dict.fromkeys(words.led(_read_directly(model, words.all_of(chosen))), _READ)
+    stays |= dict.fromkeys((chosen & _tied(model)) - {words.leader}, _TIED)
     targets = []
+    notes = []
+    if words.leader is not None and words.leader in chosen and words.why_not is not None:
+        stays[words.leader] = words.why_not
+    elif words.leader in chosen and len(words.names) > 1:
+        notes.append(f"{' and '.join(words.names)} are one weight: they get one pair of factors")
     for name, module in linears.items():
         if name in chosen and name not in stays:
             out_features, in_features = weight_of(module).shape
-            targets.append(Target(name, out_features, in_features, module.bias is not None))
-    notes = _notes({name: stays[name] for name in linears if name in stays})
+            bias = getattr(module, "bias", None) is not None
+            targets.append(Target(name, out_features, in_features, bias))
+    notes += _notes({name: stays[name] for name in linears if name in stays})
     if not targets:
         raise UsageError("no linear layer in this model is a target" + "".join(f"; {n}" for n in notes))
     return Found(targets, notes + stacks.notes())
+
+
+@dataclass
+class _Words:
+    """The embedding of tokens as a target.
+
+    Attributes:
+        names: its own, and of all modules that have its weight; empty where a model has none.
+        leader: the name that it is a target by.
+        why_not: why it is none.
+    """
+
+    names: list[str]
+    leader: str | None
+    why_not: str | None
+
+    @classmethod
+    def of(cls, model: Any) -> _Words:
+        entry, leader = vocabulary.entry_of(model), vocabulary.leader_of(model)
+        if entry is None:
+            return cls([], None, None)
+        names = vocabulary.tied_to(model, entry)
+        return cls(names, leader, vocabulary.why_not(model, names))
+
+    def led(self, names: set[str]) -> set[str]:
+        """Names with the leader in the place of those that it stands for."""
+        mine = names & set(self.names)
+        return names - mine | ({self.leader} if mine and self.leader else set())
+
+    def all_of(self, names: set[str]) -> set[str]:
+        """Names with all those that the leader stands for."""
+        return names | set(self.names) if self.leader in names else names
 
 
 def choose(
@@ -171,7 +215,7 @@ def _answers_linearly(module: nn.Module) -> bool:
 
     On the meta device its answer is known by its shape alone.
     """
-    if type(module).forward in (nn.Linear.forward, Conv1D.forward):
+    if isinstance(module, nn.Embedding) or type(module).forward in (nn.Linear.forward, Conv1D.forward):
         return True
     weight = weight_of(module)
     ask = torch.linspace(-1, 1, 2 * weight.shape[1], dtype=weight.dtype, device=weight.device)

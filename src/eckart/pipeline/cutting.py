@@ -9,6 +9,7 @@ from typing import Any
 from eckart import calibrate, recipes
 from eckart.evaluation import Moved, Reference
 from eckart.model import targets as targets_
+from eckart.model import vocabulary
 from eckart.pipeline import choices
 from eckart.pipeline.dividing import divide
 from eckart.pipeline.observing import observe
@@ -16,7 +17,7 @@ from eckart.pipeline.pricing import Prices
 from eckart.pipeline.refitting import refit
 from eckart.pipeline.searching import Found, Search
 from eckart.pipeline.workbench import Workbench
-from eckart.types import HeldOut, Recipe, TargetRecord, Text, Track
+from eckart.types import HeldOut, Recipe, Target, TargetRecord, Text, Track, UsageError
 
 MERGED = "merged: the factors were multiplied out again, so the model is as large and as fast as before"
 
@@ -63,6 +64,19 @@ def held_out(reference: Reference | None, moved: Moved | None, found: Found) -> 
     )
 
 
+def _require_linear(model: Any, chosen: Sequence[Target], recipe: Recipe) -> None:
+    """Raises UsageError where an embedding is chosen with what works on linear layers alone."""
+    why = "--quantize" if recipe.quantize else "selection of bases" if recipe.selection else None
+    if why is None:
+        return
+    for target in chosen:
+        if vocabulary.is_embedding(model, target.name) or vocabulary.siblings_of(model, target.name):
+            raise UsageError(
+                f"{why} works on linear layers, and {target.name} has the embedding's weight: leave it out "
+                "of --targets"
+            )
+
+
 class Prepared:
     """A model that was looked at once, to be cut to any number of sizes.
 
@@ -90,17 +104,21 @@ class Prepared:
         found = targets_.find_targets(model, recipe.targets, recipe.layers)
         self.notes = list(found.notes)
         chosen = found.targets
+        _require_linear(model, chosen, recipe)
         choices.require_possible(chosen, recipe, Prices.of(model, chosen, recipe))
-        observed = None
+        observed, tokens = None, {}
         divided = divide(model, tokenizer, recipe, texts)
         self.notes += divided.notes
         if divided.calibrating:
             metric = recipes.find_metric(recipe.metric)
+            embeddings = [t for t in chosen if vocabulary.is_embedding(model, t.name)]
+            if metric.moments:
+                tokens = {t.name: vocabulary.counts(divided.calibrating, t) for t in embeddings}
             observed = observe(
                 model,
                 tokenizer,
                 divided.calibrating,
-                [target.name for target in chosen],
+                [target.name for target in chosen if target not in embeddings],
                 metric.moments or frozenset({"absolute"}),
                 labels=metric.labels,
                 temperature=metric.temperature,
@@ -110,11 +128,15 @@ class Prepared:
                 track=track,
             )
             watched = metric.moments & calibrate.INPUT_KINDS or not metric.moments
-            unseen = [t for t in chosen if watched and observed.spaces[t.name] not in observed.moments]
+            unseen = [
+                t
+                for t in chosen
+                if watched and t not in embeddings and observed.spaces[t.name] not in observed.moments
+            ]
             self.notes += targets_.unreached(model, [target.name for target in unseen])
             chosen = [target for target in chosen if target not in unseen]
         self.tokens = observed.tokens if observed else None
-        self.bench = Workbench(model, chosen, recipe, observed, track)
+        self.bench = Workbench(model, chosen, recipe, observed, track, tokens)
         self.fitting = divided.fitting()
         reference = divided.reference()
         self.search = Search(self.bench, reference)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from eckart import calibrate, checkpoint, linalg
-from eckart.model import loading, reading, replacing, text
+from eckart.model import loading, reading, replacing, text, vocabulary
 from eckart.model.targets import Found, find_targets, weight_of
 from eckart.pipeline import counting
 from eckart.pipeline.observing import observe
@@ -198,8 +198,8 @@ class Seen:
 
     def inputs(self, target: Target) -> Inputs | None:
         """What a target reads; `None` where no token reached it."""
-        space = self.sums.spaces[target.name]
-        if space not in self.rows or space not in self.sums.moments:
+        space = self.sums.spaces.get(target.name)
+        if space is None or space not in self.rows or space not in self.sums.moments:
             return None
         # Targets come in the model's order, so those of one space come together: one side is enough.
         if self._side is None or self._side[0] != space:
@@ -219,7 +219,8 @@ def observed(subject: Subject, samples: int | None, max_length: int, cache: bool
     limit, least = (samples, 0) if samples else (SAMPLES, SAMPLE_TOKENS)
     model, tokenizer = subject.model, subject.tokenizer
     windows = text.windows(model, tokenizer, subject.texts, max_length, limit, least)
-    names = [target.name for target in subject.found.targets]
+    chosen = [target.name for target in subject.found.targets]
+    names = [name for name in chosen if not vocabulary.is_embedding(model, name)]
     kinds = frozenset({"second"})
     sums = observe(model, tokenizer, windows, names, kinds, folder=subject.folder, cache=cache, track=track)
     rows = _rows(model, tokenizer, windows, list(sums.moments), track)

@@ -116,7 +116,9 @@ def _shapes(folder: Path, manifest: Manifest) -> Check:
             continue
         part = cast(Any, modules[record.name]).V
         name, columns = ("codes", part.codes.shape[1]) if record.quantize else ("weight", record.in_features)
-        shape = stored.tensors.get(f"{record.name}.V.{name}")
+        full = f"{record.name}.V.{name}"
+        # A head that is tied is stored as the embedding.
+        shape = stored.tensors.get(full) or stored.tensors.get(model.all_tied_weights_keys.get(full, full))
         if shape is None or shape.shape != (expected, columns):
             return Check("shapes", False, f"{record.name} is not stored at rank {expected}")
     return Check("shapes", True, f"{manifest.parameters.after:,} parameters, {len(manifest.targets)} targets")

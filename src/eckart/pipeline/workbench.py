@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from eckart import allocate, calibrate, linalg, recipes
-from eckart.model import replacing
+from eckart.model import replacing, vocabulary
 from eckart.model.targets import weight_of
 from eckart.pipeline.pricing import Prices
-from eckart.types import Curve, EckartError, Factors, Recipe, Target, TargetRecord, Track, silent
+from eckart.types import Curve, EckartError, Factors, Moment, Recipe, Target, TargetRecord, Track, silent
 
 Ranks = Sequence[int | None]
 
@@ -31,6 +31,7 @@ class Workbench:
     Args:
         observed: moments, or `None` where the metric needs none.
         track: shows progress.
+        tokens: how often an embedding's tokens were read, by its name.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Workbench:
         recipe: Recipe,
         observed: calibrate.Observed | None,
         track: Track = silent,
+        tokens: Mapping[str, Moment] | None = None,
     ) -> None:
         self.model, self.recipe, self.observed, self.track = model, recipe, observed, track
         self.targets = list(targets)
@@ -49,6 +51,11 @@ class Workbench:
         self._left: tuple[str, linalg.Side] | None = None
         self._right: tuple[str, linalg.Side] | None = None
         self._dense: dict[str, Any] = {}
+        self.tokens = dict(tokens or {})
+        # The target, if any, that is an embedding, or a head with the embedding's weight.
+        leader = vocabulary.leader_of(model)
+        self._embeds = leader if leader and vocabulary.is_embedding(model, leader) else None
+        self._tied = leader if leader and vocabulary.siblings_of(model, leader) else None
 
     @property
     def size(self) -> int:
@@ -66,6 +73,8 @@ class Workbench:
             "second-moment": linalg.Side.from_second_moment,
             "fisher-rows": linalg.Side.from_fisher_rows,
         }[self.metric.left]
+        if name in self.tokens:
+            return linalg.Side.from_fisher_rows(self.tokens[name])
         if build is None or not self._has_gradient(name):
             return linalg.Side()
         assert self.observed is not None
@@ -80,13 +89,14 @@ class Workbench:
             "mean-absolute": linalg.Side.from_mean_absolute,
             "second-moment": linalg.Side.from_second_moment,
         }[self.metric.right]
-        if build is None:
+        if build is None or name == self._embeds:
             return linalg.Side()
         assert self.observed is not None
         space = self.observed.spaces[name]
         # Targets come in the model's order, so those of one space come together: one side is enough.
         if self._right is None or self._right[0] != space:
-            self._right = space, build(self.observed.moments[space])
+            moment = self.observed.moments[space]
+            self._right = space, build(vocabulary.blended(moment) if name == self._tied else moment)
         return self._right[1]
 
     def _has_gradient(self, name: str) -> bool:
@@ -148,10 +158,19 @@ class Workbench:
 
     def _errors(self, target: Target) -> np.ndarray:
         tail = self.decomposition(target).spectrum.tail
+        share = tail / (tail[0] or 1.0)
         if not self.metric.in_loss_units:
             # Energies of different targets are in different units; their shares compare.
-            return tail / (tail[0] or 1.0)
+            return share
+        if self._without_gradient(target):
+            others = [each for each in self.targets if not self._without_gradient(each)]
+            whole = [float(self.decomposition(each).spectrum.tail[0]) for each in others]
+            return share * (sum(whole) / len(whole) if whole else 1.0)
         return tail if self._has_gradient(target.name) else np.zeros_like(tail)
+
+    def _without_gradient(self, target: Target) -> bool:
+        """Whether a target has no gradients to be weighed by: all of it then counts as an average target."""
+        return target.name == self._embeds or target.out_features > calibrate.WIDEST
 
     @contextmanager
     def tried(self, ranks: Ranks) -> Iterator[None]:
@@ -235,7 +254,8 @@ class Workbench:
 
     def _keep(self, target: Target, keep_dense: bool) -> None:
         if keep_dense:
-            self._dense.setdefault(target.name, self.model.get_submodule(target.name))
+            for name in (target.name, *vocabulary.siblings_of(self.model, target.name)):
+                self._dense.setdefault(name, self.model.get_submodule(name))
 
     def restore(self) -> None:
         """Make the model dense again, where `install` kept what was there."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from eckart.model.portable.embeddings import FactoredEmbedding, retie, swap_embedding
 from eckart.model.portable.entries import read_entry, require_rank
 from eckart.model.portable.structures import STRUCTURES, FactoredLinear
 
@@ -58,7 +59,8 @@ def swap_modules(model: nn.Module, modules: dict[str, Any]) -> None:
     """Replace the named linear layers by empty structures of the given ranks, in place.
 
     Args:
-        modules: module name to rank (`lowrank`), or to `{"rank": …, "structure": …}`.
+        modules: module name to rank (`lowrank`), or to `{"rank": …, "structure": …}`; of an embedding also
+            `tied`, the names of what has the same factors, and `scale`.
 
     Raises:
         ValueError: a name or a structure that is not known, or a rank that the layer cannot have.
@@ -66,13 +68,19 @@ def swap_modules(model: nn.Module, modules: dict[str, Any]) -> None:
     for saved_name, name in _find_all(model, modules).items():
         structure, rank = read_entry(saved_name, modules[saved_name])
         old = model.get_submodule(name)
-        if isinstance(old, FactoredLinear):
+        if isinstance(old, (FactoredLinear, FactoredEmbedding)):
             continue
         if not isinstance(getattr(old, "weight", None), nn.Parameter) or old.weight.ndim != 2:
             raise ValueError(
                 f"the config says that {saved_name!r} is compressed, but it is a {type(old).__name__} here: "
                 "load it by the class that it was saved from, or fetch the folder again"
             )
+        if isinstance(old, nn.Embedding):
+            require_rank(saved_name, rank, old.embedding_dim, old.num_embeddings)
+            entry = modules[saved_name] if isinstance(modules[saved_name], dict) else {}
+            tied = [other for saved in entry.get("tied", []) if (other := find_module(model, saved))]
+            swap_embedding(model, name, tied, structure, rank, entry.get("scale", 1.0))
+            continue
         in_features, out_features = _shape_of(old)
         require_rank(saved_name, rank, in_features, out_features)
         new = STRUCTURES[structure](
@@ -85,3 +93,4 @@ def swap_modules(model: nn.Module, modules: dict[str, Any]) -> None:
         )
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, new)
+    retie(model)

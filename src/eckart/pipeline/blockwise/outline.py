@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from eckart import calibrate
-from eckart.model import loading, mixtures, targets
+from eckart.model import loading, mixtures, targets, vocabulary
 from eckart.model.streaming import NotStoredByBlockError, Streamed
 from eckart.types import EckartError, Recipe
 
@@ -44,6 +44,8 @@ def outline(streamed: Streamed, recipe: Recipe) -> Outline:
     names = [target.name for target in found.targets]
     if expert := next((name for name in names if mixtures.is_expert(empty, name)), None):
         raise NotStoredByBlockError(f"{expert} is stored in one tensor with the other experts of its block")
+    if vocabulary.leader_of(empty) in names and (tied := _words(empty)) is not None:
+        raise calibrate.NotWalkableError(f"{tied} is in no block, and its factors are those of the embedding")
     try:
         order, spaces, columns = _run(empty, streamed.blocks, names)
     except Exception:  # many models ask about values, and without weights there are none
@@ -59,6 +61,15 @@ def outline(streamed: Streamed, recipe: Recipe) -> Outline:
     if len(set(order)) < len(order):
         raise calibrate.NotWalkableError("this model runs a block more than once")
     return Outline(found, order, spaces, columns)
+
+
+def _words(empty: Any) -> str | None:
+    """The target that is the embedding, or tied to it; a head of its own is none."""
+    leader = vocabulary.leader_of(empty)
+    if leader is None:
+        return None
+    own = vocabulary.is_embedding(empty, leader)
+    return leader if own or vocabulary.siblings_of(empty, leader) else None
 
 
 def _run(model: Any, blocks: list[str], names: list[str]) -> tuple[list[str], dict[str, str], int]:
