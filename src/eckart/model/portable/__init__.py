@@ -10,7 +10,24 @@ from __future__ import annotations
 import ast
 import inspect
 
-from eckart.model.portable import entries, experts, loader, quantized, stored, structures, swapping
+from eckart.model.portable import (
+    embeddings,
+    entries,
+    experts,
+    loader,
+    quantized,
+    stored,
+    structures,
+    swapping,
+)
+from eckart.model.portable.embeddings import (
+    FactoredEmbedding,
+    LowRankEmbedding,
+    PivotedEmbedding,
+    embedding_like,
+    retie,
+    untie,
+)
 from eckart.model.portable.experts import ExpertStack, roll, unroll
 from eckart.model.portable.loader import FORMAT_VERSION, QUANT_METHOD, EckartConfig, EckartLoader, register
 from eckart.model.portable.quantized import QuantizedLinear, quantize_modules
@@ -25,20 +42,26 @@ __all__ = [
     "EckartConfig",
     "EckartLoader",
     "ExpertStack",
+    "FactoredEmbedding",
     "FactoredLinear",
+    "LowRankEmbedding",
     "LowRankLinear",
+    "PivotedEmbedding",
     "PivotedLinear",
     "QuantizedLinear",
+    "embedding_like",
     "quantize_modules",
     "register",
+    "retie",
     "roll",
     "source",
     "stored_shapes",
     "swap_modules",
     "unroll",
+    "untie",
 ]
 
-PARTS = (structures, entries, swapping, experts, quantized, stored, loader)
+PARTS = (structures, embeddings, entries, swapping, experts, quantized, stored, loader)
 """The files that travel, each after those that it imports."""
 
 

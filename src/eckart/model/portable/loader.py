@@ -12,6 +12,7 @@ from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from eckart.model.portable.embeddings import share_orders
 from eckart.model.portable.entries import require_entries
 from eckart.model.portable.experts import save_by_own_names, unroll
 from eckart.model.portable.quantized import quantize_modules, require_inner
@@ -46,7 +47,8 @@ class EckartConfig(QuantizationConfigMixin):
         **_: Any,
     ) -> None:
         if format_version is None:
-            format_version = FORMAT_VERSION if inner or experts else 1
+            embeds = any(isinstance(entry, dict) and "tied" in entry for entry in (modules or {}).values())
+            format_version = FORMAT_VERSION if inner or experts or embeds else 1
         if not isinstance(format_version, int) or format_version > FORMAT_VERSION:
             raise ValueError(
                 f"this model was saved in Eckart's format {format_version}, and this Eckart knows them up to "
@@ -80,6 +82,7 @@ class EckartLoader(HfQuantizer):
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
         save_by_own_names(model)
+        share_orders(model)
         # A float model again: so that Trainer, PEFT, `.to(dtype)` and `save_pretrained` treat it as one.
         del model.hf_quantizer
         del model.quantization_method
