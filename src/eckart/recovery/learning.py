@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from eckart.model import targets
+from eckart.model import lora
 from eckart.model.portable import QUANT_METHOD, FactoredLinear
 from eckart.recovery.settings import FACTORS, Training
 from eckart.types import EckartError, UsageError
@@ -130,13 +130,7 @@ def _adapt(model: Any, training: Training) -> Callable[[], Any]:
 
 def _adapted(model: Any) -> list[str]:
     """The linear layers that adapters are put on, by whole names: factors, or a dense model's targets."""
-    names = [
-        f"{name}.{factor}"
-        for name, module in model.named_modules()
-        if isinstance(module, FactoredLinear)
-        for factor in ("V", "U")
-    ]
-    return names or [target.name for target in targets.find_targets(model).targets]
+    return lora.factor_names(model) or lora.lora_targets(model)
 
 
 def _config(training: Training, names: list[str]) -> Any:

@@ -16,6 +16,7 @@ from eckart.model.portable import (
     experts,
     loader,
     quantized,
+    splitting,
     stored,
     structures,
     swapping,
@@ -61,7 +62,7 @@ __all__ = [
     "untie",
 ]
 
-PARTS = (structures, embeddings, entries, swapping, experts, quantized, stored, loader)
+PARTS = (structures, embeddings, entries, swapping, experts, quantized, splitting, stored, loader)
 """The files that travel, each after those that it imports."""
 
 

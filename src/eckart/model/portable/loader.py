@@ -16,6 +16,7 @@ from eckart.model.portable.embeddings import share_orders
 from eckart.model.portable.entries import require_entries
 from eckart.model.portable.experts import save_by_own_names, unroll
 from eckart.model.portable.quantized import quantize_modules, require_inner
+from eckart.model.portable.splitting import split_structures
 from eckart.model.portable.stored import require_stored, stored_shapes
 from eckart.model.portable.swapping import swap_modules
 
@@ -79,6 +80,9 @@ class EckartLoader(HfQuantizer):
         if stored is not None:
             require_stored(model, modules, stored)
         return model
+
+    def update_parallel_plan(self, model: Any, plan: dict[str, str]) -> None:
+        split_structures(model, plan)
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
         save_by_own_names(model)
