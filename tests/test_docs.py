@@ -24,7 +24,22 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 NAMED = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
-OTHERS = {"--nproc-per-node", "--multi_gpu", "--num_processes", "--dev", "--strict"}
+OTHERS = {
+    "--nproc-per-node",
+    "--multi_gpu",
+    "--num_processes",
+    "--dev",
+    "--strict",
+    "--outfile",
+    "--model",
+    "--output_dir",
+    "--no-deps",
+    "--tensor-parallel-size",
+    "--enable-lora",
+    "--env",
+    "--errors",
+    "--compile",
+}
 """Options of other programs that the pages name."""
 
 every_page = pytest.mark.parametrize("page", NAMED, ids=lambda page: page.name)
