@@ -35,7 +35,7 @@ def tasks(data: Path) -> list[tuple[str, str, str, dict[str, object]]]:
     """Of each measurement: the model, what it is calibrated on, the task, and how it is asked."""
     found: list[tuple[str, str, str, dict[str, object]]] = [
         ("pocket", "pocket", "pocket-math", {"limit": SAMPLES}),
-        ("pocket", "pocket", "pocket-code", {"limit": SAMPLES, "allow_code_execution": True}),
+        ("pocket", "pocket", "pocket-code", {"limit": SAMPLES}),
         ("pocket", "pocket", "pocket-stories", {"limit": SAMPLES}),
     ]
     if (data / "tasks" / "stsb_train.csv").is_file():

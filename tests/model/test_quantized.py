@@ -1,0 +1,87 @@
+"""The layer of whole numbers: what is in it, what it computes, and what a config may say of it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from eckart.linalg import quantize
+from eckart.model.portable import EckartConfig, QuantizedLinear, quantize_modules
+from eckart.model.portable.quantized import packed, shapes_of
+from eckart.model.quantizing import put_quantized
+
+
+class Model(nn.Module):
+    base_model_prefix = ""
+
+    def __init__(self, in_features: int, out_features: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(in_features, out_features, dtype=dtype)
+
+
+def quantized(bits: int, in_features: int, out_features: int = 12, dtype: torch.dtype = torch.float32):
+    model = Model(in_features, out_features, dtype)
+    bias = model.layer.bias.detach().clone()
+    found = quantize(model.layer.weight.detach(), bits, dtype)
+    put_quantized(model, "layer", found.numbers, found.scales, bits)
+    return model.layer, found, bias
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("bits", "in_features"), [(8, 33), (4, 32), (4, 33), (4, 65), (4, 3)])
+def test_it_computes_with_the_numbers_that_were_put_in(bits, in_features, dtype):
+    layer, found, bias = quantized(bits, in_features, dtype=dtype)
+    assert torch.equal(layer.numbers(), found.numbers)
+    assert layer.scaled().dtype == dtype
+    assert (layer.scaled().double() - found.values()).abs().max() <= torch.finfo(dtype).eps
+    x = torch.randn(2, 5, in_features, dtype=dtype)
+    assert torch.equal(layer(x), functional.linear(x, layer.scaled(), bias))
+    state = layer.state_dict()
+    assert {name: tuple(tensor.shape) for name, tensor in state.items()} == {
+        "codes": shapes_of(bits, 12, in_features)[0],
+        "scales": shapes_of(bits, 12, in_features)[1],
+        "bias": (12,),
+    }
+    assert state["codes"].dtype == (torch.int8 if bits == 8 else torch.uint8)
+    assert layer.weight.is_meta
+    assert (layer.weight.shape, layer.weight.dtype) == ((12, in_features), dtype)
+
+
+def test_two_numbers_are_in_a_byte():
+    numbers = torch.tensor([[-8, 7, 0], [1, -1, -8]], dtype=torch.int8)
+    assert packed(numbers).tolist() == [[0 + 15 * 16, 8 + 8 * 16], [9 + 7 * 16, 0 + 8 * 16]]
+
+
+def test_it_lets_gradients_through_and_has_none_of_its_own():
+    layer, _, _ = quantized(8, 16)
+    x = torch.randn(3, 16, requires_grad=True)
+    layer(x).sum().backward()
+    assert x.grad is not None
+    assert not any(parameter.requires_grad for parameter in layer.parameters())
+
+
+def test_it_is_compiled_in_one_piece():
+    for bits in (8, 4):
+        layer, _, _ = quantized(bits, 33)
+        x = torch.randn(2, 33)
+        compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+        assert torch.allclose(compiled(x), layer(x), atol=1e-6)
+
+
+def test_a_config_names_the_layers_and_says_no_more():
+    model = Model(33, 12, torch.bfloat16)
+    quantize_modules(model, {"layer": "int4", "head": "int8"})
+    assert isinstance(model.layer, QuantizedLinear)
+    assert model.layer.scales.dtype == torch.bfloat16
+    inner = {"quant_method": "torchao", "modules": {"layer": "int4"}}
+    assert EckartConfig({}, inner=inner).to_dict()["inner"] == inner
+    assert EckartConfig({}, inner=inner).format_version == 2
+    assert EckartConfig({"layer": 3}).format_version == 1
+    for wrong in ({"quant_method": "gptq", "modules": {}}, {"quant_method": "torchao"}, "int8"):
+        with pytest.raises(ValueError, match="inner"):
+            EckartConfig({}, inner=wrong)
+    with pytest.raises(ValueError, match=r"layer.*int3"):
+        EckartConfig({}, inner={"quant_method": "torchao", "modules": {"layer": "int3"}})
