@@ -76,8 +76,6 @@ class PivotedEmbedding(FactoredEmbedding):
     def forward(self, ids: Tensor) -> Tensor:
         places = self.order[ids].long()
         pivots = nn.functional.embedding(places.clamp(max=self.rank - 1), self.V.weight)
-        if self.rank == self.num_embeddings:
-            return self._scaled(pivots)
         others = self.U((places - self.rank).clamp(min=0)) @ self.V.weight
         return self._scaled(torch.where((places < self.rank)[..., None], pivots, others))
 
