@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal
 
-from eckart.types import Selection, Structure, UsageError
+from eckart.types import Quantize, Selection, Structure, UsageError
 
 Gram = Literal["identity", "mean-absolute", "second-moment", "fisher-rows"]
 
@@ -98,6 +98,7 @@ class Method:
     """I am a row: four choices, a paper, a departure.
 
     Attributes:
+        quantize: what its factors are rounded to, unless told otherwise.
         by_hand: whether its ranks are given by hand. Cut to a size it is another row, and nothing to compare.
     """
 
@@ -109,6 +110,7 @@ class Method:
     paper: str
     departure: str
     by_hand: bool = False
+    quantize: Quantize | None = None
 
     @property
     def needs_data(self) -> bool:
@@ -167,6 +169,17 @@ METHODS: dict[str, Method] = {
             paper="SVD-LLM, Wang et al. 2025 (ICLR), arXiv 2403.07378; DRONE, Chen et al. 2021 (NeurIPS)",
             departure="same optimum by an eigenproblem on the outputs: no Cholesky factor, no inverse, so a "
             "singular moment is no problem; the paper's closed-form update of U is left out (aa-svd has one)",
+        ),
+        Method(
+            "lplr",
+            metric="input",
+            structure="lowrank",
+            allocation="uniform",
+            recovery="none",
+            quantize="int8",
+            paper="LPLR, Saha, Srivastava & Pilanci 2023 (NeurIPS), arXiv 2310.11028",
+            departure="the range is found exactly where the paper sketches it; each factor is fitted to what "
+            "rounding left of the other, in the metric of the inputs; int4 by --quantize",
         ),
         Method(
             "aa-svd",

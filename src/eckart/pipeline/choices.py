@@ -63,6 +63,7 @@ def make_recipe(
     recipe_metric = metric or row.metric
     recipe_structure = structure or row.structure
     recipe_recovery = recovery or row.recovery
+    quantize = quantize or row.quantize
     recipe_allocation = allocation or (LEARNED if recipe_recovery in recipes.SELECTIONS else row.allocation)
     weighed_by = recipes.find_metric(recipe_metric)
     for kind, value, known in (

@@ -124,7 +124,7 @@ class Comparing:
 
     def _cut(self, prepared: Prepared, recipe: Recipe, shared: float, peak: Peak) -> None:
         started = time.perf_counter()
-        cut: Cut = prepared.cut(recipe, keep_dense=True)
+        cut: Cut = prepared.rounded(prepared.cut(recipe, keep_dense=True), recipe, keep_dense=True)
         seconds = shared + time.perf_counter() - started
         assert recipe.keep is not None
         row = self._row(recipe.keep, seconds, peak.so_far())

@@ -329,11 +329,7 @@ def compress_in_place(
             cut = cut.trained()
     if lessons:
         learning.cast(model, model.config)
-    if recipe.quantize:
-        records = quantizing.quantize_targets(
-            model, cut.records, recipe.quantize, prepared.bench.sides, track
-        )
-        cut = cut.with_records(records, prepared.search.moved() if cut.held_out else None)
+    cut = prepared.rounded(cut, recipe)
     if merge:
         replacing.merge(model)
         cut = cut.merged()

@@ -14,6 +14,7 @@ from eckart.pipeline import choices
 from eckart.pipeline.dividing import divide
 from eckart.pipeline.observing import observe
 from eckart.pipeline.pricing import Prices
+from eckart.pipeline.quantizing import quantize_targets
 from eckart.pipeline.refitting import refit
 from eckart.pipeline.searching import Found, Search
 from eckart.pipeline.workbench import Workbench
@@ -164,6 +165,20 @@ class Prepared:
             records = self.bench.install(found.ranks, keep_dense)
             moved = self.search.moved() if reference else None
         return Cut(records, held_out(reference, moved, found), notes)
+
+    def rounded(self, cut: Cut, recipe: Recipe, keep_dense: bool = False) -> Cut:
+        """The model that was cut with its targets' weights quantized, where the recipe asks for that.
+
+        Args:
+            keep_dense: as for `cut`.
+        """
+        bench = self.bench
+        if recipe.quantize is None:
+            return cut
+        for target in bench.targets:
+            bench.keep(target, keep_dense)
+        records = quantize_targets(bench.model, cut.records, recipe.quantize, bench.sides, bench.track)
+        return cut.with_records(records, self.search.moved() if cut.held_out else None)
 
     def _delivered(self, found: Found) -> Moved:
         """How far the model moves with its targets cut to these ranks, refit and all."""

@@ -233,7 +233,7 @@ class Workbench:
                 measured_error=0.0,
             )
         factors = linalg.factorize(self.recipe.structure, *solved.factors(weight, rank))
-        self._keep(target, keep_dense)
+        self.keep(target, keep_dense)
         saved = replacing.replace(self.model, target.name, factors)
         # In float64 they are larger than the weight, and what follows takes as much again.
         del factors
@@ -249,10 +249,11 @@ class Workbench:
 
     def reweigh(self, target: Target, weight: Any, keep_dense: bool) -> None:
         """Give a target that stays dense another weight."""
-        self._keep(target, keep_dense)
+        self.keep(target, keep_dense)
         replacing.reweigh(self.model, target.name, weight)
 
-    def _keep(self, target: Target, keep_dense: bool) -> None:
+    def keep(self, target: Target, keep_dense: bool) -> None:
+        """Have `restore` put back what is in a target's place now, where it is still the dense module."""
         if keep_dense:
             for name in (target.name, *vocabulary.siblings_of(self.model, target.name)):
                 self._dense.setdefault(name, self.model.get_submodule(name))
