@@ -35,6 +35,8 @@ OTHERS = {
     "--output_dir",
     "--no-deps",
     "--tensor-parallel-size",
+    "--trust-remote-code",
+    "--vllm-env",
     "--enable-lora",
     "--env",
     "--errors",
