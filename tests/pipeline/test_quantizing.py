@@ -127,6 +127,37 @@ def test_what_cannot_be_is_refused_before_any_work(stored, data, tmp_path, monke
     assert not out.exists()
 
 
+def test_a_folder_whose_config_says_otherwise_is_refused(stored, tmp_path):
+    out = tmp_path / "out"
+    eckart.compress(stored(LLAMA), out, keep=1, method="svd", quantize="int8")
+    config = json.loads((out / "config.json").read_text())
+    inner = config["quantization_config"]["inner"]["modules"]
+    name = next(iter(inner))
+    for change, match in (
+        ({name: "int4"}, rf"{name} is int4, but its codes are stored as"),
+        ({"model.layers.0.input_layernorm": "int8"}, "input_layernorm"),
+    ):
+        config["quantization_config"]["inner"]["modules"] = inner | change
+        (out / "config.json").write_text(json.dumps(config))
+        with pytest.raises(ValueError, match=match):
+            LLAMA.load(out)
+
+
+def test_device_map_and_another_dtype(stored, tmp_path):
+    out = tmp_path / "out"
+    made = eckart.compress(stored(LLAMA), out, keep=0.8, method="svd", quantize="int4")
+    inputs = some_inputs(LLAMA)
+    mapped = LLAMA.load(out, device_map="cpu")
+    assert torch.equal(outputs(mapped, inputs), outputs(made.model, inputs))
+    half = LLAMA.load(out, dtype=torch.bfloat16)
+    names = [name for name, module in half.named_modules() if isinstance(module, QuantizedLinear)]
+    assert names
+    assert all(half.get_submodule(name).scales.dtype == torch.bfloat16 for name in names)
+    assert all(
+        torch.equal(half.get_submodule(name).codes, made.model.get_submodule(name).codes) for name in names
+    )
+
+
 def test_the_codes_are_a_byte_or_half_a_byte_each(stored, tmp_path):
     sizes = {}
     for quantize in (None, "int8", "int4"):

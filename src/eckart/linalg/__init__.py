@@ -9,6 +9,7 @@ from eckart.linalg.pace import rate
 from eckart.linalg.products import products_of
 from eckart.linalg.quantize import Quantized, quantize, quantize_factors, quantize_weight
 from eckart.linalg.refit import follow, refit_left, regress
+from eckart.linalg.residual import quantize_with_factors
 from eckart.linalg.solve import Decomposition, decompose, decompose_many
 from eckart.linalg.spectrum import (
     covers,
@@ -42,6 +43,7 @@ __all__ = [
     "quantize",
     "quantize_factors",
     "quantize_weight",
+    "quantize_with_factors",
     "random_cosines",
     "rate",
     "reconstruct",

@@ -17,7 +17,7 @@ from eckart.model.portable.entries import require_entries
 from eckart.model.portable.experts import save_by_own_names, unroll
 from eckart.model.portable.quantized import quantize_modules, require_inner
 from eckart.model.portable.splitting import split_structures
-from eckart.model.portable.stored import require_stored, stored_shapes
+from eckart.model.portable.stored import require_numbers, require_stored, stored_shapes
 from eckart.model.portable.swapping import swap_modules
 
 QUANT_METHOD = "eckart"
@@ -75,9 +75,11 @@ class EckartLoader(HfQuantizer):
         modules = self.quantization_config.modules  # type: ignore[attr-defined]
         unroll(model, getattr(self.quantization_config, "experts", []))
         swap_modules(model, modules)
-        quantize_modules(model, require_inner(getattr(self.quantization_config, "inner", None)))
+        inner = require_inner(getattr(self.quantization_config, "inner", None))
+        quantize_modules(model, inner)
         stored = stored_shapes(kwargs.get("checkpoint_files") or ["a state dict"])
         if stored is not None:
+            require_numbers(model, inner, stored)
             require_stored(model, modules, stored)
         return model
 

@@ -118,6 +118,9 @@ def quantize_modules(model: nn.Module, modules: dict[str, str]) -> None:
 
     Args:
         modules: module name to `int8` or `int4`. What the model's class does not have is left out.
+
+    Raises:
+        ValueError: a module that is no linear layer.
     """
     for saved_name, kind in modules.items():
         name = find_module(model, saved_name)
@@ -126,7 +129,12 @@ def quantize_modules(model: nn.Module, modules: dict[str, str]) -> None:
         old = model.get_submodule(name)
         if isinstance(old, QuantizedLinear):
             continue
-        weight: Any = old.weight
+        weight: Any = getattr(old, "weight", None)
+        if not isinstance(weight, nn.Parameter) or weight.ndim != 2:
+            raise ValueError(
+                f"the config says that {saved_name} is {kind}, but it is a {type(old).__name__} here: "
+                "load it by the class that it was saved from, or fetch the folder again"
+            )
         # GPT-2's layers have theirs the other way round.
         out_features, in_features = weight.shape if hasattr(old, "in_features") else weight.shape[::-1]
         new = QuantizedLinear(

@@ -115,6 +115,30 @@ def _is_of(name: str, key: str) -> bool:
     return tail is not None and f".{tail[0]}." in f".{key}"
 
 
+def require_numbers(model: Any, modules: dict[str, str], stored: Shapes) -> None:
+    """Check quantized layers, in place and empty, against the tensors that are to fill them.
+
+    Args:
+        modules: what `quantize_modules` read.
+        stored: as for `require_stored`.
+
+    Raises:
+        ValueError: their numbers or scales are not among the weights, or of another shape.
+    """
+    ours = _renamed(model, stored)
+    for saved, kind in modules.items():
+        name = find_module(model, saved)
+        for part in ("codes", "scales") if name is not None else ():
+            wanted = tuple(model.get_submodule(name).state_dict()[part].shape)
+            found = ours.get(f"{name}.{part}", ())
+            if found is not None and found != wanted:
+                raise ValueError(
+                    f"the config says that {saved} is {kind}, but its {part} "
+                    + (f"are stored as {found}, not {wanted}" if found else "are not among the weights")
+                    + f": {AGAIN}"
+                )
+
+
 def _is_dense(model: Any, name: str) -> bool:
     """Whether the model has a module of that name with a weight and no factors."""
     try:

@@ -1,0 +1,56 @@
+"""Laws of a rounded weight with factors beside it."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from linalg_cases import METRICS, rng
+
+from eckart.linalg import quantize, quantize_with_factors, relative_error
+
+OUT, IN = 48, 40
+
+
+def outlying() -> torch.Tensor:
+    """A weight with a few large directions, which make the steps of all entries coarse."""
+    draw = rng("residual")
+    big = draw.normal(size=(OUT, 2)) @ draw.normal(size=(2, IN))
+    return torch.from_numpy(draw.normal(size=(OUT, IN)) * 0.2 + big)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("metric", ["identity", "full", "two-sided full, shrunk"])
+def test_factors_never_harm_and_no_round_raises_the_error(metric, bits):
+    W, sides = outlying(), METRICS[metric](OUT, IN)
+    alone = relative_error(W, quantize(W, bits, torch.float32).values(), *sides)
+    last = alone
+    for rank in (1, 4, 12):
+        Q, U, V, errors = quantize_with_factors(W, rank, bits, torch.float32, *sides)
+        assert (U.shape, V.shape) == ((OUT, rank), (rank, IN))
+        assert errors[0] == pytest.approx(alone)
+        assert all(after <= before for before, after in pairwise(errors))
+        assert errors[-1] == pytest.approx(relative_error(W, Q.values() + U @ V, *sides), rel=1e-6)
+        # More rank is never worse than less here, and some is better than none.
+        assert errors[-1] < last
+        last = errors[-1]
+
+
+def test_more_than_one_round_pays():
+    W, sides = outlying(), METRICS["identity"](OUT, IN)
+    *_, errors = quantize_with_factors(W, 4, 4, torch.float32, *sides)
+    # `W − U V` has no large directions left to be coarse for.
+    assert errors[-1] < 0.95 * errors[1]
+
+
+def test_at_rank_0_it_is_rounding():
+    W, sides = outlying(), METRICS["full"](OUT, IN)
+    Q, U, V, errors = quantize_with_factors(W, 0, 4, torch.bfloat16, *sides)
+    plain = quantize(W, 4, torch.bfloat16)
+    assert torch.equal(Q.numbers, plain.numbers)
+    assert torch.equal(Q.scales, plain.scales)
+    assert not (U @ V).any()
+    assert len(errors) == 1
+    with pytest.raises(ValueError, match="rank 41 is not between 0 and 40"):
+        quantize_with_factors(W, 41, 4, torch.float32, *sides)
