@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from eckart.data import read_texts
+from eckart.model.mixtures import is_expert
 from eckart.model.targets import find_targets
 from eckart.model.text import batches, windows
 
@@ -16,7 +17,9 @@ BACKWARD = frozenset({"gradient", "fisher"})
 
 
 def targets_of(model: Any) -> list[str]:
-    return [target.name for target in find_targets(model).targets]
+    """The targets that read every token: an expert reads some, and no mask says which."""
+    names = [target.name for target in find_targets(model).targets]
+    return [name for name in names if not is_expert(model, name)]
 
 
 def cut_for(model: Any, tokenizer: Any, data: str) -> Any:

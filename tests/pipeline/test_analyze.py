@@ -97,7 +97,7 @@ def test_a_quick_look_at_minilm(minilm: Path) -> None:
         assert [cosine.rank for cosine in matrix.cosines] == [16, 32, 64]
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=str)
+@pytest.mark.parametrize("architecture", [each for each in ARCHITECTURES if each is not MIXTRAL], ids=str)
 def test_shards_on_the_disk_and_the_model_in_memory_are_analysed_alike(
     architecture: Architecture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,7 +250,7 @@ def test_sizes_are_what_compress_makes(tmp_path: Path) -> None:
         assert size.error == pytest.approx((lost / sum(norm**2 for norm in norms.values())) ** 0.5)
 
 
-@pytest.mark.parametrize("architecture", [LLAMA, BERT, T5, MIXTRAL], ids=str)
+@pytest.mark.parametrize("architecture", [LLAMA, BERT, T5], ids=str)
 def test_what_data_say(architecture: Architecture, stored: Any, data: str) -> None:
     folder = stored(architecture)
     plain, found = eckart.analyze(folder), eckart.analyze(folder, data=data)
