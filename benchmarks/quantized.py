@@ -1,9 +1,9 @@
 """What 8 and 4 bits cost: `python benchmarks/quantized.py [DATA]`.
 
 The pocket model and all-MiniLM-L6-v2 in bfloat16, cut by `auto` to 0.8 of the parameters of their targets, as
-they are and with `--quantize int8` and `int4`: on their tasks, with the bytes of the targets' tensors. DATA is
-the folder with `tasks/stsb_*.csv`, by default `../shared/data` beside the clone; without it the pocket model
-alone.
+they are and with `--quantize int8` and `int4`: on their tasks, with the bytes of the targets' tensors.
+DATA is the folder with `tasks/stsb_*.csv`, by default `../shared/data` beside the clone;
+without it the pocket model alone.
 
 Writes the table in `docs/quantization.md`.
 """
