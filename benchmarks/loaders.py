@@ -126,7 +126,9 @@ def judge(row: str, found: dict[str, dict[str, Any]]) -> dict[str, str]:
             for one in found.values()
         )
         most = max(one["difference"] for one in each)
-        cells[kind] = f"{'✓' if fine else '✗'} {'same text' if row in TEXTS else f'{most:.1e}'}"
+        limit = f"{TIMES} times dense" if row in CHANGES else f"{EXACT:g}"
+        said = "same text" if row in TEXTS else f"{most:.1e}"
+        cells[kind] = f"✓ {said}" if fine else f"✗ {said}, more than {limit}"
     return cells
 
 
