@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 	$(BIN)/eckart demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
