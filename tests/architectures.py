@@ -270,7 +270,10 @@ MIXTRAL = Architecture(
         **_common(num_key_value_heads=2, num_local_experts=2, num_experts_per_tok=1),
     ),
     dict.fromkeys(
-        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_up_proj.0", "gate_up_proj.1", "down_proj.0", "down_proj.1"),
+        (
+            *("q_proj", "k_proj", "v_proj", "o_proj"),
+            *("gate_up_proj.0", "gate_up_proj.1", "down_proj.0", "down_proj.1"),
+        ),
         LAYERS,
     ),
     (("q_proj", "k_proj", "v_proj"),),

@@ -12,6 +12,8 @@ from eckart.model.portable.swapping import find_module
 
 BITS = {"int8": 8, "int4": 4}
 """What a weight may be rounded to."""
+KERNEL_ROWS = 9
+"""From so many rows on, torch's product of int8 numbers is slower than making them floats first."""
 GROUP = 32
 """Columns of an int4 weight that share a scale; of an int8 weight a whole row does."""
 
@@ -35,9 +37,9 @@ class QuantizedLinear(nn.Module):
     """`y = W x + b`, `W (out, in)` of whole numbers times a scale for each row (int8) or 32 columns (int4).
 
     The numbers are in `codes`, int8 or two int4 to a byte of uint8, the scales in the model's dtype: plain
-    tensors, saved under their own names. What is computed is what torchao's weight-only tensors compute; the
-    weight is scaled when it is used, as they do on a CPU, so this saves bytes and no time. Weights that
-    are rounded cannot be trained.
+    tensors, saved under their own names. What is computed is what torchao's weight-only tensors compute.
+    Scales of rows go onto the outputs, which are fewer than the weights; those of groups cannot, so int4
+    saves bytes and no time. Weights that are rounded cannot be trained.
     """
 
     codes: Tensor
@@ -86,7 +88,26 @@ class QuantizedLinear(nn.Module):
         return groups.flatten(1)[:, : self.in_features]
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.linear(x, self.scaled(), self.bias)
+        if self.bits == 4:
+            return functional.linear(x, self.scaled(), self.bias)
+        if self._has_kernel(x):
+            rows = torch._weight_int8pack_mm(x.flatten(0, -2), self.codes, self.scales[:, 0])
+            y: Tensor = rows.view(*x.shape[:-1], self.out_features)
+        else:
+            y = functional.linear(x, self.codes.to(x.dtype)) * self.scales[:, 0]
+        return y if self.bias is None else y + self.bias
+
+    def _has_kernel(self, x: Tensor) -> bool:
+        """Whether torch has a product that reads the int8 numbers themselves and is fast: for a few rows, of
+        bfloat16, on a CPU. It takes no gradients.
+        """
+        return (
+            not torch.compiler.is_compiling()
+            and not (torch.is_grad_enabled() and x.requires_grad)
+            and x.device.type == "cpu"
+            and x.dtype == self.scales.dtype == torch.bfloat16
+            and x.shape[:-1].numel() < KERNEL_ROWS
+        )
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, int{self.bits}"
