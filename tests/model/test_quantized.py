@@ -31,7 +31,9 @@ def quantized(bits: int, in_features: int, out_features: int = 12, dtype: torch.
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("bits", "in_features"), [(8, 33), (4, 32), (4, 33), (4, 65), (4, 3)])
+@pytest.mark.parametrize(
+    ("bits", "in_features"), [(8, 33), (8, 64), (8, 16), (4, 32), (4, 33), (4, 65), (4, 3)]
+)
 def test_it_computes_with_the_numbers_that_were_put_in(bits, in_features, dtype):
     layer, found, bias = quantized(bits, in_features, dtype=dtype)
     assert torch.equal(layer.numbers(), found.numbers)

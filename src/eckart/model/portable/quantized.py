@@ -12,8 +12,9 @@ from eckart.model.portable.swapping import find_module
 
 BITS = {"int8": 8, "int4": 4}
 """What a weight may be rounded to."""
-KERNEL_ROWS = 9
-"""From so many rows on, torch's product of int8 numbers is slower than making them floats first."""
+KERNEL_ROWS, KERNEL_COLUMNS = 9, 64
+"""Of torch's product of int8 numbers. With more rows it is slower than making floats of them first. It reads
+so many columns at a time, also past the end of the memory, so their number has to be a multiple."""
 GROUP = 32
 """Columns of an int4 weight that share a scale; of an int8 weight a whole row does."""
 
@@ -107,6 +108,7 @@ class QuantizedLinear(nn.Module):
             and x.device.type == "cpu"
             and x.dtype == self.scales.dtype == torch.bfloat16
             and x.shape[:-1].numel() < KERNEL_ROWS
+            and self.in_features % KERNEL_COLUMNS == 0
         )
 
     def extra_repr(self) -> str:
