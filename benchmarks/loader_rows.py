@@ -221,6 +221,29 @@ def int4(place: Place) -> float:
     return place.apart(model)
 
 
+def rounded_int8(place: Place) -> float:
+    """`compress --quantize int8`, saved and loaded."""
+    return _rounded(place, "int8")
+
+
+def rounded_int4(place: Place) -> float:
+    """`compress --quantize int4`, saved and loaded."""
+    return _rounded(place, "int4")
+
+
+def _rounded(place: Place, kind: str) -> float:
+    """What a folder with rounded weights loses against the model in memory that it was saved from."""
+    import eckart
+
+    name, _, structure = place.folder.name.partition("-")
+    keep: dict[str, Any] = {"keep": 1} if structure == "dense" else {"keep": 0.7, "structure": structure}
+    dense = place.folder.with_name(f"{name}-dense") / "model"
+    out = place.scratch / kind
+    made = eckart.compress(dense, out, method="svd", quantize=kind, **keep).model.eval()
+    again = transformers.AutoModelForCausalLM.from_pretrained(out)
+    return place.apart(again, made(place.ids).logits)
+
+
 def onnx(place: Place) -> float:
     """ONNX Runtime."""
     return _exported(place, "onnx", "model.onnx")
@@ -343,8 +366,8 @@ def _same(found: str, expected: str) -> float:
 ROWS: dict[str, Callable[[Place], float]] = {
     row.__name__.replace("_", "-"): row
     for row in (
-        plain, alone, device_map, disk, bf16, sharded, tensor_parallel, fsdp, peft, trainer, int8, int4,
-        onnx, openvino, vllm_1, vllm_2, pipeline, serve,
+        plain, alone, device_map, disk, bf16, sharded, tensor_parallel, fsdp, peft, trainer,
+        rounded_int8, rounded_int4, int8, int4, onnx, openvino, vllm_1, vllm_2, pipeline, serve,
     )
 }  # fmt: skip
 JOBS = {"tensor-parallel-job": _tensor_parallel_job, "fsdp-job": _fsdp_job}
