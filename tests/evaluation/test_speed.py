@@ -95,6 +95,6 @@ def test_modules_of_one_width_read_one_tensor() -> None:
     seen = []
     for module in modules:
         module.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
-    speed.through(modules, 2, 3)()
+    speed.through(modules, 2, 3, CPU, torch.float32)()
     assert seen[0] is seen[1]
     assert [tuple(x.shape) for x in seen] == [(2, 3, 4), (2, 3, 4), (2, 3, 5)]

@@ -56,6 +56,13 @@ def test_the_ideal_is_the_ratio_of_parameters(small: Path, stored: Any) -> None:
     assert race.rows[2].ideal == pytest.approx((count.before - head - norms) / (left - norms))
 
 
+def test_rounded_weights_count_as_what_they_stand_for(small: Path, stored: Any, tmp_path: Path) -> None:
+    out = tmp_path / "rounded"
+    eckart.compress(stored(LLAMA), out, ratio=0.25, method="svd", structure="pivoted", quantize="int8")
+    rounded, floats = (eckart.bench(each, stored(LLAMA), **FEW) for each in (out, small))
+    assert [row.ideal for row in rounded.rows] == [row.ideal for row in floats.rows]
+
+
 def test_a_dense_model_runs_by_itself(stored: Any) -> None:
     race = eckart.bench(stored(GPT2), **FEW)
     assert race.other is None

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from transformers import StaticCache
 
+from eckart.model.portable import QuantizedLinear
+
 Work = Callable[[], object]
 
 WARM = 2
@@ -67,15 +69,16 @@ def alone(work: Work, device: torch.device, rounds: int) -> float:
     return statistics.median(timed(work, device) for _ in range(rounds))
 
 
-def through(modules: Sequence[nn.Module], batch: int, tokens: int) -> Work:
+def through(
+    modules: Sequence[nn.Module], batch: int, tokens: int, device: torch.device, dtype: torch.dtype
+) -> Work:
     """Each of these linear layers once, on random `(batch, tokens, in)`: one tensor for all of one width."""
-    weight = next(modules[0].parameters())
     inputs: dict[int, Tensor] = {}
     for module in modules:
         width = int(module.in_features)  # type: ignore[arg-type]
         if width not in inputs:
             made = torch.Generator().manual_seed(width)
-            inputs[width] = torch.randn(batch, tokens, width, generator=made).to(weight.device, weight.dtype)
+            inputs[width] = torch.randn(batch, tokens, width, generator=made).to(device, dtype)
 
     def work() -> None:
         for module in modules:
@@ -84,15 +87,20 @@ def through(modules: Sequence[nn.Module], batch: int, tokens: int) -> Work:
     return work
 
 
+def entries(module: nn.Module) -> int:
+    """Entries of its matrices, and of those within it: tied ones once, rounded ones too. No bias is one."""
+    floats = sum(parameter.numel() for parameter in module.parameters() if parameter.ndim > 1)
+    rounded = [each for each in module.modules() if isinstance(each, QuantizedLinear)]
+    return floats + sum(each.in_features * each.out_features for each in rounded)
+
+
 def passed_through(model: Any) -> int:
-    """Parameters that a token is multiplied with, which an embedding's are where the head is tied to it."""
+    """Entries of the matrices that a token is multiplied with. An embedding is one where it is the head too."""
     entry = model.get_input_embeddings()
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    tied = head is not None and getattr(head, "weight", None) is entry.weight
-    counted = {id(p): p.numel() for p in model.parameters() if p.ndim > 1}
-    if not tied:
-        counted.pop(id(entry.weight), None)
-    return sum(counted.values())
+    own = {id(parameter) for parameter in entry.parameters()}
+    shared = head is not None and any(id(parameter) in own for parameter in head.parameters())
+    return entries(model) - (0 if shared else entries(entry))
 
 
 def prefill(model: Any, batch: int, tokens: int) -> Work:

@@ -65,10 +65,9 @@ def _gain(
     dense = [_filled(nn.Linear(in_features, out_features, **options), device) for _ in range(copies)]
     kind = STRUCTURES[structure]
     factored = [_filled(kind(in_features, out_features, rank, **options), device) for _ in range(copies)]
-    pair = speed.paired(
-        speed.through(factored, 1, rows), speed.through(dense, 1, rows), torch.device(device), ROUNDS
-    )
-    return pair.ratio
+    place = torch.device(device)
+    works = [speed.through(each, 1, rows, place, dtype) for each in (factored, dense)]
+    return speed.paired(works[0], works[1], place, ROUNDS).ratio
 
 
 def _filled(module: nn.Module, device: str) -> nn.Module:

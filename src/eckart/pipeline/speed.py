@@ -146,10 +146,9 @@ class _Race:
         """Of the factored modules alone, one after the other, beside what stands there in the other model."""
         length = tokens if phase == "prefill" else 1
         mine, others = zip(*self.factored, strict=True)
-        ideal = _weights(others) / _weights(mine)
-        pair = speed.paired(
-            speed.through(mine, batch, length), speed.through(others, batch, length), self.device, rounds
-        )
+        ideal = sum(map(speed.entries, others)) / sum(map(speed.entries, mine))
+        works = [speed.through(each, batch, length, self.device, self.model.dtype) for each in (mine, others)]
+        pair = speed.paired(works[0], works[1], self.device, rounds)
         return _pace("targets", phase, batch, tokens, pair, ideal)
 
     def model_pace(self, phase: Phase, batch: int, tokens: int, new: int, rounds: int, static: bool) -> Pace:
@@ -226,11 +225,6 @@ def _pace(
 
 def _memory(model: Any, peak: int) -> Memory:
     return Memory(weights_bytes=replacing.count_bytes(model), peak_bytes=peak)
-
-
-def _weights(modules: Sequence[nn.Module]) -> int:
-    """Entries of the weights alone: a bias takes no time to speak of."""
-    return sum(parameter.numel() for m in modules for parameter in m.parameters() if parameter.ndim > 1)
 
 
 def _check(batches: Sequence[int], tokens: int, new: int, rounds: int) -> None:
