@@ -95,7 +95,7 @@ def entries(module: nn.Module) -> int:
 
 
 def passed_through(model: Any) -> int:
-    """Entries of the matrices that a token is multiplied with. An embedding is one where it is the head too."""
+    """Entries of the matrices that a token is multiplied with. An embedding is one where it is the head."""
     entry = model.get_input_embeddings()
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     own = {id(parameter) for parameter in entry.parameters()}
