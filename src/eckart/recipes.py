@@ -182,6 +182,18 @@ METHODS: dict[str, Method] = {
             "rounding left of the other, in the metric of the inputs; int4 by --quantize",
         ),
         Method(
+            "caldera",
+            metric="input",
+            structure="quantized+lowrank",
+            allocation="uniform",
+            recovery="none",
+            quantize="int4",
+            paper="CALDERA, Saha, Sagan, Srivastava, Goldsmith & Pilanci 2024 (NeurIPS), arXiv 2405.18886",
+            departure="entries are rounded to the nearest, not along the metric (LDLQ); the factors stay in "
+            "the model's dtype; the best of five rounds of rounding and decomposing is taken; int4 or int8, "
+            "where the paper has 2 bits; by --size, --rank or --ratio",
+        ),
+        Method(
             "aa-svd",
             metric="input",
             structure="lowrank",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from eckart.types import Factors, Structure
+from eckart.types import CORRECTED, Factors, Structure
 
 GROWTH = 2.0
 """Largest entry, in absolute value, that the coefficients of a pivoted weight may keep."""
@@ -17,20 +17,25 @@ DEPENDENT = 1e-8
 
 
 def parameters(structure: Structure, out_features: int, in_features: int, rank: int) -> int:
-    """Parameters of one weight at `rank`: `r(out + in)` low-rank, `r(out + in − r)` pivoted."""
+    """Parameters of one weight at `rank`: `r(out + in)` low-rank, `r(out + in − r)` pivoted.
+
+    Beside a quantized weight they come on top of its own, of which each counts as one.
+    """
     if structure == "dense":
         return out_features * in_features
     saved = rank if structure == "pivoted" else 0
-    return rank * (out_features + in_features - saved)
+    whole = out_features * in_features if structure == CORRECTED else 0
+    return whole + rank * (out_features + in_features - saved)
 
 
 def largest_paying_rank(structure: Structure, out_features: int, in_features: int) -> int:
     """The largest rank with fewer parameters than the dense weight; 0 where there is none.
 
-    Low-rank: the largest integer below `out·in / (out + in)`. Pivoted: `min(out, in) − 1`.
+    Low-rank: the largest integer below `out·in / (out + in)`. Pivoted: `min(out, in) − 1`. Beside a quantized
+    weight there is none: it saves bytes.
     """
     dense = out_features * in_features
-    if structure == "dense":
+    if structure in ("dense", CORRECTED):
         return 0
     if structure == "pivoted":
         return min(out_features, in_features) - 1
@@ -41,7 +46,7 @@ def factorize(structure: Structure, U: Tensor, V: Tensor) -> Factors:
     """Put `Ŵ = U V`, `U (out, r)`, `V (r, in)`, into a structure, losslessly.
 
     Raises:
-        ValueError: the structure has no factors, or they have entries that are not finite.
+        ValueError: the structure is not made of a product, or the factors have entries that are not finite.
     """
     if not (torch.isfinite(U).all() and torch.isfinite(V).all()):
         raise ValueError("the factors have entries that are not finite")
@@ -49,14 +54,14 @@ def factorize(structure: Structure, U: Tensor, V: Tensor) -> Factors:
         return Factors("lowrank", U, V)
     if structure == "pivoted":
         return _pivoted(U, V)
-    raise ValueError(f"{structure} has no factors")
+    raise ValueError(f"{structure} is not made of a product")
 
 
 def reconstruct(factors: Factors) -> Tensor:
     """`Ŵ (out, in)` in float64."""
     U, V = factors.U.double(), factors.V.double()
     if factors.order is None:
-        return U @ V
+        return U @ V if factors.Q is None else factors.Q.double() + U @ V
     return torch.cat([V, U @ V])[factors.order.long()]
 
 

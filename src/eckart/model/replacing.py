@@ -56,6 +56,8 @@ def replace(model: Any, name: str, factors: Factors) -> Factors:
     with torch.no_grad():
         new.U.weight.copy_(factors.U)
         new.V.weight.copy_(factors.V)
+        if factors.Q is not None:
+            new.Q.weight.copy_(factors.Q)
         if factors.order is not None:
             new.order.copy_(factors.order)
             if bias_before is not None:
@@ -126,7 +128,8 @@ def _product(module: Any) -> tuple[Tensor, Tensor | None]:
     bias = getattr(module.U, "bias", None)
     bias = None if bias is None else bias.double()
     if not hasattr(module, "order"):
-        return U @ V, bias
+        beside = values_of(module.Q).double() if hasattr(module, "Q") else 0
+        return beside + U @ V, bias
     order = module.order.long()
     if bias is not None:
         kept = module.V.bias.double()
@@ -139,7 +142,8 @@ def factors_of(module: Any) -> Factors:
     kinds = EMBEDDINGS if isinstance(module, FactoredEmbedding) else STRUCTURES
     structure = next(name for name, kind in kinds.items() if type(module) is kind)
     order = getattr(module, "order", None)
-    return Factors(structure, values_of(module.U), values_of(module.V), order)  # type: ignore[arg-type]
+    Q = values_of(module.Q) if hasattr(module, "Q") else None
+    return Factors(structure, values_of(module.U), values_of(module.V), order, Q)  # type: ignore[arg-type]
 
 
 def put(model: Any, name: str, module: nn.Module) -> None:

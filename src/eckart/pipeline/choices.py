@@ -13,7 +13,17 @@ from pydantic import ValidationError
 from eckart import allocate, recipes
 from eckart.linalg import largest_paying_rank, parameters
 from eckart.pipeline.pricing import Prices
-from eckart.types import MAX_LENGTH, Curve, Quantize, Recipe, Selection, Structure, Target, UsageError
+from eckart.types import (
+    CORRECTED,
+    MAX_LENGTH,
+    Curve,
+    Quantize,
+    Recipe,
+    Selection,
+    Structure,
+    Target,
+    UsageError,
+)
 
 DIALS = ("keep", "max-loss", "energy", "rank", "ratio", "size")
 MEASURED = ("measured", "auto")
@@ -23,6 +33,8 @@ LEARNED = "learned"
 ALLOCATIONS = (*allocate.ALLOCATORS, *MEASURED, LEARNED)
 RECOVERIES = ("none", "refit", *recipes.SELECTIONS)
 STRUCTURES = tuple(name for name in get_args(Structure) if name != "dense")
+FEWER = tuple(name for name in STRUCTURES if name != CORRECTED)
+"""Structures with fewer parameters than a dense weight: those that a share of parameters can be asked of."""
 QUANTIZE = get_args(Quantize)
 
 
@@ -51,19 +63,24 @@ def make_recipe(
     """Fill the four axes from a method's row where they were not named, and check every value.
 
     Without a method: `auto`; where ranks are given by hand, `svd-llm` with data and `svd` without. What
-    `auto` has no data for becomes plain: identity metric, uniform ranks, no refit.
+    `auto` has no data for becomes plain: identity metric, uniform ranks, no refit. For `quantized+lowrank`
+    it is `caldera` with data and `svd` without, and int4 where nothing is said of bits.
 
     Raises:
         UsageError: a value that does not exist, no dial or more than one, or a missing data file.
     """
     by_hand = rank is not None or ratio is not None
-    row = recipes.find_method(method or (("svd-llm" if data else "svd") if by_hand else "auto"))
+    if structure == CORRECTED:
+        usual = "caldera" if data else "svd"
+    else:
+        usual = ("svd-llm" if data else "svd") if by_hand else "auto"
+    row = recipes.find_method(method or usual)
     if row.name == "auto" and data is None:
         row = replace(row, metric="identity", allocation="uniform", recovery="none")
     recipe_metric = metric or row.metric
     recipe_structure = structure or row.structure
     recipe_recovery = recovery or row.recovery
-    quantize = quantize or row.quantize
+    quantize = quantize or row.quantize or ("int4" if recipe_structure == CORRECTED else None)
     recipe_allocation = allocation or (LEARNED if recipe_recovery in recipes.SELECTIONS else row.allocation)
     weighed_by = recipes.find_metric(recipe_metric)
     for kind, value, known in (
@@ -79,6 +96,8 @@ def make_recipe(
     if quantize is not None and quantize not in QUANTIZE:
         raise UsageError(recipes.unknown("quantize", quantize, QUANTIZE))
     _check_dials((keep, max_loss, energy, rank, ratio, size), samples, max_length)
+    if recipe_structure == CORRECTED:
+        _check_corrected(recipe_allocation, recipe_recovery, rank or ratio or size)
     needs = {
         row.name if metric is None else metric: bool(weighed_by.moments),
         f"allocation {recipe_allocation}": recipe_allocation in MEASURED,
@@ -173,8 +192,13 @@ def needs_held_out(recipe: Recipe) -> bool:
     return recipe.max_loss is not None or (has_budget(recipe) and recipe.allocation in MEASURED)
 
 
-def hand_ranks(targets: Sequence[Target], recipe: Recipe) -> list[int | None]:
-    """The rank given by hand, `None` for dense where it does not pay."""
+def hand_ranks(targets: Sequence[Target], recipe: Recipe, prices: Prices) -> list[int | None]:
+    """The rank given by hand, `None` for dense where it does not pay: in parameters, or in bytes alone."""
+    if recipe.structure == CORRECTED:
+        return [
+            rank if prices.bytes(target, rank) < prices.bytes(target, None) else None
+            for target, rank in zip(targets, fixed_ranks(targets, recipe), strict=True)
+        ]
     known = parameter_curves(targets, recipe.structure)
     return [
         rank if rank < len(curve.costs) else None
@@ -250,6 +274,12 @@ def dense_notes(targets: Sequence[Target], recipe: Recipe, ranks: Sequence[int |
             groups[key] = groups.get(key, 0) + 1
     notes = []
     for (out_features, in_features, wanted), count in groups.items():
+        if recipe.structure == CORRECTED:
+            notes.append(
+                f"{count} of the {out_features}x{in_features} weights stay dense: {recipe.quantize} and "
+                f"factors of rank {wanted} take no fewer bytes"
+            )
+            continue
         cost = parameters(recipe.structure, out_features, in_features, wanted)
         note = (
             f"{count} of the {out_features}x{in_features} weights stay dense: {recipe.structure} at rank "
@@ -293,6 +323,20 @@ def _check_dials(
         raise UsageError(f"size {size} is not a number of bytes: it is 1 or more, as 300MB")
     if (samples is not None and samples < 1) or max_length < 1:
         raise UsageError("--samples and --max-length are 1 or more")
+
+
+def _check_corrected(allocation: str, recovery: str, dial: float | None) -> None:
+    """What goes with a structure that has more parameters than the weight it stands for."""
+    if dial is None:
+        raise UsageError(
+            f"{CORRECTED} has more parameters than a dense weight, in fewer bytes: say how small by --size, "
+            "--rank or --ratio"
+        )
+    if allocation != "uniform" or recovery != "none":
+        raise UsageError(
+            f"{CORRECTED} goes with allocation uniform and recovery none, not with {allocation} and "
+            f"{recovery}: leave these out, and take --method caldera"
+        )
 
 
 def _up(share: float) -> str:

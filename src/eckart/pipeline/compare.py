@@ -38,7 +38,7 @@ from eckart.types import (
 )
 
 AXIS_VALUES: dict[str, tuple[str, ...]] = {
-    "structure": choices.STRUCTURES,
+    "structure": choices.FEWER,
     "allocation": choices.ALLOCATIONS,
     "recovery": choices.RECOVERIES,
     "metric": tuple(recipes.METRICS),

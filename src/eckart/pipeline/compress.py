@@ -23,6 +23,7 @@ from eckart.pipeline.training import Lessons, digest, fingerprint, texts_of, wor
 from eckart.recovery import learning, processes
 from eckart.recovery.settings import Training, make_training
 from eckart.types import (
+    CORRECTED,
     MAX_LENGTH,
     Manifest,
     Recipe,
@@ -206,6 +207,8 @@ def _settings(recipe: Recipe, training: Mapping[str, Any] | None, max_length: in
         return None
     if recipe.data is None:
         raise UsageError("training needs something to learn from: give --data FILE")
+    if recipe.structure == CORRECTED:
+        raise UsageError(f"{CORRECTED} is quantized as it is made, and whole numbers cannot be trained")
     settings = make_training(**{"max_length": max_length, **(training or {})})
     if settings.by_peft:
         raise UsageError(

@@ -65,6 +65,19 @@ def held_out(reference: Reference | None, moved: Moved | None, found: Found) -> 
     )
 
 
+def rounding_notes(recipe: Recipe, measured: HeldOut | None) -> list[str]:
+    """What rounding made of a loss that a limit was set to: it comes after the search."""
+    if recipe.quantize is None or recipe.max_loss is None or measured is None:
+        return []
+    # An encoder has no loss of its own: the limit is its divergence.
+    limit = measured.before * (1 + recipe.max_loss) if measured.before else recipe.max_loss
+    where = "within" if measured.after <= limit else "above"
+    return [
+        f"the size was searched before the rounding to {recipe.quantize}; with it the held-out loss is "
+        f"{measured.after:.4f}, {where} the limit of {limit:.4f}"
+    ]
+
+
 def _require_linear(model: Any, chosen: Sequence[Target], recipe: Recipe) -> None:
     """Raises UsageError where an embedding is chosen with what works on linear layers alone."""
     why = "--quantize" if recipe.quantize else "selection of bases" if recipe.selection else None
@@ -177,8 +190,12 @@ class Prepared:
             return cut
         for target in bench.targets:
             bench.keep(target, keep_dense)
-        records = quantize_targets(bench.model, cut.records, recipe.quantize, bench.sides, bench.track)
-        return cut.with_records(records, self.search.moved() if cut.held_out else None)
+        records = quantize_targets(
+            bench.model, cut.records, recipe.quantize, recipe.structure, bench.sides, bench.track
+        )
+        rounded = cut.with_records(records, self.search.moved() if cut.held_out else None)
+        rounded.notes = [*rounded.notes, *rounding_notes(recipe, rounded.held_out)]
+        return rounded
 
     def _delivered(self, found: Found) -> Moved:
         """How far the model moves with its targets cut to these ranks, refit and all."""

@@ -135,7 +135,7 @@ def plan(
 def _ranks(chosen: Sequence[Target], recipe: Recipe, prices: Prices, notes: list[str]) -> list[int | None]:
     """The ranks that the recipe gives; where they depend on the weights or the data, uniform ones."""
     if not choices.has_budget(recipe):
-        return choices.hand_ranks(chosen, recipe)
+        return choices.hand_ranks(chosen, recipe, prices)
     budget = choices.require_possible(chosen, recipe, prices)
     if recipe.keep == 1:
         return [None] * len(chosen)

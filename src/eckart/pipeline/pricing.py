@@ -12,7 +12,7 @@ from eckart.linalg import largest_paying_rank, parameters
 from eckart.model import replacing
 from eckart.model import targets as targets_
 from eckart.model.portable.quantized import BITS, shapes_of
-from eckart.types import Curve, Quantize, Recipe, Structure, Target
+from eckart.types import CORRECTED, Curve, Quantize, Recipe, Structure, Target
 
 ORDER_BYTES = 4
 """For each output of a pivoted weight, where it is."""
@@ -81,9 +81,13 @@ class Prices:
 
     def bytes(self, target: Target, rank: int | None) -> int:
         """Of the tensors that a target's weight is saved in."""
-        item = self.items[target.name]
+        item, shape = self.items[target.name], (target.out_features, target.in_features)
+        if self.structure == CORRECTED:
+            # What stays dense beside it is not rounded.
+            floats = target.in_features * target.out_features if rank is None else rank * sum(shape)
+            return floats * item + (0 if rank is None else self._matrix(*shape, item))
         if rank is None:
-            return self._matrix(target.out_features, target.in_features, item)
+            return self._matrix(*shape, item)
         rows = target.out_features - (rank if self.structure == "pivoted" else 0)
         order = ORDER_BYTES * target.out_features if self.structure == "pivoted" else 0
         return self._matrix(rank, target.in_features, item) + self._matrix(rows, rank, item) + order
@@ -96,7 +100,7 @@ class Prices:
         """
         found = []
         for index, target in enumerate(targets):
-            ranks = range(largest_paying_rank(self.structure, target.out_features, target.in_features) + 1)
+            ranks = range(self._largest(target) + 1)
             dense = self.cost(target, None)
             costs = np.array([0, *(self.cost(target, rank) for rank in ranks[1:])])
             if self.in_bytes:
@@ -108,6 +112,13 @@ class Prices:
             found.append(Curve(costs, dense, known))
         return found
 
+    def _largest(self, target: Target) -> int:
+        """The rank that costs are counted up to: the largest that may pay."""
+        shape = (target.out_features, target.in_features)
+        if self.structure == CORRECTED and self.in_bytes:
+            return min(shape)
+        return largest_paying_rank(self.structure, *shape)
+
     def _matrix(self, out_features: int, in_features: int, item: int) -> int:
         if self.quantize is None:
             return out_features * in_features * item
@@ -116,6 +127,12 @@ class Prices:
 
     def _tensors(self, target: Target, rank: int | None) -> list[tuple[str, Shape]]:
         out_features, in_features, name = target.out_features, target.in_features, target.name
+        if self.structure == CORRECTED:
+            shapes = {"": (out_features, in_features)}
+            if rank is not None:
+                shapes = {".V": (rank, in_features), ".U": (out_features, rank)}
+            floats = [(f"{name}{part}.weight", shape) for part, shape in shapes.items()]
+            return floats + ([] if rank is None else self._parts(f"{name}.Q", out_features, in_features))
         if rank is None:
             return self._parts(name, out_features, in_features)
         rows = out_features - (rank if self.structure == "pivoted" else 0)

@@ -1,4 +1,4 @@
-"""The last step of a cut: the factors, and the targets that stayed dense, in 8 or 4 bits."""
+"""Weights in 8 or 4 bits: the factors and the targets that stayed dense, last; or a weight beside factors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,17 @@ from eckart import linalg
 from eckart.model import quantizing, replacing
 from eckart.model.portable import FactoredLinear
 from eckart.model.targets import weight_of
-from eckart.types import EckartError, Quantize, TargetRecord, Track, UsageError, silent
+from eckart.types import (
+    CORRECTED,
+    EckartError,
+    Factors,
+    Quantize,
+    Structure,
+    TargetRecord,
+    Track,
+    UsageError,
+    silent,
+)
 
 BITS: dict[Quantize, int] = {"int8": 8, "int4": 4}
 
@@ -29,6 +39,7 @@ def quantize_targets(
     model: Any,
     records: Sequence[TargetRecord],
     how: Quantize | None,
+    structure: Structure,
     sides: Sides,
     track: Track = silent,
 ) -> list[TargetRecord]:
@@ -39,14 +50,34 @@ def quantize_targets(
     Args:
         records: of the targets as they are now.
         how: `None` for nothing.
+        structure: of the recipe; `quantized+lowrank` is rounded when it is made (`correct`), and what stays
+            dense beside it would take no fewer bytes so.
         sides: the metric of a target.
 
     Returns:
         The records, with what rounding came to.
     """
-    if how is None:
+    if how is None or structure == CORRECTED:
         return list(records)
     return [_quantized(model, record, how, sides) for record in track(records, "quantizing", len(records))]
+
+
+def correct(
+    model: Any, name: str, weight: Any, rank: int, how: Quantize, sides: tuple[linalg.Side, linalg.Side]
+) -> tuple[Factors, float]:
+    """Put a weight in few bits, and factors of this rank beside it, in the place of a dense module.
+
+    Returns:
+        What the module holds now, in its dtype, and the relative error before the factors were rounded to it.
+    """
+    dtype = weight_of(model.get_submodule(name)).dtype
+    try:
+        Q, U, V, errors = linalg.quantize_with_factors(weight, rank, BITS[how], dtype, *sides)
+    except (ValueError, RuntimeError) as error:
+        raise EckartError(f"{name} could not be quantized: {error}") from error
+    replacing.replace(model, name, Factors(CORRECTED, U, V, Q=Q.values()))
+    quantizing.put_quantized(model, f"{name}.Q", Q.numbers, Q.scales, Q.bits)
+    return replacing.factors_of(model.get_submodule(name)), errors[-1]
 
 
 def _quantized(model: Any, record: TargetRecord, how: Quantize, sides: Sides) -> TargetRecord:

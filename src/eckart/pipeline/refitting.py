@@ -158,5 +158,5 @@ def _place_refitted(
 def place_plainly(bench: Workbench, target: Target, rank: int | None, keep_dense: bool) -> TargetRecord:
     """Cut a target to a rank without a refit."""
     weight = bench.weight(target.name).clone()
-    solved = None if rank is None else bench.decomposition(target, None if keep_dense else rank)
+    solved = bench.solved(target, rank, keep_dense)
     return bench.place(target, rank, weight, solved, bench.sides(target.name), keep_dense)

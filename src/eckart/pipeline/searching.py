@@ -62,7 +62,7 @@ class Search:
             return self.smallest(recipe.max_loss, delivered)
         if recipe.energy is not None:
             return Found(allocate.ranks_at(bench.curves(), recipe.energy))
-        return Found(choices.hand_ranks(bench.targets, recipe))
+        return Found(choices.hand_ranks(bench.targets, recipe, bench.prices))
 
     def ranks(self, budget: int) -> Found:
         """The ranks that the recipe's allocation gives under a budget of parameters, or of bytes."""

@@ -115,7 +115,8 @@ def _shapes(folder: Path, manifest: Manifest) -> Check:
         if expected is None:
             continue
         part = cast(Any, modules[record.name]).V
-        name, columns = ("codes", part.codes.shape[1]) if record.quantize else ("weight", record.in_features)
+        coded = hasattr(part, "codes")
+        name, columns = ("codes", part.codes.shape[1]) if coded else ("weight", record.in_features)
         full = f"{record.name}.V.{name}"
         # A head that is tied is stored as the embedding.
         shape = stored.tensors.get(full) or stored.tensors.get(model.all_tied_weights_keys.get(full, full))

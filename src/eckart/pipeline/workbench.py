@@ -12,7 +12,19 @@ from eckart import allocate, calibrate, linalg, recipes
 from eckart.model import replacing, vocabulary
 from eckart.model.targets import weight_of
 from eckart.pipeline.pricing import Prices
-from eckart.types import Curve, EckartError, Factors, Moment, Recipe, Target, TargetRecord, Track, silent
+from eckart.pipeline.quantizing import correct
+from eckart.types import (
+    CORRECTED,
+    Curve,
+    EckartError,
+    Factors,
+    Moment,
+    Recipe,
+    Target,
+    TargetRecord,
+    Track,
+    silent,
+)
 
 Ranks = Sequence[int | None]
 
@@ -196,12 +208,19 @@ class Workbench:
         records = []
         for target, rank in self.track(todo, "factorizing", len(todo)):
             weight, sides = self.weight(target.name).clone(), self.sides(target.name)
-            # What is cut once is decomposed to its rank alone; another size may ask for more.
-            solved = None if rank is None else self.decomposition(target, None if keep_dense else rank)
-            records.append(self.place(target, rank, weight, solved, sides, keep_dense))
+            records.append(
+                self.place(target, rank, weight, self.solved(target, rank, keep_dense), sides, keep_dense)
+            )
             if not keep_dense:
                 self.forget(target)
         return records
+
+    def solved(self, target: Target, rank: int | None, keep_dense: bool) -> linalg.Decomposition | None:
+        """What `place` needs of a target's dense weight: nothing where it stays, or is decomposed anew."""
+        if rank is None or self.recipe.structure == CORRECTED:
+            return None
+        # What is cut once is decomposed to its rank alone; another size may ask for more.
+        return self.decomposition(target, None if keep_dense else rank)
 
     def place(
         self,
@@ -217,11 +236,25 @@ class Workbench:
         Args:
             rank: `None` leaves the module as it is.
             weight: what the factors stand for: the dense weight, or what a refit made of it.
-            solved: its decomposition.
+            solved: its decomposition; `quantized+lowrank` makes its own.
             sides: the metric that errors are reported in.
         """
         dense = linalg.parameters("dense", target.out_features, target.in_features, 0)
         shape = {"name": target.name, "out_features": target.out_features, "in_features": target.in_features}
+        if rank is not None and self.recipe.structure == CORRECTED:
+            assert self.recipe.quantize is not None
+            self.keep(target, keep_dense)
+            held, error = correct(self.model, target.name, weight, rank, self.recipe.quantize, sides)
+            return TargetRecord(
+                **shape,  # type: ignore[arg-type]
+                structure=held.structure,
+                rank=rank,
+                parameters_before=dense,
+                parameters_after=dense + held.U.numel() + held.V.numel(),
+                predicted_error=error,
+                measured_error=linalg.relative_error(weight, linalg.reconstruct(held), *sides),
+                quantize=self.recipe.quantize,
+            )
         if rank is None or solved is None:
             return TargetRecord(
                 **shape,  # type: ignore[arg-type]

@@ -17,13 +17,14 @@ from eckart.types.manifest import (
     TargetRecord,
     TrainingRecord,
 )
-from eckart.types.numbers import Curve, Factors, Moment, Quantize, Spectrum, Structure, Target
+from eckart.types.numbers import CORRECTED, Curve, Factors, Moment, Quantize, Spectrum, Structure, Target
 from eckart.types.recipe import Recipe, Selection
 from eckart.types.speed import Memory, Pace, Race
 from eckart.types.sweep import Cell, Sample, Step, Sweep
 from eckart.types.texts import MAX_LENGTH, SAMPLE_TOKENS, SAMPLES, Text, Track, silent
 
 __all__ = [
+    "CORRECTED",
     "MAX_LENGTH",
     "SAMPLES",
     "SAMPLE_TOKENS",

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-Structure = Literal["dense", "lowrank", "pivoted"]
-"""What replaces a matrix: the matrix itself, `U V`, or pivot rows with the other rows in terms of them."""
+Structure = Literal["dense", "lowrank", "pivoted", "quantized+lowrank"]
+"""What replaces a matrix: the matrix itself, `U V`, pivot rows with the other rows in terms of them, or the
+matrix in few bits with `U V` beside it."""
+
+CORRECTED: Final = "quantized+lowrank"
+"""The structure that has more parameters than a dense weight, and fewer bytes."""
 
 Quantize = Literal["int8", "int4"]
 """What weights are rounded to: whole numbers of so many bits, and scales."""
@@ -68,16 +72,18 @@ class Factors:
     """What stands for a weight: `Ŵ = U V`, or for `pivoted` its rows in another order.
 
     Attributes:
-        structure: `lowrank` or `pivoted`.
+        structure: any but `dense`.
         U: `(out, r)`; for `pivoted` `(out - r, r)`, the rows that are not pivots in terms of those that are.
         V: `(r, in)`; for `pivoted` the pivot rows of `Ŵ` themselves.
         order: for `pivoted`, `(out,)` int32: output `i` is entry `order[i]` of `[V x; U V x]`.
+        Q: for `quantized+lowrank`, `(out, in)`: the values of what is rounded; `Ŵ = Q + U V`.
     """
 
     structure: Structure
     U: Tensor
     V: Tensor
     order: Tensor | None = None
+    Q: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -33,13 +33,20 @@ from eckart.model.portable.experts import ExpertStack, roll, unroll
 from eckart.model.portable.loader import FORMAT_VERSION, QUANT_METHOD, EckartConfig, EckartLoader, register
 from eckart.model.portable.quantized import QuantizedLinear, quantize_modules
 from eckart.model.portable.stored import stored_shapes
-from eckart.model.portable.structures import STRUCTURES, FactoredLinear, LowRankLinear, PivotedLinear
+from eckart.model.portable.structures import (
+    STRUCTURES,
+    CorrectedLinear,
+    FactoredLinear,
+    LowRankLinear,
+    PivotedLinear,
+)
 from eckart.model.portable.swapping import swap_modules
 
 __all__ = [
     "FORMAT_VERSION",
     "QUANT_METHOD",
     "STRUCTURES",
+    "CorrectedLinear",
     "EckartConfig",
     "EckartLoader",
     "ExpertStack",

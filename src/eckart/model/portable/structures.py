@@ -1,4 +1,4 @@
-"""The modules that take the place of a linear layer: two ordinary linear layers each."""
+"""The modules that take the place of a linear layer: two ordinary linear layers each, or three."""
 
 from __future__ import annotations
 
@@ -171,7 +171,35 @@ class PivotedLinear(FactoredLinear):
         return y.scatter_(-1, places[self.rank :].expand_as(others), others)
 
 
-STRUCTURES: dict[str, type[LowRankLinear] | type[PivotedLinear]] = {
+class CorrectedLinear(FactoredLinear):
+    """`y = Q x + U (V x) + b`, with `Q (out, in)` of few bits, and `V (rank, in)`, `U (out, rank)` of floats.
+
+    `Q` is a plain linear layer until `quantize_modules` puts a `QuantizedLinear` in its place. It holds
+    `in · out + rank · (in + out)` parameters and the bias: more than the dense layer, in fewer bytes.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        rank: int,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.in_features, self.out_features, self.rank = in_features, out_features, rank
+        self.Q: nn.Module = nn.Linear(in_features, out_features, bias=False, device=device, dtype=dtype)
+        self.V = nn.Linear(in_features, rank, bias=False, device=device, dtype=dtype)
+        self.U = nn.Linear(rank, out_features, bias=bias, device=device, dtype=dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.Q(x) + self.U(self._inner(x))
+        return y
+
+
+STRUCTURES: dict[str, type[LowRankLinear] | type[PivotedLinear] | type[CorrectedLinear]] = {
     "lowrank": LowRankLinear,
     "pivoted": PivotedLinear,
+    "quantized+lowrank": CorrectedLinear,
 }

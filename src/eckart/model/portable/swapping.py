@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from eckart.model.portable.embeddings import FactoredEmbedding, retie, swap_embedding
+from eckart.model.portable.embeddings import EMBEDDINGS, FactoredEmbedding, retie, swap_embedding
 from eckart.model.portable.entries import read_entry, require_rank
 from eckart.model.portable.structures import STRUCTURES, FactoredLinear
 
@@ -77,6 +77,8 @@ def swap_modules(model: nn.Module, modules: dict[str, Any]) -> None:
             )
         if isinstance(old, nn.Embedding):
             require_rank(saved_name, rank, old.embedding_dim, old.num_embeddings)
+            if structure not in EMBEDDINGS:
+                raise ValueError(f"{saved_name}: an embedding cannot be {structure}; fetch the folder again")
             entry = modules[saved_name] if isinstance(modules[saved_name], dict) else {}
             tied = [other for saved in entry.get("tied", []) if (other := find_module(model, saved))]
             swap_embedding(model, name, tied, structure, rank, entry.get("scale", 1.0))

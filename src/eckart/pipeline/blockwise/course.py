@@ -11,6 +11,7 @@ from torch import nn
 
 from eckart import checkpoint
 from eckart.model import portable, replacing
+from eckart.model.quantizing import put_quantized
 from eckart.model.streaming import Streamed
 from eckart.pipeline import choices
 from eckart.pipeline.blockwise.bench import BlockBench
@@ -20,12 +21,14 @@ from eckart.pipeline.blockwise.outline import outline
 from eckart.pipeline.blockwise.together import Together
 from eckart.pipeline.blockwise.units import Units
 from eckart.pipeline.dividing import divide
-from eckart.pipeline.quantizing import quantize_targets
+from eckart.pipeline.quantizing import BITS, quantize_targets
 from eckart.pipeline.refitting import place_plainly
 from eckart.pipeline.workbench import Ranks
-from eckart.types import Factors, Recipe, Target, TargetRecord, Text, Track
+from eckart.types import CORRECTED, Factors, Recipe, Target, TargetRecord, Text, Track
 
 MODEL, RECORDS, CUT = "model", "records", "cut"
+QUANTIZED: dict[str, tuple[str, ...]] = {"dense": ("",), CORRECTED: (".Q",)}
+"""Which parts of a structure are rounded, where it is; of the others both factors."""
 OUTSIDE = "outside"
 """Stands for what is in no block."""
 
@@ -155,6 +158,9 @@ class Course:
             tensors = {"U": factors.U, "V": factors.V}
             if factors.order is not None:
                 tensors["order"] = factors.order
+            if record.structure == CORRECTED:
+                part = self.model.get_submodule(f"{record.name}.Q")
+                tensors |= {"numbers": part.numbers(), "scales": part.scales}
         self.units.put(CUT, record.name, tensors, record.model_dump(mode="json"))
 
     def _take_over(self, name: str) -> TargetRecord:
@@ -168,6 +174,9 @@ class Course:
             assert U is not None
             assert V is not None
             replacing.replace(self.model, name, Factors(record.structure, U, V, order))
+            if record.quantize is not None:
+                numbers, scales = tensors["numbers"].to(device), tensors["scales"].to(device)
+                put_quantized(self.model, f"{name}.Q", numbers, scales, BITS[record.quantize])
         self.units.drop(CUT, name)
         return record
 
@@ -176,7 +185,8 @@ class Course:
 
         Where that is asked for its weights are quantized first, in the metric of its moments.
         """
-        records = quantize_targets(self.model, records, self.recipe.quantize, self.bench.sides)
+        recipe = self.recipe
+        records = quantize_targets(self.model, records, recipe.quantize, recipe.structure, self.bench.sides)
         module = self.module(block)
         tensors = (
             self.streamed.outside()
@@ -210,15 +220,15 @@ class Course:
                 if record.rank is not None
             },
         )
-        if self.recipe.quantize is not None:
-            portable.quantize_modules(
-                self.model,
-                {
-                    f"{record.name}{part}": self.recipe.quantize
-                    for record in records
-                    for part in ((".V", ".U") if record.structure != "dense" else ("",))
-                },
-            )
+        portable.quantize_modules(
+            self.model,
+            {
+                f"{record.name}{part}": record.quantize
+                for record in records
+                if record.quantize is not None
+                for part in QUANTIZED.get(record.structure, (".V", ".U"))
+            },
+        )
         self.streamed.come_from(self.module(block), checkpoint.read_shard(self.shard(block)))
 
     def recall_all(self) -> None:

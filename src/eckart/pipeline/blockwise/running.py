@@ -10,7 +10,7 @@ from eckart.pipeline import choices
 from eckart.pipeline.blockwise.choosing import CHOSEN, Choice
 from eckart.pipeline.blockwise.course import RECORDS, Course
 from eckart.pipeline.blockwise.looking import Look
-from eckart.pipeline.cutting import Cut, held_out
+from eckart.pipeline.cutting import Cut, held_out, rounding_notes
 from eckart.pipeline.refitting import place_plainly, refit_block
 from eckart.pipeline.searching import Found, Search
 from eckart.pipeline.workbench import Ranks
@@ -98,4 +98,5 @@ def _told(course: Course, found: Found, choice: Choice | None, moved: Moved | No
     course.recall_all()
     measured = held_out(choice.reference if choice else None, moved, found)
     notes = choices.dense_notes(course.bench.targets, course.recipe, found.ranks) + notes
+    notes += rounding_notes(course.recipe, measured)
     return Cut([course.records[name] for name in course.names], measured, notes)

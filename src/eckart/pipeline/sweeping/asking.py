@@ -70,8 +70,8 @@ def make_asked(
         raise UsageError(f"--prompt {blank!r} is empty")
     if continuation < 1:
         raise UsageError(f"--continuation {continuation}: it is 1 or more tokens")
-    if structure not in choices.STRUCTURES:
-        raise UsageError(recipes.unknown("structure", structure, choices.STRUCTURES))
+    if structure not in choices.FEWER:
+        raise UsageError(recipes.unknown("structure", structure, choices.FEWER))
     settings = _settings(task, data, options, search)
     asked = Asked(
         ratios=_ratios(ratios),
