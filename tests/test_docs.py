@@ -41,6 +41,7 @@ OTHERS = {
     "--env",
     "--errors",
     "--compile",
+    "--keeps",
     "--widths",
 }
 """Options of other programs that the pages name."""
