@@ -274,6 +274,8 @@ def test_what_works_on_linear_layers_refuses_an_embedding(stored, tmp_path):
             eckart.compress(
                 stored(architecture), keep=0.97, method="svd", targets=["embed_tokens"], quantize="int8"
             )
+        with pytest.raises(UsageError, match="has the embedding's weight: leave it out of --targets"):
+            eckart.plan(stored(architecture), keep=0.97, targets=["embed_tokens"], quantize="int8")
 
 
 def test_projections_that_are_fused_on_disk_are_one_target(stored, data, tmp_path):

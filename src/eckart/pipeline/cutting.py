@@ -78,7 +78,7 @@ def rounding_notes(recipe: Recipe, measured: HeldOut | None) -> list[str]:
     ]
 
 
-def _require_linear(model: Any, chosen: Sequence[Target], recipe: Recipe) -> None:
+def require_linear(model: Any, chosen: Sequence[Target], recipe: Recipe) -> None:
     """Raises UsageError where an embedding is chosen with what works on linear layers alone."""
     why = "--quantize" if recipe.quantize else "selection of bases" if recipe.selection else None
     if why is None:
@@ -118,7 +118,7 @@ class Prepared:
         found = targets_.find_targets(model, recipe.targets, recipe.layers)
         self.notes = list(found.notes)
         chosen = found.targets
-        _require_linear(model, chosen, recipe)
+        require_linear(model, chosen, recipe)
         choices.require_possible(chosen, recipe, Prices.of(model, chosen, recipe))
         observed, tokens = None, {}
         divided = divide(model, tokenizer, recipe, texts)

@@ -12,6 +12,7 @@ from eckart.model import loading, replacing
 from eckart.model import targets as targets_
 from eckart.pipeline import choices, counting, pace
 from eckart.pipeline.blockwise.fitting import needed
+from eckart.pipeline.cutting import require_linear
 from eckart.pipeline.memory import Need
 from eckart.pipeline.pricing import Prices
 from eckart.types import Bytes, Count, Recipe, Target, Tied
@@ -98,6 +99,7 @@ def plan(
     loading.refuse_compressed(config)
     empty = loading.build_empty(config)
     found = targets_.find_targets(empty, recipe.targets, recipe.layers)
+    require_linear(empty, found.targets, recipe)
     counted = counting.count(folder, empty)
     notes = [*found.notes, *counted.notes]
     before = counted.parameters
