@@ -91,6 +91,21 @@ def test_what_was_measured_on_held_out_data_is_of_the_rounded_model(tokenizer, d
     assert [c.divergence for c in rounded.candidates] == [c.divergence for c in plain.candidates]
 
 
+def test_a_limit_of_the_loss_is_said_to_be_of_the_model_before_rounding(tokenizer, data):
+    made = eckart.compress(
+        LLAMA.build(),
+        max_loss=0.05,
+        method="svd",
+        data=data,
+        tokenizer=tokenizer,
+        quantize="int4",
+    ).manifest
+    assert made.held_out is not None
+    where = "within" if made.held_out.after <= 1.05 * made.held_out.before else "above"
+    note = next(note for note in made.notes if "before the rounding to int4" in note)
+    assert f"{made.held_out.after:.4f}, {where} the limit of {1.05 * made.held_out.before:.4f}" in note
+
+
 def test_block_by_block_gives_the_same_weights(stored, data, tmp_path):
     for blocks in (False, True):
         eckart.compress(

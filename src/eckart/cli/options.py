@@ -60,7 +60,8 @@ MetricName = Annotated[
     str | None, typer.Option("--metric", help="Instead of the method's: how error is weighed.")
 ]
 StructureName = Annotated[
-    str | None, typer.Option("--structure", help="Instead of the method's: lowrank or pivoted.")
+    str | None,
+    typer.Option("--structure", help="Instead of the method's: lowrank, pivoted or quantized+lowrank."),
 ]
 Allocate = Annotated[
     str | None,
