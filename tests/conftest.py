@@ -25,6 +25,14 @@ settings.register_profile("eckart", deadline=None, derandomize=True)
 settings.load_profile("eckart")
 
 
+LONGEST = ("test_readme.py", "test_docs.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes minutes comes first, so that at the end no process waits for the other."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
     """The tiny models' tokenizer: a word a token."""
