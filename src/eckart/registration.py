@@ -1,14 +1,24 @@
-"""Registering with a library once it is imported, without importing it."""
+"""What has to be done about a library before it is imported, without importing it."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+
+
+def hush() -> None:
+    """Keep off the terminal what libraries say when they are imported. For processes of our own."""
+    warnings.filterwarnings("ignore")
+    # transformers imports torchao where it is, and that tells of each kernel not for this machine.
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def when_imported(module: str, plugin: str) -> None:

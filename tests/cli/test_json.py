@@ -72,7 +72,9 @@ def test_compress_in_a_process_of_its_own(stored: Any, tmp_path: Path, data: str
     check_sizes(answer, 0.8)
     assert (answer["out"], answer["method"]) == ("out", "auto")
     *notes, made, measured = run.stderr.splitlines()
-    assert all(note.startswith("note: ") for note in notes)
+    # Layers as small as these are no faster, and the machine that finds that out says so.
+    assert all(note.startswith(("note: ", "warning: ")) for note in notes)
+    assert answer["warnings"] == [n.removeprefix("warning: ") for n in notes if n.startswith("warning: ")]
     assert made.startswith("out: auto, pivoted, auto; ")
     assert measured.startswith("on held-out data: loss ")
     held_out = answer["held_out"]

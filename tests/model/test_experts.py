@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 from architectures import HEADS, INNER, LAYERS, LLAMA, MIXTRAL, WIDTH, Architecture, _common, _make
 from torch import nn
-from transformers import MixtralConfig, MixtralForCausalLM
+from transformers import MixtralConfig, MixtralForCausalLM, initialization
 
 import eckart
 from eckart.model import mixtures, portable, replacing
@@ -242,6 +241,6 @@ def test_initialising_weights_passes_over_experts():
     experts_of(model)
     kept = model.get_submodule(f"{STACK}.0").weight.clone()
     model.get_submodule(STACK.rpartition(".")[0])._is_hf_initialized = False
-    with transformers.initialization.guard_torch_init_functions():
+    with initialization.guard_torch_init_functions():
         model._init_weights(model.get_submodule(STACK.rpartition(".")[0]))
     assert torch.equal(model.get_submodule(f"{STACK}.0").weight, kept)

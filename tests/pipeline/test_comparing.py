@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from eckart import EckartError, compress, evaluate, linalg
 from eckart.model import replacing
-from eckart.pipeline import comparing, cutting, searching
+from eckart.pipeline import comparing, cutting, searching, workers
 from eckart.pipeline.choices import make_recipe
 from eckart.pipeline.comparing import Comparing, Peak, telling
 from eckart.pipeline.protocol import Request, split_texts
@@ -371,7 +370,7 @@ def test_a_process_ends_with_who_asked(request_of: Make) -> None:
     """However that ended: its end of the pipe is closed."""
     request = request_of(method="svd", keeps=[1 - n / 1000 for n in range(1, 500)])
     process = subprocess.Popen(
-        [sys.executable, "-m", "eckart.pipeline.comparing"],
+        workers.WORKER,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

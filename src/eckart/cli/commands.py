@@ -6,12 +6,10 @@ standard error.
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
 import time
-import warnings
 from dataclasses import asdict
 from typing import Annotated
 
@@ -33,6 +31,7 @@ from eckart.cli.recovering import recover
 from eckart.cli.reporting import report
 from eckart.cli.saying import console, print_json, say, track
 from eckart.cli.sweeping import sweep
+from eckart.registration import hush
 
 app = typer.Typer(
     name="eckart",
@@ -64,11 +63,8 @@ def main() -> None:
 @app.callback()
 def _prepare() -> None:
     # What transformers and torch have to say is for programmers; what a user must know, Eckart says.
-    warnings.filterwarnings("ignore")
+    hush()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    # transformers imports torchao where it is, and that tells of each kernel not for this machine.
-    for name in ("torchao", "torch.utils._pytree"):
-        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 @app.command()

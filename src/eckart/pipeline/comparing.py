@@ -1,8 +1,8 @@
 """One method of a comparison, in a process of its own: so its peak memory is its own, and ends with it.
 
-`python -m eckart.pipeline.comparing` reads a `Request` as one line of JSON and answers in lines of JSON:
-`row`, `note`, `begin` and `step` of what takes long, and `error` where there will be no more rows. When its
-standard input closes, whoever asked is gone, and it ends too.
+`main` reads a `Request` as one line of JSON and answers in lines of JSON: `row`, `note`, `begin` and `step`
+of what takes long, and `error` where there will be no more rows. When its standard input closes, whoever
+asked is gone, and it ends too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import tempfile
 import threading
 import time
 import traceback
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -254,7 +253,6 @@ def main() -> None:
     """Answer one request."""
     # Ctrl-C in a terminal reaches this process too; whoever asked ends it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    warnings.filterwarnings("ignore")
     output = _private_output()
 
     def send(message: dict[str, Any]) -> None:
@@ -269,7 +267,3 @@ def main() -> None:
         if request.debug:
             traceback.print_exc()
         send({"error": said(error), "exit_code": getattr(error, "exit_code", 1)})
-
-
-if __name__ == "__main__":
-    main()

@@ -91,7 +91,7 @@ def _files(folder: Path, manifest: Manifest) -> Check:
 def _shapes(folder: Path, manifest: Manifest) -> Check:
     try:
         model = loading.build_empty(loading.load_config(folder))
-    except ValueError as error:
+    except (ValueError, EckartError) as error:
         return Check("shapes", False, str(error))
     count = replacing.count_parameters(model)
     stored = checkpoint.open_checkpoint(folder)

@@ -15,7 +15,8 @@ from typing import IO, Any
 from eckart.pipeline.protocol import ComparisonFolder, Request
 from eckart.types import ComparisonRow, EckartError, Track, UsageError
 
-WORKER = [sys.executable, "-P", "-m", "eckart.pipeline.comparing"]
+START = "from eckart.registration import hush; hush(); from eckart.pipeline.comparing import main; main()"
+WORKER = [sys.executable, "-P", "-c", START]
 """Without the working directory on its path: a user's `random.py` there is not Python's."""
 
 OnRow = Callable[[ComparisonRow], None]

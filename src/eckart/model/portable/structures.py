@@ -164,8 +164,7 @@ class PivotedLinear(FactoredLinear):
         # Compilers make one kernel of this; elsewhere it is two passes over the outputs.
         if torch.compiler.is_compiling() or rows_of(pivots) < FEW:
             return torch.cat([pivots, others], dim=-1).index_select(-1, self.order)
-        entries = torch.arange(self.out_features, device=self.order.device)
-        places = torch.empty_like(entries).scatter_(0, self.order.long(), entries)
+        places = self.order.argsort()
         y = pivots.new_empty(*pivots.shape[:-1], self.out_features)
         y.scatter_(-1, places[: self.rank].expand_as(pivots), pivots)
         return y.scatter_(-1, places[self.rank :].expand_as(others), others)
