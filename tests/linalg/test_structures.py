@@ -69,6 +69,11 @@ def test_largest_paying_rank_is_the_largest_by_trial(structure: Structure) -> No
             assert largest_paying_rank(structure, out_features, in_features) == max(paying, default=0)
 
 
+def test_factors_beside_a_weight_come_on_top_of_its_own_and_never_pay() -> None:
+    assert parameters("quantized+lowrank", 7, 5, 3) == 35 + 3 * 12
+    assert largest_paying_rank("quantized+lowrank", 7, 5) == 0
+
+
 def test_dense_costs_the_whole_weight_and_never_pays() -> None:
     assert parameters("dense", 7, 5, 3) == 35
     assert largest_paying_rank("dense", 7, 5) == 0

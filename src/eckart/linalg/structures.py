@@ -54,7 +54,7 @@ def factorize(structure: Structure, U: Tensor, V: Tensor) -> Factors:
         return Factors("lowrank", U, V)
     if structure == "pivoted":
         return _pivoted(U, V)
-    raise ValueError(f"{structure} is not made of a product")
+    raise ValueError(f"{structure} has no factors")
 
 
 def reconstruct(factors: Factors) -> Tensor:
