@@ -149,7 +149,7 @@ def test_shapes_that_gained_least_come_first_and_few_are_named(monkeypatch: pyte
     assert len(said) == 2
     assert said[0].endswith(
         "60x60 at rank 4 0.06 times as fast; 70x70 at rank 4 0.07 times as fast; "
-        "80x80 at rank 4 0.08 times as fast; 2 shapes more"
+        "80x80 at rank 4 0.08 times as fast; and 2 more"
     )
 
 

@@ -45,7 +45,7 @@ def slower(records: Sequence[TargetRecord], dtype: torch.dtype, device: str) -> 
         if found:
             found.sort(key=lambda each: each[1])
             worst = "; ".join(what for _, _, what in found[:SHOWN])
-            more = f"; {len(found) - SHOWN} shapes more" if len(found) > SHOWN else ""
+            more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
             count, all_ = sum(count for count, _, _ in found), sum(map(len, shapes.values()))
             said.append(
                 f"{count} of {all_} factored weights are no faster than dense on this machine {phase}: "
