@@ -17,12 +17,15 @@ from comparison import Compare, places, requests, table
 from stub_worker import value
 
 from eckart import UsageError, recipes
+from eckart.pipeline import choices
 from eckart.types import ComparisonRow
 
 
 def compared() -> list[str]:
-    """The rows that there is something to compare of: to a size, one whose ranks come by hand is another."""
-    return [name for name, row in recipes.METHODS.items() if not row.by_hand]
+    """The rows that can be compared: those that a share of the parameters can be asked of."""
+    return [
+        name for name, row in recipes.METHODS.items() if not row.by_hand and row.structure in choices.FEWER
+    ]
 
 
 # What is measured
