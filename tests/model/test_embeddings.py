@@ -169,7 +169,7 @@ def test_a_dense_one_that_is_put_back_is_tied_as_it_was():
     replacing.replace(model, "lm_head", factors_of(model.lm_head.weight, "pivoted"))
     assert not torch.allclose(outputs(model, inputs), before)
     for name, module in old.items():
-        replacing.put(model, name, module)
+        portable.put(model, name, module)
     model.tie_weights()
     assert model.lm_head.weight is model.model.embed_tokens.weight
     assert torch.equal(outputs(model, inputs), before)

@@ -174,13 +174,13 @@ def test_an_expert_that_is_factored_computes_by_its_factors():
     names = experts_of(model)
     dense = {name: model.get_submodule(name) for name in names}
     for name, linear in dense.items():
-        replacing.put(model, name, eckart.LowRankLinear.from_linear(linear, 8))
+        portable.put(model, name, eckart.LowRankLinear.from_linear(linear, 8))
     answer = logits(model)
     with torch.no_grad():
         for name, linear in dense.items():
             factored = model.get_submodule(name)
             linear.weight.copy_(factored.U.weight @ factored.V.weight)
-            replacing.put(model, name, linear)
+            portable.put(model, name, linear)
     torch.testing.assert_close(answer, logits(model), rtol=1e-4, atol=1e-5)
 
 

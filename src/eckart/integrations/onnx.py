@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from eckart.integrations.asking import Runner, question, stateless
 from eckart.model.loading import quiet
-from eckart.model.portable import QuantizedLinear
-from eckart.model.replacing import put
+from eckart.model.portable import QuantizedLinear, put
 from eckart.model.text import Batch
 from eckart.types import EckartError
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from eckart.model import loading, portable, replacing
+from eckart.model import loading, portable
 from eckart.model.targets import Found, find_targets
 from eckart.types import UsageError
 
@@ -117,11 +117,11 @@ def find_weights(model: Any, patterns: Sequence[str] | None = None, layers: str 
         for name, module in factored.items():
             bias = module.bias is not None
             stand_in = nn.Linear(module.in_features, module.out_features, bias, device="meta")
-            replacing.put(model, name, stand_in)
+            portable.put(model, name, stand_in)
         return find_targets(model, patterns, layers)
     finally:
         for name, module in factored.items():
-            replacing.put(model, name, module)
+            portable.put(model, name, module)
 
 
 def refuse_quantized(config: Any) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from eckart.model.portable import QuantizedLinear
 from eckart.model.portable.quantized import packed
+from eckart.model.portable.structures import put
 from eckart.model.targets import weight_of
 
 INNER = "torchao"
@@ -30,8 +31,7 @@ def put_quantized(model: Any, name: str, numbers: Tensor, scales: Tensor, bits: 
         if new.bias is not None:
             new.bias.copy_(old.bias)
     new.train(old.training).requires_grad_(False)
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, new)
+    put(model, name, new)
 
 
 def values_of(layer: Any) -> Tensor:

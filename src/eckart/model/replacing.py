@@ -26,6 +26,7 @@ from eckart.model.portable import (
     untie,
 )
 from eckart.model.portable.embeddings import EMBEDDINGS, share_orders
+from eckart.model.portable.structures import put
 from eckart.model.quantizing import inner_of, values_of
 from eckart.model.targets import weight_of
 from eckart.types import EckartError, Factors
@@ -144,12 +145,6 @@ def factors_of(module: Any) -> Factors:
     order = getattr(module, "order", None)
     Q = values_of(module.Q) if hasattr(module, "Q") else None
     return Factors(structure, values_of(module.U), values_of(module.V), order, Q)  # type: ignore[arg-type]
-
-
-def put(model: Any, name: str, module: nn.Module) -> None:
-    """Put a module in the place of the one of that name."""
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, module)
 
 
 def reweigh(model: Any, name: str, weight: Tensor) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from eckart import linalg
 from eckart.model import quantizing, replacing
 from eckart.model.portable import FactoredLinear
+from eckart.model.portable.quantized import BITS
 from eckart.model.targets import weight_of
 from eckart.types import (
     CORRECTED,
@@ -21,8 +22,6 @@ from eckart.types import (
     UsageError,
     silent,
 )
-
-BITS: dict[Quantize, int] = {"int8": 8, "int4": 4}
 
 Sides = Callable[[str], tuple[linalg.Side, linalg.Side]]
 

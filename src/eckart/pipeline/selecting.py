@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from eckart import linalg
-from eckart.model import replacing
+from eckart.model import portable
 from eckart.pipeline import choices
 from eckart.pipeline.cutting import Cut
 from eckart.pipeline.training import Lessons, length
@@ -83,7 +83,7 @@ class Bases:
         trained = self.selection.bases == "trained"
         module = BasisLinear(U, V, bias, self.selection.additional, generator, trained)
         self.bench.forget(target)
-        replacing.put(self.bench.model, target.name, module)
+        portable.put(self.bench.model, target.name, module)
         return module
 
     def groups(self, model: Any) -> list[dict[str, Any]]:
@@ -94,7 +94,7 @@ class Bases:
     def restore(self) -> None:
         """Make the model dense again, as it came."""
         for name, module in self.dense.items():
-            replacing.put(self.bench.model, name, module)
+            portable.put(self.bench.model, name, module)
         self.bench.model.requires_grad_(True)
 
     def finish(self) -> list[TargetRecord]:
@@ -103,7 +103,7 @@ class Bases:
         chosen = ranks(self.modules, self.curves)
         for target, rank in zip(self.bench.targets, chosen, strict=True):
             weight = self.modules[target.name].weight()
-            replacing.put(self.bench.model, target.name, self.dense[target.name])
+            portable.put(self.bench.model, target.name, self.dense[target.name])
             if rank is None:
                 self.bench.reweigh(target, weight, keep_dense=False)
             sides = linalg.Side(), linalg.Side()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from eckart import allocate, calibrate, linalg, recipes
-from eckart.model import replacing, vocabulary
+from eckart.model import portable, replacing, vocabulary
 from eckart.model.targets import weight_of
 from eckart.pipeline.pricing import Prices
 from eckart.pipeline.quantizing import correct
@@ -294,7 +294,7 @@ class Workbench:
     def restore(self) -> None:
         """Make the model dense again, where `install` kept what was there."""
         for name, module in self._dense.items():
-            replacing.put(self.model, name, module)
+            portable.put(self.model, name, module)
         self._dense.clear()
 
 

@@ -39,6 +39,7 @@ from eckart.model.portable.structures import (
     FactoredLinear,
     LowRankLinear,
     PivotedLinear,
+    put,
 )
 from eckart.model.portable.swapping import swap_modules
 
@@ -58,6 +59,7 @@ __all__ = [
     "PivotedLinear",
     "QuantizedLinear",
     "embedding_like",
+    "put",
     "quantize_modules",
     "register",
     "retie",

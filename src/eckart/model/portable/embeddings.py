@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eckart.model.portable.structures import STRUCTURES, FactoredLinear, PivotedLinear
+from eckart.model.portable.structures import STRUCTURES, FactoredLinear, PivotedLinear, put
 
 
 class FactoredEmbedding(nn.Module):
@@ -138,7 +138,7 @@ def swap_embedding(
 ) -> None:
     """Replace an embedding, and what is tied to it, by empty structures with one pair of factors."""
     first = embedding_like(model.get_submodule(name), structure, rank, scale)  # type: ignore[arg-type]
-    put_structure(model, name, first)
+    put(model, name, first)
     for other in tied:
         old: Any = model.get_submodule(other)
         if isinstance(old, nn.Embedding):
@@ -147,13 +147,7 @@ def swap_embedding(
             place = old.weight.device, old.weight.dtype
             new = STRUCTURES[structure](old.in_features, old.out_features, rank, old.bias is not None, *place)
             share(first, new)
-        put_structure(model, other, new)
-
-
-def put_structure(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put a module in the place of the one of that name."""
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, module)
+        put(model, other, new)
 
 
 def retie(model: nn.Module) -> None:

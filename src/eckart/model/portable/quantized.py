@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from eckart.model.portable.structures import put
 from eckart.model.portable.swapping import find_module
 
 BITS = {"int8": 8, "int4": 4}
@@ -163,5 +164,4 @@ def quantize_modules(model: nn.Module, modules: dict[str, str]) -> None:
         new = QuantizedLinear(
             in_features, out_features, BITS[kind], old.bias is not None, weight.device, weight.dtype
         )
-        parent, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(parent), leaf, new)
+        put(model, name, new)

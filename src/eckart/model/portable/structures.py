@@ -11,6 +11,12 @@ FEW = 16
 """Rows of activations below which starting another kernel takes longer than passing over them again."""
 
 
+def put(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module in the place of the one of that name."""
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, module)
+
+
 def rows_of(x: Tensor) -> int:
     """How many vectors there are in `(…, features)`."""
     return x.shape[:-1].numel()

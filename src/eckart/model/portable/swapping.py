@@ -10,7 +10,7 @@ from torch import nn
 
 from eckart.model.portable.embeddings import EMBEDDINGS, FactoredEmbedding, retie, swap_embedding
 from eckart.model.portable.entries import read_entry, require_rank
-from eckart.model.portable.structures import STRUCTURES, FactoredLinear
+from eckart.model.portable.structures import STRUCTURES, FactoredLinear, put
 
 
 def _shape_of(module: nn.Module) -> tuple[int, int]:
@@ -93,6 +93,5 @@ def swap_modules(model: nn.Module, modules: dict[str, Any]) -> None:
             device=old.weight.device,  # type: ignore[arg-type]
             dtype=old.weight.dtype,  # type: ignore[arg-type]
         )
-        parent, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(parent), leaf, new)
+        put(model, name, new)
     retie(model)

@@ -11,6 +11,7 @@ from torch import nn
 
 from eckart import checkpoint
 from eckart.model import portable, replacing
+from eckart.model.portable.quantized import BITS
 from eckart.model.quantizing import put_quantized
 from eckart.model.streaming import Streamed
 from eckart.pipeline import choices
@@ -21,7 +22,7 @@ from eckart.pipeline.blockwise.outline import outline
 from eckart.pipeline.blockwise.together import Together
 from eckart.pipeline.blockwise.units import Units
 from eckart.pipeline.dividing import divide
-from eckart.pipeline.quantizing import BITS, quantize_targets
+from eckart.pipeline.quantizing import quantize_targets
 from eckart.pipeline.refitting import place_plainly
 from eckart.pipeline.workbench import Ranks
 from eckart.types import CORRECTED, Factors, Recipe, Target, TargetRecord, Text, Track
