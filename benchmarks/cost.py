@@ -58,11 +58,11 @@ def main() -> None:
 
 def worker(way: str, name: str, data: str) -> None:
     """Compress one model in one way and print what it took."""
+    from eckart.compression.cutting import Prepared
     from eckart.data import read_texts
+    from eckart.evaluation.machine import peak_memory_bytes
     from eckart.model import loading, text
-    from eckart.pipeline.choices import make_recipe
-    from eckart.pipeline.compress import peak_memory_bytes
-    from eckart.pipeline.cutting import Prepared
+    from eckart.recipes.making import make_recipe
     from eckart.types import SAMPLE_TOKENS, SAMPLES, silent
 
     folder = loading.find_model(name)

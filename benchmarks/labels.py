@@ -15,10 +15,10 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from eckart import allocate, calibrate, evaluation
+from eckart.compression.bench import Workbench
 from eckart.data import read_texts
 from eckart.model import loading, targets, text
-from eckart.pipeline.choices import make_recipe
-from eckart.pipeline.workbench import Workbench
+from eckart.recipes.making import make_recipe
 
 KEEPS = (0.9, 0.8)
 WINDOWS = 256

@@ -17,8 +17,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import eckart
+from eckart.estimate.gains import slower
 from eckart.model import portable, replacing
-from eckart.pipeline.slower import slower
 from eckart.types import TargetRecord
 
 LAYERS = {1024: 6, 2048: 2, 4096: 2}

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from eckart import recipes, types
-from eckart.pipeline import choices, protocol
+from eckart.comparison import protocol
+from eckart.recipes import making
 
 DOCS = Path(__file__).parent
 SAVED: dict[str, Any] = {
@@ -82,9 +83,9 @@ def metrics() -> str:
 def values() -> str:
     """The values of the other axes."""
     axes = {
-        "structure": choices.STRUCTURES,
-        "allocation": choices.ALLOCATIONS,
-        "recovery": choices.RECOVERIES,
+        "structure": making.STRUCTURES,
+        "allocation": making.ALLOCATIONS,
+        "recovery": making.RECOVERIES,
     }
     return table(
         ["axis", "values"], [[axis, ", ".join(f"`{one}`" for one in known)] for axis, known in axes.items()]

@@ -73,7 +73,7 @@ def does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[
     def say(**methods: Any) -> list[str]:
         told = json.dumps({"log": str(tmp_path / "log"), **methods})
         command = [sys.executable, "-S", str(STUB), told]
-        monkeypatch.setattr("eckart.pipeline.workers.WORKER", command)
+        monkeypatch.setattr("eckart.comparison.workers.WORKER", command)
         return command
 
     say()

@@ -7,8 +7,8 @@ from typing import get_args
 import pytest
 
 from eckart.allocate import ALLOCATORS, NEEDS_ERRORS
-from eckart.pipeline.choices import ALLOCATIONS, RECOVERIES
 from eckart.recipes import METHODS, METRICS, MOMENTS, Gram, Method, find_method, find_metric
+from eckart.recipes.making import ALLOCATIONS, RECOVERIES
 from eckart.types import Structure, UsageError
 
 rows = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)

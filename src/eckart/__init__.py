@@ -15,21 +15,21 @@ from eckart.types import EckartError, UsageError
 
 if TYPE_CHECKING:
     # Each from its own file: in a cycle mypy takes a function of the room for the file of its name.
+    from eckart.estimate.adapters import plan_lora
     from eckart.model.fusing import fuse
     from eckart.model.lora import lora_targets
     from eckart.model.portable import LowRankLinear, PivotedLinear
     from eckart.pipeline.analyze import analyze
     from eckart.pipeline.bases import bases
+    from eckart.pipeline.bench import bench
     from eckart.pipeline.compare import compare
     from eckart.pipeline.compress import compress
     from eckart.pipeline.evaluate import evaluate
     from eckart.pipeline.export import export
-    from eckart.pipeline.lora import plan_lora
     from eckart.pipeline.plan import plan
     from eckart.pipeline.recover import recover
     from eckart.pipeline.report import describe
-    from eckart.pipeline.speed import bench
-    from eckart.pipeline.sweeping import sweep
+    from eckart.pipeline.sweep import sweep
     from eckart.pipeline.verify import verify
 
 __all__ = [

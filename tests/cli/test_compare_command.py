@@ -132,7 +132,7 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
 def test_a_bad_request_is_one_line_and_leaves_nothing(
     eckart: Eckart, stored: Any, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: str
 ) -> None:
-    monkeypatch.setattr("eckart.pipeline.workers.WORKER", ["/no/such/program"])
+    monkeypatch.setattr("eckart.comparison.workers.WORKER", ["/no/such/program"])
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("the only copy")
     options, words = BAD[bad]

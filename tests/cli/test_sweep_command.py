@@ -10,7 +10,7 @@ import pytest
 from architectures import LLAMA
 from outside import Eckart
 
-from eckart.pipeline.sweeping import judging
+from eckart.sweeping import judging
 
 
 def test_a_sweep_says_scores_sizes_and_texts(eckart: Eckart, stored: Any, data: str, tmp_path: Path) -> None:

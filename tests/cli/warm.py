@@ -22,7 +22,7 @@ import torch
 
 import eckart
 from eckart import cli
-from eckart.pipeline import workers
+from eckart.comparison import workers
 
 LONGEST_SECONDS = 1000
 

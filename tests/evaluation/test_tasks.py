@@ -15,7 +15,7 @@ from eckart.data import read_texts
 from eckart.evaluation import TASKS, find_task, generation
 from eckart.evaluation.asking import shown
 from eckart.evaluation.generation import Written
-from eckart.pipeline.evaluate import read_material
+from eckart.evaluation.measuring import read_material
 from eckart.types import Text
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "tasks"

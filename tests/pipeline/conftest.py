@@ -35,7 +35,7 @@ def compare(does: Any, stored: Any, data: str, tmp_path: Path, monkeypatch: pyte
 @pytest.fixture
 def nothing_starts(monkeypatch: pytest.MonkeyPatch, compare: Compare) -> None:
     """A process would fail at once."""
-    monkeypatch.setattr("eckart.pipeline.workers.WORKER", ["/no/such/program"])
+    monkeypatch.setattr("eckart.comparison.workers.WORKER", ["/no/such/program"])
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def sweep(model: Any, tokenizer: Any, data: str) -> Callable[..., Sweep]:
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What the task of a sweep was run on, each time."""
-    from eckart.pipeline.sweeping import judging
+    from eckart.sweeping import judging
 
     times: list[Any] = []
     really = judging.run

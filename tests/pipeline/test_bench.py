@@ -137,14 +137,14 @@ def gains(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         asked.append((structure, rank, rows))
         return 0.5 if rank >= 20 and rows == 1 else 2.0
 
-    monkeypatch.setattr("eckart.pipeline.slower._gain", gain)
+    monkeypatch.setattr("eckart.estimate.gains._gain", gain)
     return asked
 
 
 def test_shapes_that_gained_least_come_first_and_few_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from eckart.pipeline.slower import slower
+    from eckart.estimate.gains import slower
 
-    monkeypatch.setattr("eckart.pipeline.slower._gain", lambda out, *rest: out / 1000)
+    monkeypatch.setattr("eckart.estimate.gains._gain", lambda out, *rest: out / 1000)
     said = slower([record(4, side=side) for side in (70, 90, 80, 60, 100)], torch.float32, "cpu")
     assert len(said) == 2
     assert said[0].endswith(
@@ -154,7 +154,7 @@ def test_shapes_that_gained_least_come_first_and_few_are_named(monkeypatch: pyte
 
 
 def test_ranks_that_gain_nothing_are_named(gains: list[Any]) -> None:
-    from eckart.pipeline.slower import slower
+    from eckart.estimate.gains import slower
 
     said = slower([record(rank) for rank in (4, 8, 20, 21)] + [record(None)], torch.float32, "cpu")
     assert said == [
@@ -165,7 +165,7 @@ def test_ranks_that_gain_nothing_are_named(gains: list[Any]) -> None:
 
 
 def test_nothing_is_timed_where_nothing_was_cut(gains: list[Any]) -> None:
-    from eckart.pipeline.slower import slower
+    from eckart.estimate.gains import slower
 
     assert slower([record(None, "dense")], torch.float32, "cpu") == []
     assert gains == []
@@ -173,7 +173,7 @@ def test_nothing_is_timed_where_nothing_was_cut(gains: list[Any]) -> None:
 
 @pytest.mark.parametrize("structure", ["lowrank", "pivoted"])
 def test_layers_are_timed_on_their_own_shapes(structure: str) -> None:
-    from eckart.pipeline.slower import slower
+    from eckart.estimate.gains import slower
 
     said = slower([record(60 if structure == "pivoted" else 31, structure)], torch.float32, "cpu")
     assert len(said) <= 2

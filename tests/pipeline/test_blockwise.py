@@ -99,7 +99,7 @@ def test_model_whose_weights_are_stored_otherwise_is_read_whole_and_that_is_said
     with pytest.raises(EckartError, match="does not store"):
         compressed(folder, tmp_path / "forced", data, True, method="svd", keep=0.95)
     assert not list(tmp_path.iterdir())
-    monkeypatch.setattr("eckart.pipeline.blockwise.fitting.available", lambda device: 1)
+    monkeypatch.setattr("eckart.compression.blockwise.fitting.available", lambda device: 1)
     made = eckart.compress(folder, tmp_path / "out", data=data, method="svd", keep=0.95)
     assert any(note.startswith("the model was read whole") for note in made.manifest.notes)
     assert made.model is not None
@@ -142,7 +142,7 @@ def crash(monkeypatch) -> Any:
 
         monkeypatch.setattr(checkpoint, name, dying)
     # What a process that is killed leaves, nobody tidies up.
-    monkeypatch.setattr("eckart.pipeline.training.shutil.rmtree", lambda *_, **__: None)
+    monkeypatch.setattr("eckart.recovery.lessons.shutil.rmtree", lambda *_, **__: None)
 
     def set_to(n: int) -> None:
         left["n"] = n
@@ -212,7 +212,7 @@ def test_what_a_killed_run_had_not_finished_is_tidied_up(stored, data, tmp_path,
 
 
 def test_error_before_anything_is_finished_leaves_nothing(stored, data, tmp_path, monkeypatch):
-    monkeypatch.setattr("eckart.pipeline.blockwise.compressing.cut_blocks", lambda course: 1 / 0)
+    monkeypatch.setattr("eckart.compression.blockwise.compressing.cut_blocks", lambda course: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         compressed(stored(LLAMA), tmp_path / "out", data, True, method="svd", keep=0.7)
     assert not list(tmp_path.iterdir())

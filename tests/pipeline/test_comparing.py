@@ -14,11 +14,14 @@ from architectures import BERT, LLAMA, MAMBA, WORDS, Architecture
 from safetensors.torch import load_file, save_file
 
 from eckart import EckartError, compress, evaluate, linalg
+from eckart.comparison import worker as comparing
+from eckart.comparison import workers
+from eckart.comparison.protocol import Request, split_texts
+from eckart.comparison.worker import Comparing, Peak, telling
+from eckart.compression import cutting
+from eckart.compression import search as searching
 from eckart.model import replacing
-from eckart.pipeline import comparing, cutting, searching, workers
-from eckart.pipeline.choices import make_recipe
-from eckart.pipeline.comparing import Comparing, Peak, telling
-from eckart.pipeline.protocol import Request, split_texts
+from eckart.recipes.making import make_recipe
 from eckart.types import ComparisonRow, Recipe, Text
 
 SAMPLES = 20
@@ -31,7 +34,7 @@ Told = list[dict[str, Any]]
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process there is much to collect, and it is not a model's."""
-    monkeypatch.setattr("eckart.pipeline.comparing.gc.collect", lambda: 0)
+    monkeypatch.setattr("eckart.comparison.worker.gc.collect", lambda: 0)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from torch import nn
 
 import eckart
 from eckart import recipes
-from eckart.pipeline.choices import ALLOCATIONS
+from eckart.recipes.making import ALLOCATIONS
 
 STRUCTURES = ("lowrank", "pivoted")
 LEARNING = tuple(recipes.SELECTIONS)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from eckart.pipeline import choices, pace
-from eckart.pipeline.memory import BATCH_TOKENS, need
+from eckart.estimate import time as pace
+from eckart.estimate.memory import BATCH_TOKENS, need
+from eckart.recipes import making
 from eckart.types import Recipe, Target
 
 
 def recipe(method: str = "svd-llm", **more: object) -> Recipe:
-    return choices.make_recipe(method=method, keep=0.7, data="pocket", **more)  # type: ignore[arg-type]
+    return making.make_recipe(method=method, keep=0.7, data="pocket", **more)  # type: ignore[arg-type]
 
 
 def targets(width: int, block: int) -> list[Target]:

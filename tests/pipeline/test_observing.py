@@ -13,11 +13,11 @@ import transformers
 from architectures import BERT, GPT2, LLAMA, MAMBA, T5
 
 from eckart import calibrate
+from eckart.calibrate import observing
+from eckart.calibrate.observing import observe
 from eckart.data import read_texts
 from eckart.model.targets import find_targets
 from eckart.model.text import Window, batches, windows
-from eckart.pipeline import observing
-from eckart.pipeline.observing import observe
 
 ALL = frozenset({"second", "absolute", "gradient", "fisher"})
 INPUTS = frozenset({"second", "absolute"})

@@ -9,10 +9,10 @@ import torch
 from architectures import ARCHITECTURES, LLAMA, T5, outputs, some_inputs
 
 from eckart import linalg
+from eckart.compression.cutting import Prepared
 from eckart.data import read_texts
 from eckart.model import replacing
-from eckart.pipeline.choices import make_recipe
-from eckart.pipeline.cutting import Prepared
+from eckart.recipes.making import make_recipe
 from eckart.types import silent
 
 
@@ -73,7 +73,7 @@ def test_targets_that_stay_dense_are_refitted_too(tokenizer, data):
     last = "model.layers.1.self_attn.o_proj"
     before = ready.bench.weight(last).clone()
     ranks = [4 if "down_proj" in target.name else None for target in ready.bench.targets]
-    from eckart.pipeline.refitting import refit
+    from eckart.compression.refit import refit
 
     records = refit(ready.bench, ranks, ready.fitting, keep_dense=True).records
     record = next(record for record in records if record.name == last)

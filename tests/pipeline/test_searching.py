@@ -11,11 +11,11 @@ from torch import nn
 
 import eckart
 from eckart import allocate
+from eckart.compression.cutting import Prepared
 from eckart.data import read_texts
 from eckart.evaluation import Moved
 from eckart.model import loading
-from eckart.pipeline.choices import make_recipe
-from eckart.pipeline.cutting import Prepared
+from eckart.recipes.making import make_recipe
 from eckart.types import silent
 
 
@@ -78,7 +78,7 @@ def pocket() -> Any:
 
 
 def test_smallest_model_is_within_the_loss_and_a_smaller_one_is_not(pocket, monkeypatch):
-    monkeypatch.setattr("eckart.pipeline.searching.STEPS", 5)
+    monkeypatch.setattr("eckart.compression.search.STEPS", 5)
     chosen = {"recovery": "none", "samples": 24, "allocation": "waterfill"}
     ready = prepare(*pocket, "pocket", max_loss=0.05, **chosen)
     cut = ready.cut(ready.recipe, keep_dense=True)

@@ -14,11 +14,11 @@ from architectures import LLAMA, outputs, some_inputs, write_data
 
 import eckart
 from eckart import EckartError, UsageError, linalg, pipeline
+from eckart.compression.bench import Workbench
 from eckart.model.targets import find_targets
-from eckart.pipeline.choices import make_recipe
-from eckart.pipeline.sweeping import judging
-from eckart.pipeline.sweeping.truncating import Truncated
-from eckart.pipeline.workbench import Workbench
+from eckart.recipes.making import make_recipe
+from eckart.sweeping import judging
+from eckart.sweeping.truncating import Truncated
 from eckart.types import Sweep
 
 Run = Callable[..., Sweep]
@@ -230,7 +230,7 @@ def test_the_search_looks_at_every_fifth_text_and_all_else_is_measured_on_the_ot
 def test_equal_scores_are_settled_by_loss_and_then_by_size(
     trial: tuple[float | None, float | None], lower: bool, smaller: bool, takes: bool
 ) -> None:
-    from eckart.pipeline.sweeping.searching import _takes
+    from eckart.sweeping.searching import _takes
 
     now = judging.Measured(value=2.0, loss=1.0)
     value, loss = trial

@@ -10,7 +10,7 @@ from architectures import LLAMA, T5
 from eckart import UsageError
 from eckart.model import loading
 from eckart.model.targets import spelled_out
-from eckart.pipeline.sweeping.grid import cost, left, make_grid
+from eckart.sweeping.grid import cost, left, make_grid
 from eckart.types import Target
 
 MISTRAL_7B = Path(__file__).parents[1] / "configs" / "mistral-7b"

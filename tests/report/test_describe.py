@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import eckart
 from eckart.cli.commands import app
-from eckart.pipeline.choices import make_recipe
+from eckart.recipes.making import make_recipe
 from eckart.report.compression import commands, compression_page, place_of
 from eckart.types import EckartError, Manifest, Recipe, Result, Sample, UsageError
 

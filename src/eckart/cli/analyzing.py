@@ -77,7 +77,7 @@ def analyze(
     """
     with errors(debug):
         from eckart import pipeline
-        from eckart.pipeline.memory import peak_memory_bytes
+        from eckart.evaluation.machine import peak_memory_bytes
 
         made = pipeline.analyzed(
             model,

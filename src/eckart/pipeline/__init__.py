@@ -1,18 +1,19 @@
 """The jobs, from end to end. This room knows everyone and computes nothing."""
 
+from eckart.estimate.adapters import LoraPlan, plan_lora
+from eckart.evaluation.measuring import TASKS
 from eckart.pipeline.analyze import Analyzed, analyze, analyzed
 from eckart.pipeline.bases import Bases, bases
+from eckart.pipeline.bench import bench
 from eckart.pipeline.compare import compare
 from eckart.pipeline.compress import compress
 from eckart.pipeline.demo import demo
-from eckart.pipeline.evaluate import TASKS, evaluate
+from eckart.pipeline.evaluate import evaluate
 from eckart.pipeline.export import Exported, export
-from eckart.pipeline.lora import LoraPlan, plan_lora
 from eckart.pipeline.plan import Plan, PlannedTarget, plan
 from eckart.pipeline.recover import recover
 from eckart.pipeline.report import Described, describe
-from eckart.pipeline.speed import bench
-from eckart.pipeline.sweeping import sweep
+from eckart.pipeline.sweep import sweep
 from eckart.pipeline.verify import Verdict, verify
 
 __all__ = [

@@ -13,11 +13,12 @@ from typing import Any, overload
 from torch import Tensor, nn
 
 from eckart import checkpoint
+from eckart.analysis import folder as analysis_folder
+from eckart.analysis import spectra, subjects
 from eckart.data import is_built_in
 from eckart.model import loading, portable
 from eckart.model.targets import block_of, weight_of
-from eckart.pipeline import analysis_folder, spectra, subjects
-from eckart.pipeline.training import digest
+from eckart.recovery.lessons import digest
 from eckart.types import MAX_LENGTH, Analysis, Matrix, Target, Track, UsageError, silent
 
 

@@ -8,13 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from eckart import checkpoint, recipes, report
-from eckart.data import is_built_in, read_texts
-from eckart.evaluation import lower_is_better
-from eckart.model import loading
-from eckart.model import targets as targets_
-from eckart.pipeline import choices
-from eckart.pipeline.evaluate import COMPARED, read_material
-from eckart.pipeline.protocol import (
+from eckart.comparison.protocol import (
     DENSE,
     ComparisonFolder,
     Kept,
@@ -25,8 +19,14 @@ from eckart.pipeline.protocol import (
     model_digest,
     split_texts,
 )
+from eckart.comparison.workers import OnRow, Run
+from eckart.data import is_built_in, read_texts
+from eckart.evaluation import lower_is_better
+from eckart.evaluation.measuring import COMPARED, read_material
+from eckart.model import loading
+from eckart.model import targets as targets_
 from eckart.pipeline.report import PAGE, comparison_page
-from eckart.pipeline.workers import OnRow, Run
+from eckart.recipes import making
 from eckart.recovery.settings import make_training
 from eckart.types import (
     MAX_LENGTH,
@@ -35,12 +35,13 @@ from eckart.types import (
     Track,
     UsageError,
     silent,
+    unknown,
 )
 
 AXIS_VALUES: dict[str, tuple[str, ...]] = {
-    "structure": choices.FEWER,
-    "allocation": choices.ALLOCATIONS,
-    "recovery": choices.RECOVERIES,
+    "structure": making.FEWER,
+    "allocation": making.ALLOCATIONS,
+    "recovery": making.RECOVERIES,
     "metric": tuple(recipes.METRICS),
 }
 
@@ -205,7 +206,7 @@ def _recipes(
 ) -> dict[str, Recipe]:
     """A recipe for each method by its label, at the first of the sizes; every size is checked."""
     if methods is None:
-        choices.make_recipe(method="svd", keep=sizes[0], **shared)
+        making.make_recipe(method="svd", keep=sizes[0], **shared)
         methods = [
             name
             for name, row in recipes.METHODS.items()
@@ -219,7 +220,7 @@ def _recipes(
     _refuse_twice("method", labels)
     found = {}
     for label in labels:
-        made = [choices.make_recipe(**_choices(label), **shared, keep=size) for size in sizes]
+        made = [making.make_recipe(**_choices(label), **shared, keep=size) for size in sizes]
         found[label] = made[0]
         if made[0].selection is not None and not trained:
             raise UsageError(
@@ -233,7 +234,7 @@ def _recipes(
 def _allowed(name: str, shared: dict[str, Any]) -> bool:
     """Whether the data allow a row of the catalogue."""
     try:
-        choices.make_recipe(method=name, keep=1.0, **shared)
+        making.make_recipe(method=name, keep=1.0, **shared)
     except UsageError:
         return False
     return True
@@ -247,7 +248,7 @@ def _choices(label: str) -> dict[str, Any]:
         axis = next((axis for axis, known in AXIS_VALUES.items() if value in known), None)
         if axis is None:
             known = [value for values in AXIS_VALUES.values() for value in values]
-            raise UsageError(f"method {label}: {recipes.unknown('value', value, known)}")
+            raise UsageError(f"method {label}: {unknown('value', value, known)}")
         if axis in found:
             raise UsageError(f"method {label}: {found[axis]} and {value} are both a {axis}")
         found[axis] = value
@@ -265,7 +266,7 @@ def _task(task: str | None, test: str | None, config: Any) -> str:
     if task is None:
         task = "perplexity" if writes else "stsb"
     if task not in COMPARED:
-        raise UsageError(recipes.unknown("task", task, COMPARED))
+        raise UsageError(unknown("task", task, COMPARED))
     if task == "stsb" and writes:
         raise UsageError(f"{kind} gives no hidden states to pool: stsb is for encoders")
     if task == "stsb" and test is None:

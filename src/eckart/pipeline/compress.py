@@ -12,15 +12,16 @@ from typing import Any
 import torch
 
 from eckart import checkpoint
-from eckart.model import loading, probe, replacing, saving
-from eckart.pipeline import blockwise, choices, quantizing
-from eckart.pipeline.cutting import Prepared
-from eckart.pipeline.manifests import Before, make_manifest, seal, summary_of
-from eckart.pipeline.memory import peak_memory_bytes
-from eckart.pipeline.selecting import select
-from eckart.pipeline.slower import slower
-from eckart.pipeline.training import Lessons, digest, fingerprint, texts_of, working
-from eckart.recovery import learning, processes
+from eckart.compression import blockwise
+from eckart.compression import rounding as quantizing
+from eckart.compression.saving import save_folder
+from eckart.compression.whole import compress_in_place
+from eckart.estimate.gains import slower
+from eckart.evaluation.machine import peak_memory_bytes
+from eckart.model import loading, replacing
+from eckart.recipes import making
+from eckart.recovery import processes
+from eckart.recovery.lessons import Lessons, digest, fingerprint, texts_of, working
 from eckart.recovery.settings import Training, make_training
 from eckart.types import (
     CORRECTED,
@@ -28,7 +29,6 @@ from eckart.types import (
     Manifest,
     Recipe,
     Result,
-    Text,
     Track,
     UsageError,
     silent,
@@ -118,7 +118,7 @@ def compress(
         EckartError: the work failed; nothing was written.
     """
     started = time.perf_counter()
-    recipe = choices.make_recipe(
+    recipe = making.make_recipe(
         method=method,
         metric=metric,
         structure=structure,
@@ -220,7 +220,7 @@ def _settings(recipe: Recipe, training: Mapping[str, Any] | None, max_length: in
 
 def _texts(recipe: Recipe, settings: Training | None, fields: str | None, generates: bool) -> list[Any]:
     """Read the data before anything heavy starts: a broken row should cost nobody a model load."""
-    if recipe.data is None or not (settings or choices.needs_data(recipe)):
+    if recipe.data is None or not (settings or making.needs_data(recipe)):
         return []
     return texts_of(recipe.data, generates, fields, tokens=settings.tokens if settings else None)
 
@@ -297,63 +297,3 @@ def _working(
         work = Path(f"{out}.training")
         with working(work, request, resume):
             yield work
-
-
-def compress_in_place(
-    model: Any,
-    tokenizer: Any,
-    recipe: Recipe,
-    texts: Sequence[Text],
-    source: str,
-    track: Track,
-    folder: Path | None,
-    cache: bool,
-    lessons: Lessons | None,
-    merge: bool = False,
-) -> Manifest:
-    """Cut a loaded model and, with lessons, train what is left; what was done, for its manifest.
-
-    Args:
-        texts: what to calibrate on.
-        source: the model's name.
-        folder: where it was loaded from; moments are kept on disk for it, if `cache`.
-        merge: whether the factors are multiplied out again.
-    """
-    before = Before.of(model)
-    if lessons:
-        model.float()
-    prepared = Prepared(model, tokenizer, recipe, texts, track, folder=folder, cache=cache)
-    if lessons and recipe.selection is not None:
-        cut, runs = select(prepared.bench, recipe, lessons)
-    else:
-        cut, runs = prepared.cut(recipe), []
-        if lessons:
-            runs.append(lessons.recover(model)[1])
-            cut = cut.trained()
-    if lessons:
-        learning.cast(model, model.config)
-    cut = prepared.rounded(cut, recipe)
-    if merge:
-        replacing.merge(model)
-        cut = cut.merged()
-    replacing.describe(model)
-    return make_manifest(
-        model, before, recipe, source, cut, prepared.tokens, prepared.notes, runs, merged=merge
-    )
-
-
-def save_folder(model: Any, tokenizer: Any, manifest: Manifest, folder: Path | None, out: Path) -> None:
-    """Write a model and its manifest, whose probe and files are filled in, into a new folder.
-
-    Args:
-        tokenizer: saved beside it, unless `folder`, that the model was loaded from, brings its own.
-    """
-    save = saving.save_merged if manifest.merged else saving.save_model
-    with checkpoint.appearing(out) as temporary:
-        save(model, temporary, manifest.source, summary_of(manifest))
-        if tokenizer is not None and folder is None:
-            tokenizer.save_pretrained(temporary)
-        if folder is not None:
-            checkpoint.copy_companions(folder, temporary)
-        manifest.probe = probe.take_probe(model)
-        seal(manifest, temporary)

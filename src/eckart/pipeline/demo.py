@@ -7,8 +7,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from eckart.evaluation.measuring import POCKET
 from eckart.pipeline.compress import compress
-from eckart.pipeline.evaluate import POCKET, evaluate
+from eckart.pipeline.evaluate import evaluate
 from eckart.pipeline.plan import plan
 from eckart.types import Track, silent
 

@@ -14,13 +14,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from eckart import checkpoint
+from eckart.compression.cutting import Cut
+from eckart.compression.manifests import MANIFEST
+from eckart.compression.saving import save_folder
 from eckart.integrations import asking, onnx, openvino
 from eckart.integrations.asking import Compared
 from eckart.model import loading, replacing, saving
 from eckart.model.portable import QUANT_METHOD
-from eckart.pipeline.compress import save_folder
-from eckart.pipeline.cutting import Cut
-from eckart.pipeline.manifests import MANIFEST
 from eckart.pipeline.verify import TOLERANCE
 from eckart.types import Bytes, Count, EckartError, Manifest, Recipe, UsageError
 

@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from eckart import allocate, linalg
+from eckart.compression.blockwise.fitting import needed
+from eckart.compression.cutting import require_linear
+from eckart.estimate import budget, counting
+from eckart.estimate import time as pace
+from eckart.estimate.memory import Need
+from eckart.estimate.prices import Prices
 from eckart.model import loading, replacing
 from eckart.model import targets as targets_
-from eckart.pipeline import choices, counting, pace
-from eckart.pipeline.blockwise.fitting import needed
-from eckart.pipeline.cutting import require_linear
-from eckart.pipeline.memory import Need
-from eckart.pipeline.pricing import Prices
+from eckart.recipes import making
 from eckart.types import Bytes, Count, Recipe, Target, Tied
 
 
@@ -80,7 +82,7 @@ def plan(
         UsageError: the request is wrong, or lower than the targets allow.
     """
     started = time.perf_counter()
-    recipe = choices.make_recipe(
+    recipe = making.make_recipe(
         method=method or ("svd" if keep is None and size is None else None),
         structure=structure,
         allocation=allocation,
@@ -106,7 +108,7 @@ def plan(
     chosen = found.targets
     prices = Prices.of(empty, chosen, recipe, before - replacing.count_parameters(empty))
     ranks = _ranks(chosen, recipe, prices, notes)
-    notes += choices.dense_notes(chosen, recipe, ranks)
+    notes += budget.dense_notes(chosen, recipe, ranks)
     planned = [_planned(target, recipe, rank) for target, rank in zip(chosen, ranks, strict=True)]
     targets_before = sum(row.parameters_before for row in planned)
     targets_after = sum(row.parameters_after for row in planned)
@@ -136,16 +138,16 @@ def plan(
 
 def _ranks(chosen: Sequence[Target], recipe: Recipe, prices: Prices, notes: list[str]) -> list[int | None]:
     """The ranks that the recipe gives; where they depend on the weights or the data, uniform ones."""
-    if not choices.has_budget(recipe):
-        return choices.hand_ranks(chosen, recipe, prices)
-    budget = choices.require_possible(chosen, recipe, prices)
+    if not making.has_budget(recipe):
+        return budget.hand_ranks(chosen, recipe, prices)
+    allowed = budget.require_possible(chosen, recipe, prices)
     if recipe.keep == 1:
         return [None] * len(chosen)
     if recipe.allocation != "uniform":
         notes.append(
             f"the ranks of {recipe.allocation} depend on the weights: shown are uniform ones of the same size"
         )
-    return allocate.uniform(prices.curves(chosen), budget)
+    return allocate.uniform(prices.curves(chosen), allowed)
 
 
 def _planned(target: Target, recipe: Recipe, rank: int | None) -> PlannedTarget:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from eckart import checkpoint
+from eckart.compression.manifests import MANIFEST
+from eckart.compression.saving import save_folder
+from eckart.evaluation.machine import peak_memory_bytes
 from eckart.model import loading, replacing
 from eckart.model.quantizing import is_quantized
-from eckart.pipeline.compress import save_folder
-from eckart.pipeline.manifests import MANIFEST
-from eckart.pipeline.memory import peak_memory_bytes
-from eckart.pipeline.training import Lessons, digest, fingerprint, texts_of, working
 from eckart.recovery import distillation, learning, processes
+from eckart.recovery.lessons import Lessons, digest, fingerprint, texts_of, working
 from eckart.recovery.settings import FACTORS, Training, make_training
 from eckart.types import (
     Bytes,

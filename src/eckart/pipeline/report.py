@@ -16,11 +16,11 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from eckart import checkpoint, report
+from eckart.comparison.protocol import PROTOCOL, RESULTS, Kept, read_rows
+from eckart.compression.manifests import MANIFEST
 from eckart.evaluation import lower_is_better
 from eckart.evaluation.generation import generate
 from eckart.model import loading
-from eckart.pipeline.manifests import MANIFEST
-from eckart.pipeline.protocol import PROTOCOL, RESULTS, Kept, read_rows
 from eckart.types import (
     Analysis,
     ComparisonRow,

@@ -14,8 +14,8 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from eckart import checkpoint
+from eckart.compression.manifests import MANIFEST
 from eckart.model import loading, probe, replacing, saving
-from eckart.pipeline.manifests import MANIFEST
 from eckart.types import EckartError, Manifest, Track, UsageError, silent
 
 TOLERANCE = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 5e-2}

@@ -5,7 +5,7 @@ One word for one thing: see the glossary in CONTRIBUTING.md.
 
 from eckart.types.analysis import Analysis, Basis, Cosine, Matrix, Size, Tied
 from eckart.types.comparison import Comparison, ComparisonRow
-from eckart.types.errors import EckartError, UsageError
+from eckart.types.errors import EckartError, UsageError, in_one_line, unknown
 from eckart.types.manifest import (
     Bytes,
     Candidate,
@@ -65,5 +65,7 @@ __all__ = [
     "Track",
     "TrainingRecord",
     "UsageError",
+    "in_one_line",
     "silent",
+    "unknown",
 ]

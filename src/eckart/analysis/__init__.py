@@ -1,0 +1,1 @@
+"""Spectra of a model's weights, and what they mean."""

@@ -1,0 +1,268 @@
+"""One method of a comparison, in a process of its own: so its peak memory is its own, and ends with it.
+
+`main` reads a `Request` as one line of JSON and answers in lines of JSON: `row`, `note`, `begin` and `step`
+of what takes long, and `error` where there will be no more rows. When its standard input closes, whoever
+asked is gone, and it ends too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+from eckart import allocate
+from eckart.comparison.protocol import Request, split_texts
+from eckart.compression.cutting import Cut, Prepared
+from eckart.compression.whole import compress_in_place
+from eckart.evaluation.machine import peak_memory_bytes
+from eckart.evaluation.measuring import measure, read_material
+from eckart.model import loading, replacing
+from eckart.model import targets as targets_
+from eckart.recipes import making
+from eckart.recovery.lessons import Lessons, texts_of
+from eckart.types import ComparisonRow, Recipe, Text, Track, in_one_line
+
+Send = Callable[[dict[str, Any]], None]
+
+
+class Comparing:
+    """A loaded dense model, and the rows that are asked of it."""
+
+    def __init__(self, request: Request, send: Send) -> None:
+        self.request, self.send, self.track = request, send, telling(send)
+        folder = Path(request.model)
+        self.tokenizer = loading.load_tokenizer(folder)
+        self.model = loading.load_model(folder, request.device, request.dtype)
+        generates = bool(self.model.can_generate())
+        self.texts: list[Text] = []
+        if request.data is not None and (request.held_out or request.recipe is not None):
+            tokens = request.training.tokens if request.training else None
+            self.texts = texts_of(request.data, generates, tokens=tokens)
+        if request.held_out:
+            self.texts, self.material = split_texts(self.texts)
+        else:
+            self.material = read_material(request.task, request.test, generates)
+        replacing.require_finite(self.model)
+        found = targets_.find_targets(self.model, request.targets, request.layers).targets
+        self.before = replacing.count_parameters(self.model)
+        self.targets_before = sum(target.out_features * target.in_features for target in found)
+
+    def rows(self) -> None:
+        """Send a row for each size, the largest first."""
+        recipe = self.request.recipe
+        if recipe is None:
+            self._finish(self._row(1.0, 0.0))
+            return
+        peak = Peak()
+        if self.request.training is not None:
+            for keep in self.request.keeps:
+                self._guarded(lambda recipe: self._train(recipe, peak), recipe, keep)
+                peak.forget()
+            return
+        started = time.perf_counter()
+        prepared = Prepared(
+            self.model, self.tokenizer, recipe, self.texts, self.track, folder=None, cache=False
+        )
+        if min(self.request.keeps) < 1:
+            work_ahead(prepared, recipe)
+        shared = time.perf_counter() - started
+        for note in prepared.notes:
+            self.send({"note": note})
+        for keep in self.request.keeps:
+            self._guarded(lambda recipe: self._cut(prepared, recipe, shared, peak), recipe, keep)
+            prepared.bench.restore()
+            peak.forget()
+
+    def _guarded(self, make: Callable[[Recipe], None], recipe: Recipe, keep: float) -> None:
+        """Make one row; where that fails, send it with what went wrong."""
+        try:
+            make(recipe.model_copy(update={"keep": keep}))
+        except Exception as error:
+            self._debug()
+            failed = self._row(keep)
+            self.send({"row": failed.model_copy(update={"error": in_one_line(error)}).model_dump()})
+
+    def _train(self, recipe: Recipe, peak: Peak) -> None:
+        """A row of a model that is cut and trained; each begins with the dense one."""
+        request = self.request
+        self.model = loading.load_model(Path(request.model), request.device, request.dtype)
+        assert request.training is not None
+        assert recipe.keep is not None
+        started = time.perf_counter()
+        with tempfile.TemporaryDirectory() as scratch:
+            lessons = Lessons.of(
+                self.model,
+                self.tokenizer,
+                request.data or "",
+                self.texts,
+                request.training,
+                Path(scratch),
+                False,
+                self.track,
+            )
+            made = compress_in_place(
+                self.model, self.tokenizer, recipe, self.texts, "", self.track, None, False, lessons
+            )
+        row = self._row(recipe.keep, time.perf_counter() - started, peak.so_far())
+        for note in [*made.notes, *self._missed(row)]:
+            self.send({"note": note, "keep": recipe.keep})
+        self._finish(row)
+
+    def _cut(self, prepared: Prepared, recipe: Recipe, shared: float, peak: Peak) -> None:
+        started = time.perf_counter()
+        cut: Cut = prepared.rounded(prepared.cut(recipe, keep_dense=True), recipe, keep_dense=True)
+        seconds = shared + time.perf_counter() - started
+        assert recipe.keep is not None
+        row = self._row(recipe.keep, seconds, peak.so_far())
+        for note in [*cut.notes, *self._missed(row)]:
+            self.send({"note": note, "keep": recipe.keep})
+        self._finish(row)
+
+    def _row(self, keep: float, seconds: float | None = None, peak: int | None = None) -> ComparisonRow:
+        """A row of the model as it is now, without its value; or its name alone without `seconds`."""
+        row = ComparisonRow(method=self.request.method, keep=keep, of=self.request.of, task=self.request.task)
+        if seconds is not None:
+            row.parameters = replacing.count_parameters(self.model)
+            row.targets_parameters = self.targets_before - self.before + row.parameters
+            row.seconds = seconds
+            row.peak_memory_bytes = Peak().so_far() if peak is None else peak
+        return row
+
+    def _missed(self, row: ComparisonRow) -> list[str]:
+        """A note where more is left than was asked for: a row must not win by that unseen."""
+        pairs = {
+            "model": (row.parameters, self.before),
+            "targets": (row.targets_parameters, self.targets_before),
+        }
+        after, before = pairs[row.of]
+        if (after or 0) <= row.keep * before:
+            return []
+        return [f"{(after or 0) / before:.3f} of the {row.of} is left, more than was asked for"]
+
+    def _finish(self, row: ComparisonRow) -> None:
+        """Measure the model as it is now and send its row, with what went wrong where it could not be."""
+        request = self.request
+        material = self.material[: request.limit]
+        try:
+            score = measure(
+                self.model,
+                self.tokenizer,
+                request.task,
+                material,
+                request.limit,
+                request.max_length,
+                self.track,
+            )
+        except Exception as error:
+            if request.recipe is None:
+                raise
+            self._debug()
+            row.error = in_one_line(error)
+        else:
+            row.metric, row.value, row.loss = score.metric, score.value, score.details.get("loss")
+        self.send({"row": row.model_dump()})
+
+    def _debug(self) -> None:
+        if self.request.debug:
+            traceback.print_exc()
+
+
+def work_ahead(prepared: Prepared, recipe: Recipe) -> None:
+    """Do now what every size needs and what is otherwise left until the first: so that none pays for all."""
+    refitted_only = recipe.recovery == "refit" and not making.needs_held_out(recipe)
+    if not refitted_only or recipe.allocation in allocate.NEEDS_ERRORS:
+        prepared.bench.curves()
+    if recipe.allocation == "measured":
+        prepared.search.ranks(prepared.bench.size)
+
+
+class Peak:
+    """The largest resident size of this process, without what was said to be forgotten.
+
+    Linux keeps a mark for each process that can be put back. Elsewhere, and where that is not allowed, there
+    is one mark that nothing is forgotten of; on Linux it would count the parent's memory too.
+    """
+
+    def __init__(self) -> None:
+        self._before = 0
+
+    def so_far(self) -> int:
+        """Bytes."""
+        self._before = max(self._before, peak_memory_bytes())
+        return self._before
+
+    def forget(self) -> None:
+        """What happened since `so_far`."""
+        gc.collect()
+        with suppress(AttributeError):  # glibc keeps what is freed, unless it is told
+            ctypes.CDLL(None).malloc_trim(0)
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+
+
+def telling(send: Send) -> Track:
+    """A `Track` that sends where it is. A loop within a loop is not told of."""
+    busy = False
+
+    def track(items: Iterable[Any], description: str, total: int) -> Iterator[Any]:
+        nonlocal busy
+        if busy:
+            yield from items
+            return
+        busy = True
+        try:
+            send({"begin": description, "total": total})
+            for item in items:
+                yield item
+                send({"step": 1})
+        finally:
+            busy = False
+
+    return track
+
+
+def _end_with_asker() -> None:
+    """Wait until standard input closes, then end at once."""
+    # Not by `sys.stdin`, whose lock a thread that waits would still hold when Python ends.
+    while os.read(0, 4096):
+        pass
+    os._exit(1)
+
+
+def _private_output() -> TextIO:
+    """Standard output for this file alone: what libraries print goes to standard error."""
+    own = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return own
+
+
+def main() -> None:
+    """Answer one request."""
+    # Ctrl-C in a terminal reaches this process too; whoever asked ends it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    output = _private_output()
+
+    def send(message: dict[str, Any]) -> None:
+        output.write(json.dumps(message, allow_nan=False) + "\n")
+        output.flush()
+
+    request = Request.model_validate_json(sys.stdin.readline())
+    threading.Thread(target=_end_with_asker, daemon=True).start()
+    try:
+        Comparing(request, send).rows()
+    except Exception as error:
+        if request.debug:
+            traceback.print_exc()
+        send({"error": in_one_line(error), "exit_code": getattr(error, "exit_code", 1)})

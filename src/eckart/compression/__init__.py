@@ -1,0 +1,1 @@
+"""The engine: observe, decide, cut, refit, refine, quantize, write."""

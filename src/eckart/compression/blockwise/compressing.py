@@ -1,0 +1,130 @@
+"""The main job from a folder to a folder, with one block of the model in memory at a time."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from eckart import checkpoint
+from eckart.calibrate import NotWalkableError
+from eckart.compression.blockwise.clock import Clock
+from eckart.compression.blockwise.course import MODEL, Course
+from eckart.compression.blockwise.fitting import Portion, portion
+from eckart.compression.blockwise.running import AgainError, cut_blocks
+from eckart.compression.blockwise.together import Together
+from eckart.compression.blockwise.units import begun, tidy
+from eckart.compression.manifests import MANIFEST, Before, make_manifest, seal, summary_of
+from eckart.evaluation.machine import give_back
+from eckart.model import loading, probe, replacing, saving
+from eckart.model.streaming import NotStoredByBlockError, Streamed
+from eckart.recovery.lessons import working
+from eckart.types import Manifest, Recipe, Text, Track
+
+WORDS = "words"
+
+
+def settled(out: Path) -> Manifest | None:
+    """The manifest of a folder that was complete when its run was killed, and tidied up no more."""
+    work = Path(f"{out}.work")
+    if not begun(work) or (work / MODEL).exists() or not (out / MANIFEST).is_file():
+        return None
+    shutil.rmtree(work, ignore_errors=True)
+    return Manifest.model_validate_json((out / MANIFEST).read_bytes())
+
+
+@dataclass
+class Job:
+    """What is asked for.
+
+    Attributes:
+        source: the model's name.
+        blocks: whether to go block by block; `None` leaves it to what fits.
+        memory: bytes that may be taken; `None` is what is free.
+        clock: where the time went.
+    """
+
+    folder: Path
+    source: str
+    out: Path
+    recipe: Recipe
+    texts: Sequence[Text]
+    device: str
+    dtype: str
+    blocks: bool | None
+    memory: int | None
+    clock: Clock = field(default_factory=Clock)
+
+    def run(
+        self, request: Callable[[], dict[str, Any]], resume: bool, track: Track, whole: list[str]
+    ) -> Manifest | None:
+        """Do it, where the model does not fit as a whole or blocks were asked for; else `None`.
+
+        Finished pieces are in `<out>.work` until `out` is complete, from which a run can be gone on with.
+
+        Args:
+            request: what makes it the same run; asked only where there is one, as it reads every byte.
+            whole: is told why the model is cut as a whole after all.
+        """
+        work = Path(f"{self.out}.work")
+        # What was begun so goes on so, however much memory is free today.
+        blocks = True if resume and begun(work) else self.blocks
+        config = loading.load_config(self.folder)
+        part = portion(self.folder, config, self.recipe, blocks, self.memory, self.device)
+        if part is None:
+            return None
+        together = Together(self.device)
+        try:
+            # The first makes the folder that all use, and looks at what is in it.
+            with working(work, request() if together.leads else {}, resume, begun):
+                if together.leads:
+                    tidy(work)
+                together.wait()
+                return self._run(work, part, together, track)
+        except (NotWalkableError, NotStoredByBlockError) as error:
+            if blocks:
+                raise
+            whole.append(f"the model was read whole: {error}")
+            return None
+
+    def _run(self, work: Path, part: Portion, together: Together, track: Track) -> Manifest:
+        give_back()
+        folder, device = self.folder, str(together.device)
+        tokenizer = loading.load_tokenizer(folder) if self.texts or loading.has_tokenizer(folder) else None
+        sharing = together
+        while True:
+            streamed = Streamed(checkpoint.open_checkpoint(folder), device, self.dtype)
+            before = Before.of(streamed.model)
+            course = Course(
+                streamed, tokenizer, self.recipe, self.texts, work, part, sharing, self.clock, track
+            )
+            try:
+                cut = cut_blocks(course)
+                break
+            except AgainError:
+                # What is left is written by the first alone; the others wait for the end already.
+                sharing = together.alone()
+        if cut is None:
+            together.wait()
+            return Manifest.model_validate_json((self.out / MANIFEST).read_bytes())
+        model = streamed.model
+        replacing.describe(model)
+        manifest = make_manifest(
+            model, before, self.recipe, self.source, cut, course.divided.tokens, course.notes
+        )
+        made, words = work / MODEL, work / WORDS
+        checkpoint.write_index(made, [course.shard(block).name for block in course.parts])
+        words.mkdir(exist_ok=True)
+        saving.save_model(model, words, self.source, summary_of(manifest), weights=False)
+        # Where there are weights already, transformers would take them for those of an older model.
+        for path in words.iterdir():
+            path.replace(made / path.name)
+        checkpoint.copy_companions(folder, made)
+        with streamed.on_demand():
+            manifest.probe = probe.take_probe(model)
+        seal(manifest, made)
+        checkpoint.settle(made, self.out)
+        together.wait()
+        return manifest

@@ -1,0 +1,109 @@
+"""What the windows of the data are for: calibrated on, differentiated, fitted to, held out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from eckart.calibrate import count_tokens
+from eckart.calibrate.observing import BACKWARD_TOKENS
+from eckart.evaluation import Reference
+from eckart.model import text
+from eckart.recipes import making
+from eckart.types import SAMPLE_TOKENS, SAMPLES, Recipe, Text, UsageError
+
+HELD_OUT = 8
+"""One window in so many is held out of calibration, where something is to be measured."""
+HELD_OUT_TOKENS = 8192
+REFIT_TOKENS = 32768
+GRADIENT_TOKENS = 16384
+"""That gradients are taken of: their moments settle sooner than those of the inputs."""
+
+
+@dataclass
+class Divided:
+    """The windows of a recipe's data; none where it needs none.
+
+    Attributes:
+        calibrating: what moments are summed over.
+        held: what nothing is calibrated on, where something is to be measured.
+        notes: what a user should know.
+    """
+
+    model: Any
+    tokenizer: Any
+    calibrating: list[text.Window] = field(default_factory=list)
+    held: list[text.Window] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def gradient_windows(self) -> int:
+        """How many of those that are calibrated on are differentiated."""
+        return _count(self.calibrating, GRADIENT_TOKENS)
+
+    @property
+    def tokens(self) -> int | None:
+        """Real tokens that are calibrated on; `None` without data."""
+        return count_tokens(self._batches(self.calibrating, 1)) if self.calibrating else None
+
+    def fitting(self, tokens: int | None = None) -> list[text.Batch]:
+        """What a refit is fitted to, in batches of so many tokens."""
+        if not self.calibrating:
+            return []
+        return self._batches(_spread(self.calibrating, REFIT_TOKENS), tokens)
+
+    def held_out(self) -> list[text.Batch]:
+        """What is measured on."""
+        return self._batches(_spread(self.held, HELD_OUT_TOKENS), BACKWARD_TOKENS) if self.held else []
+
+    def reference(self) -> Reference | None:
+        """What the model says now on what is held out."""
+        return Reference(self.held_out(), self.model) if self.held else None
+
+    def _batches(self, windows: Sequence[text.Window], tokens: int | None) -> list[text.Batch]:
+        size = {} if tokens is None else {"batch_tokens": tokens}
+        return text.batches(self.model, self.tokenizer, windows, **size)
+
+
+def divide(model: Any, tokenizer: Any, recipe: Recipe, texts: Sequence[Text]) -> Divided:
+    """Cut the texts into windows, and say what each is for.
+
+    Raises:
+        UsageError: there are data and no tokenizer.
+    """
+    divided = Divided(model, tokenizer)
+    if not making.needs_data(recipe):
+        return divided
+    if tokenizer is None:
+        raise UsageError("a loaded model with data needs its tokenizer too: pass tokenizer=")
+    limit, least = (recipe.samples, 0) if recipe.samples else (SAMPLES, SAMPLE_TOKENS)
+    windows = text.windows(model, tokenizer, texts, recipe.max_length, limit, least)
+    divided.calibrating = windows
+    if not making.needs_held_out(recipe):
+        return divided
+    held = windows[HELD_OUT - 1 :: HELD_OUT]
+    if held:
+        divided.held = held
+        divided.calibrating = [
+            window for index, window in enumerate(windows) if index % HELD_OUT != HELD_OUT - 1
+        ]
+    else:
+        divided.held = windows
+        divided.notes.append(
+            f"{len(windows)} windows of data are too few to hold some out: ranks were chosen on the data "
+            "that was calibrated on"
+        )
+    return divided
+
+
+def _count(windows: Sequence[text.Window], tokens: int) -> int:
+    """How many windows, spread over all, have about so many tokens."""
+    mean = sum(len(window.ids) for window in windows) / len(windows)
+    return min(len(windows), max(1, round(tokens / mean)))
+
+
+def _spread(windows: Sequence[text.Window], tokens: int) -> list[text.Window]:
+    """About so many tokens of windows, spread over all."""
+    count = _count(windows, tokens)
+    return [windows[index * len(windows) // count] for index in range(count)]

@@ -1,0 +1,96 @@
+"""What was done to a model, in the words that are saved beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from eckart import checkpoint
+from eckart.compression.cutting import Cut
+from eckart.model import replacing, saving
+from eckart.recovery.lessons import digest
+from eckart.types import Bytes, Count, Manifest, Recipe, TrainingRecord
+
+MANIFEST = "eckart.json"
+
+
+@dataclass(frozen=True)
+class Before:
+    """The size of a model before the cut."""
+
+    parameters: int
+    bytes: int
+
+    @classmethod
+    def of(cls, model: Any) -> Before:
+        return cls(replacing.count_parameters(model), replacing.count_bytes(model))
+
+
+def make_manifest(
+    model: Any,
+    before: Before,
+    recipe: Recipe,
+    source: str,
+    cut: Cut,
+    tokens: int | None,
+    notes: Sequence[str],
+    runs: Sequence[TrainingRecord] = (),
+    merged: bool = False,
+) -> Manifest:
+    """What became of a model.
+
+    Args:
+        model: as it is now.
+        source: its name.
+        tokens: that were calibrated on.
+        notes: beside those of the cut.
+        runs: trainings.
+        merged: whether the factors were multiplied out again.
+    """
+    after = replacing.count_parameters(model)
+    return Manifest(
+        eckart=version("eckart"),
+        torch=version("torch"),
+        transformers=version("transformers"),
+        source=source,
+        recipe=recipe.model_copy(update={"data": recipe.data and Path(recipe.data).name}),
+        data_sha256=None if recipe.data is None else digest(recipe.data),
+        calibration_tokens=tokens,
+        parameters=Count(
+            before=before.parameters,
+            after=after,
+            keep=after / before.parameters,
+            targets_before=sum(record.parameters_before for record in cut.records),
+            targets_after=sum(record.parameters_after for record in cut.records),
+        ),
+        bytes=Bytes(before=before.bytes, after=replacing.count_bytes(model)),
+        targets=cut.records,
+        held_out=cut.held_out,
+        training=list(runs),
+        merged=merged,
+        notes=[*notes, *cut.notes],
+    )
+
+
+def summary_of(manifest: Manifest) -> str:
+    """A line for a model card."""
+    count = manifest.parameters
+    summary = (
+        f"Made by Eckart {manifest.eckart} with method `{manifest.recipe.method}`: {count.after:,} of "
+        f"{count.before:,} parameters ({count.keep:.1%})."
+    )
+    for run in manifest.training:
+        summary += f" Then trained for {run.steps:,} steps, {run.tokens:,} tokens."
+    return summary
+
+
+def seal(manifest: Manifest, folder: Path) -> None:
+    """Write the manifest of a folder that is complete but for it, with the hashes of what must not change."""
+    files = [*checkpoint.open_checkpoint(folder).files]
+    if not manifest.merged:
+        files.append(folder / f"{saving.MODELING_FILE}.py")
+    manifest.files = {path.name: checkpoint.sha256(path) for path in files}
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")

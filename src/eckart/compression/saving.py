@@ -1,0 +1,28 @@
+"""A finished model into a folder that appears whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from eckart import checkpoint
+from eckart.compression.manifests import seal, summary_of
+from eckart.model import probe, saving
+from eckart.types import Manifest
+
+
+def save_folder(model: Any, tokenizer: Any, manifest: Manifest, folder: Path | None, out: Path) -> None:
+    """Write a model and its manifest, whose probe and files are filled in, into a new folder.
+
+    Args:
+        tokenizer: saved beside it, unless `folder`, that the model was loaded from, brings its own.
+    """
+    save = saving.save_merged if manifest.merged else saving.save_model
+    with checkpoint.appearing(out) as temporary:
+        save(model, temporary, manifest.source, summary_of(manifest))
+        if tokenizer is not None and folder is None:
+            tokenizer.save_pretrained(temporary)
+        if folder is not None:
+            checkpoint.copy_companions(folder, temporary)
+        manifest.probe = probe.take_probe(model)
+        seal(manifest, temporary)

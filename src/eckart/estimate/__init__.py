@@ -1,0 +1,1 @@
+"""Sizes, budget, memory and time of a cut, before anything is run."""

@@ -1,0 +1,113 @@
+"""What `compress` takes of memory, with the whole model there or one block at a time: a guide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from eckart import recipes
+from eckart.calibrate import GRADIENT_KINDS
+from eckart.recipes import making
+from eckart.types import Recipe, Target
+
+INTERPRETER_BYTES = 700_000_000
+"""Python with torch and transformers loaded."""
+SINGLE, DOUBLE = 4, 8
+BATCH_TOKENS = 8192
+LEAST_BATCH_TOKENS = 256
+PER_TOKEN = 12
+"""All activations of a block for a token while it runs, as multiples of the widest."""
+LEAST_WAITING = 64_000_000
+M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
+"""Of glibc's malloc.h."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes at the peak.
+
+    Attributes:
+        whole: with the whole model in memory.
+        block: with one block, but for what `tokens` in a batch and waiting activations take.
+        token: for each token in a batch.
+    """
+
+    whole: int
+    block: int
+    token: int
+
+    def batch_tokens(self, limit: int) -> int:
+        """Tokens in a batch for which a block fits, with a quarter of what is left for what waits."""
+        left = limit - self.block
+        left -= max(LEAST_WAITING, left // 4)
+        tokens = BATCH_TOKENS
+        while tokens > LEAST_BATCH_TOKENS and tokens * self.token > left:
+            tokens //= 2
+        return tokens
+
+    def waiting(self, limit: int) -> int:
+        """Bytes of activations that may wait in memory."""
+        return max(LEAST_WAITING, limit - self.block - self.batch_tokens(limit) * self.token)
+
+    @property
+    def least(self) -> int:
+        """What a block takes with the smallest batch."""
+        return self.block + LEAST_BATCH_TOKENS * self.token + LEAST_WAITING
+
+
+def need(weights: int, item: int, blocks: dict[str, list[Target]], outside: int, recipe: Recipe) -> Need:
+    """Estimate it.
+
+    Args:
+        weights: bytes of the whole model.
+        item: bytes of one of its weights.
+        blocks: targets of each block.
+        outside: bytes of what is in no block.
+    """
+    metric = recipes.find_metric(recipe.metric)
+    every = [target for targets in blocks.values() for target in targets]
+    inputs = {block: _inputs(targets) if metric.moments else 0 for block, targets in blocks.items()}
+    two_sided = bool(metric.moments & GRADIENT_KINDS)
+    outputs = {
+        block: sum(DOUBLE * target.out_features**2 for target in targets) if two_sided else 0
+        for block, targets in blocks.items()
+    }
+    solving = DOUBLE * max(map(_solving, every), default=0)
+    sizes = {
+        block: sum(target.out_features * target.in_features for target in targets)
+        for block, targets in blocks.items()
+    }
+    kept = 0 if making.knows_ranks(recipe) else 2 * DOUBLE * sum(sizes.values())
+    widest = max((max(t.out_features, t.in_features) for t in every), default=0)
+    token = PER_TOKEN * widest * max(item, SINGLE) if metric.moments else 0
+    # The metric of one target's outputs: its moment, shrunk, and factored.
+    left = 2 * DOUBLE * max((t.out_features**2 for t in every), default=0) if two_sided else 0
+    block = 0
+    for name in blocks:
+        watching = max(inputs[name], outputs[name]) + (SINGLE * widest**2 if metric.moments else 0)
+        there = item * sizes[name] * 3 // 2
+        block = max(block, there + max(watching, inputs[name] + outputs[name] + left + solving))
+    whole = weights + sum(inputs.values()) + sum(outputs.values()) + left + kept + solving
+    return Need(
+        whole=INTERPRETER_BYTES + whole + BATCH_TOKENS // 4 * token,
+        block=INTERPRETER_BYTES + outside + block,
+        token=token,
+    )
+
+
+def _inputs(targets: Sequence[Target]) -> int:
+    """A Gram for each input space; those that share one have one parent and one width."""
+    spaces = {(target.name.rpartition(".")[0], target.in_features) for target in targets}
+    return sum(DOUBLE * width**2 for _, width in spaces)
+
+
+def _solving(target: Target) -> int:
+    """Values that are held while one target is decomposed: itself, itself weighed, and an eigenproblem."""
+    small = min(target.out_features, target.in_features)
+    return 2 * target.out_features * target.in_features + 4 * small**2
+
+
+def said(size: Any) -> str:
+    """Bytes as people say them."""
+    return f"{size / 1e9:.1f} GB"

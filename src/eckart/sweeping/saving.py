@@ -1,0 +1,96 @@
+"""One model of a sweep as a folder: factors where they pay and products where they do not, or all dense."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from eckart import linalg
+from eckart.compression.cutting import MERGED
+from eckart.compression.saving import save_folder
+from eckart.model import replacing
+from eckart.model.targets import weight_of
+from eckart.sweeping.grid import cost
+from eckart.sweeping.truncating import Truncated
+from eckart.types import Bytes, Count, Manifest, Recipe, Target, TargetRecord
+
+
+def save(
+    truncated: Truncated,
+    tokenizer: Any,
+    ranks: Mapping[str, int],
+    recipe: Recipe,
+    source: str,
+    folder: Path | None,
+    out: Path,
+    merge: bool,
+    notes: list[str],
+) -> Manifest:
+    """Write the model at these ranks as a compressed folder; in memory it is dense again afterwards.
+
+    Args:
+        recipe: what its manifest says was asked for.
+        source: the model's name.
+        folder: where it was loaded from.
+        merge: put every product in its dense weight's place, so that any tool loads the folder.
+
+    Raises:
+        EckartError: it could not be written; nothing was left behind.
+    """
+    truncated.put({})
+    bench, model = truncated.bench, truncated.bench.model
+    before, bytes_before = replacing.count_parameters(model), replacing.count_bytes(model)
+    try:
+        records = [
+            _place(truncated, target, ranks.get(target.name), recipe, merge) for target in bench.targets
+        ]
+        after = replacing.count_parameters(model)
+        manifest = Manifest(
+            eckart=version("eckart"),
+            torch=version("torch"),
+            transformers=version("transformers"),
+            source=source,
+            recipe=recipe,
+            parameters=Count(
+                before=before,
+                after=after,
+                keep=after / before,
+                targets_before=sum(record.parameters_before for record in records),
+                targets_after=sum(record.parameters_after for record in records),
+            ),
+            bytes=Bytes(before=bytes_before, after=replacing.count_bytes(model)),
+            targets=records,
+            merged=merge,
+            notes=[*notes, *([MERGED] if merge else [])],
+        )
+        save_folder(model, tokenizer, manifest, folder, out)
+    finally:
+        bench.restore()
+        replacing.undescribe(model.config)
+    return manifest
+
+
+def _place(
+    truncated: Truncated, target: Target, rank: int | None, recipe: Recipe, merge: bool
+) -> TargetRecord:
+    bench = truncated.bench
+    weight, sides = bench.weight(target.name).clone(), bench.sides(target.name)
+    solved = None if rank is None else bench.decomposition(target, truncated.largest[target.name])
+    dense = target.out_features * target.in_features
+    if rank is None or solved is None or not (merge or cost(target, rank, recipe.structure) == dense):
+        return bench.place(target, rank, weight, solved, sides, keep_dense=True)
+    bench.reweigh(target, truncated.product(target.name, rank), keep_dense=True)
+    now = weight_of(bench.model.get_submodule(target.name))
+    return TargetRecord(
+        name=target.name,
+        out_features=target.out_features,
+        in_features=target.in_features,
+        structure="dense",
+        rank=rank,
+        parameters_before=dense,
+        parameters_after=dense,
+        predicted_error=solved.predicted_error(rank),
+        measured_error=linalg.relative_error(weight, now, *sides),
+    )
