@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from eckart.estimate.adapters import plan_lora
     from eckart.model.fusing import fuse
     from eckart.model.lora import lora_targets
-    from eckart.model.portable import LowRankLinear, PivotedLinear
     from eckart.pipeline.analyze import analyze
     from eckart.pipeline.bases import bases
     from eckart.pipeline.bench import bench
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from eckart.pipeline.report import describe
     from eckart.pipeline.sweep import sweep
     from eckart.pipeline.verify import verify
+    from eckart.structures import LowRankLinear, PivotedLinear
 
 __all__ = [
     "EckartError",
@@ -55,8 +55,8 @@ __all__ = [
 ]
 
 ROOMS = {
-    "LowRankLinear": "eckart.model.portable",
-    "PivotedLinear": "eckart.model.portable",
+    "LowRankLinear": "eckart.structures",
+    "PivotedLinear": "eckart.structures",
     "fuse": "eckart.model.fusing",
     "lora_targets": "eckart.model.lora",
 }

@@ -9,10 +9,10 @@ import numpy as np
 
 from eckart.types import Curve
 
-Ranks = list[int | None]
+Picks = list[int | None]
 
 
-def cost(curves: Sequence[Curve], ranks: Ranks) -> int:
+def cost(curves: Sequence[Curve], ranks: Picks) -> int:
     """Parameters of all targets at these ranks."""
     return sum(
         curve.dense if rank is None else int(curve.costs[rank])
@@ -38,7 +38,7 @@ def least(curves: Sequence[Curve]) -> int:
     return cost(curves, smallest(curves))
 
 
-def smallest(curves: Sequence[Curve]) -> Ranks:
+def smallest(curves: Sequence[Curve]) -> Picks:
     """Rank 1 everywhere, dense where no rank saves anything."""
     return [1 if len(curve.costs) > 1 else None for curve in curves]
 
@@ -51,8 +51,8 @@ def largest_within(curve: Curve, allowance: float) -> int | None:
 
 
 def spend(
-    curves: Sequence[Curve], ranks: Ranks, budget: int, worth: Callable[[Curve, int, int | None], float]
-) -> Ranks:
+    curves: Sequence[Curve], ranks: Picks, budget: int, worth: Callable[[Curve, int, int | None], float]
+) -> Picks:
     """Give what is left of `budget` away one step at a time, the step of greatest `worth` first.
 
     A step is the next rank of a target, or from its last rank the dense weight.

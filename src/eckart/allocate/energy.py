@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from eckart.allocate.budget import Ranks, checked_errors, cost, smallest, spend
+from eckart.allocate.budget import Picks, checked_errors, cost, smallest, spend
 from eckart.types import Curve
 
 
-def energy(curves: Sequence[Curve], budget: int) -> Ranks:
+def energy(curves: Sequence[Curve], budget: int) -> Picks:
     """Every target keeps the same share of its energy: the largest that fits the budget.
 
     `Curve.errors[0]` is the whole energy. A target that reaches the share only where no rank saves anything
@@ -27,7 +27,7 @@ def energy(curves: Sequence[Curve], budget: int) -> Ranks:
     low, high = -40.0, 0.0
     for _ in range(60):
         middle = (low + high) / 2
-        candidate = ranks_at(curves, 1 - np.exp(middle))
+        candidate = at_energy(curves, 1 - np.exp(middle))
         if cost(curves, candidate) <= budget:
             high, ranks = middle, candidate
         else:
@@ -40,13 +40,13 @@ def energy(curves: Sequence[Curve], budget: int) -> Ranks:
     return spend(curves, ranks, budget, lost)
 
 
-def ranks_at(curves: Sequence[Curve], share: float) -> Ranks:
+def at_energy(curves: Sequence[Curve], share: float) -> Picks:
     """The least rank of each target that keeps `share` of its energy, 1 at least; dense where none does.
 
     Args:
         share: from 0 to 1; 0.9, 0.95, 0.99 and 0.999 are the customary ones.
     """
-    found: Ranks = []
+    found: Picks = []
     for curve in curves:
         assert curve.errors is not None
         enough = np.flatnonzero(curve.errors <= (1 - share) * curve.errors[0])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eckart.allocate.budget import Ranks, cost, largest_within, smallest, spend
+from eckart.allocate.budget import Picks, cost, largest_within, smallest, spend
 from eckart.types import Curve
 
 
-def uniform(curves: Sequence[Curve], budget: int) -> Ranks:
+def uniform(curves: Sequence[Curve], budget: int) -> Picks:
     """Every target keeps the same share of its parameters, up to whole ranks.
 
     The share is the largest that fits `budget`; what rounding leaves goes, rank by rank, to the target

@@ -8,7 +8,9 @@ from itertools import pairwise
 from math import inf
 from typing import NamedTuple
 
-from eckart.allocate.budget import Ranks, checked_errors, cost
+import numpy as np
+
+from eckart.allocate.budget import Picks, checked_errors, cost
 from eckart.allocate.uniform import uniform
 from eckart.types import Curve
 
@@ -17,7 +19,7 @@ FLOOR = 0.3
 starve single weights (METHODS §4: perplexity 466 against 218 for uniform at keep 0.6)."""
 
 
-def waterfill(curves: Sequence[Curve], budget: int, floor: float = FLOOR) -> Ranks:
+def waterfill(curves: Sequence[Curve], budget: int, floor: float = FLOOR) -> Picks:
     """Minimise the sum of errors under the budget, dense being a choice like any rank.
 
     Each target's options lie on a curve of error against parameters, from its floor to dense. On the
@@ -53,14 +55,19 @@ def waterfill(curves: Sequence[Curve], budget: int, floor: float = FLOOR) -> Ran
     return ranks
 
 
-def _floors(curves: Sequence[Curve], budget: int, floor: float) -> Ranks:
-    floors: Ranks = []
+def _floors(curves: Sequence[Curve], budget: int, floor: float) -> Picks:
+    floors: Picks = []
     for curve, rank in zip(curves, uniform(curves, budget), strict=True):
         if len(curve.costs) <= 1:
             floors.append(None)
             continue
         full = len(curve.costs) - 1 if rank is None else rank
-        floors.append(max(1, int(floor * full)))
+        if curve.mixed:
+            # Positions of several structures are no sizes: a share of what they cost is meant.
+            cheaper = np.searchsorted(curve.costs, floor * float(curve.costs[full]), side="right") - 1
+            floors.append(max(1, int(cheaper)))
+        else:
+            floors.append(max(1, int(floor * full)))
     return floors
 
 

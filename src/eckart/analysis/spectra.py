@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 import torch
 
-from eckart import allocate, linalg
-from eckart.estimate import budget
-from eckart.types import Cosine, EckartError, Matrix, Size, Spectrum, Structure, Target
+from eckart import allocate, linalg, structures
+from eckart.estimate.prices import Prices
+from eckart.structures import Site
+from eckart.types import Cosine, EckartError, Matrix, Size, Spectrum, Target
 
 SHARES = (0.9, 0.95, 0.99, 0.999)
 """Of the energy, that ranks are given for."""
@@ -24,8 +25,10 @@ FAST = 1 / 16
 most of it (4096 x 4096 and 11008 x 4096, bfloat16, one CPU core)."""
 FAST_LEAST = 64
 
-REPLACEMENTS: tuple[Structure, ...] = ("lowrank", "pivoted")
-"""Structures that save parameters, and so break even with the dense weight somewhere."""
+
+def spectral_structures() -> list[str]:
+    """The structures whose error at each rank is the spectral tail."""
+    return [name for name in structures.replacements() if structures.find(name).spectral]
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ def look(
     plain, weighted = found.plain, found.weighted
     exact = len(plain.values) == smaller
     kind = name.removeprefix(f"{place[0]}.{place[1]}.") if place else name
+    target = Target(name, out_features, in_features, bias=False)
     matrix = Matrix(
         name=name,
         stack=place[0] if place else None,
@@ -108,8 +112,7 @@ def look(
         effective_rank=linalg.effective_rank(plain) if exact else None,
         stable_rank=linalg.stable_rank(plain),
         break_even={
-            structure: linalg.largest_paying_rank(structure, out_features, in_features)
-            for structure in REPLACEMENTS
+            name: len(structures.find(name).sizes(Site((target,)))) for name in spectral_structures()
         },
         cosines=found.cosines,
         exact=exact,
@@ -171,22 +174,22 @@ def sizes(
     """
     dense = sum(target.out_features * target.in_features for target in targets)
     rows = []
-    for structure in REPLACEMENTS:
-        curves = budget.parameter_curves(targets, structure)
+    items = {target.name: item for target in targets}
+    for structure in spectral_structures():
+        prices = Prices((structure,), (None,), in_bytes=False, items=items, fixed=0, tensors=0, digits=0)
+        sites = prices.sites(targets)
+        curves = prices.curves(sites)
         for keep in KEEPS:
             allowed = int(keep * dense + 1e-9)
             if allowed < allocate.least(curves):
                 continue
             ranks = allocate.uniform(curves, allowed)
-            left = sum(
-                curve.dense if rank is None else int(curve.costs[rank])
+            left = allocate.cost(curves, ranks)
+            options = [
+                prices.dense() if rank is None else curve.options[rank - 1]
                 for curve, rank in zip(curves, ranks, strict=True)
-            )
-            orders = sum(
-                4 * target.out_features
-                for target, rank in zip(targets, ranks, strict=True)
-                if rank is not None and structure == "pivoted"
-            )
+            ]
+            saved = sum(prices.bytes(site, option) for site, option in zip(sites, options, strict=True))
             weighted = [each.weighted for each in found]
             rows.append(
                 Size(
@@ -194,7 +197,7 @@ def sizes(
                     structure=structure,
                     parameters=parameters - dense + left,
                     model_keep=(parameters - dense + left) / parameters,
-                    bytes=size - (dense - left) * item + orders,
+                    bytes=size - dense * item + saved,
                     error=_error([each.plain for each in found], ranks),
                     weighted_error=_error(weighted, ranks) if any(weighted) else None,
                 )

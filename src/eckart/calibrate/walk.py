@@ -59,7 +59,7 @@ class Walk:
     ) -> None:
         self.model, self.batches, self.shelf, self._give = model, batches, shelf, give
         self._seen: set[int] = set()
-        self._last = len(blocks)
+        self.length = len(blocks)
         with self._running():
             self._passes = Passes(blocks, [partial(self._whole, index) for index in range(len(batches))])
         self._arrived()
@@ -106,7 +106,7 @@ class Walk:
 
     def step(self) -> None:
         """Go on to the next block: every batch's hidden states become what this block makes of them."""
-        if self._give is None and len(self._seen) == self._last:
+        if self._give is None and len(self._seen) == self.length:
             self.close()
             return
         with self._running():

@@ -118,13 +118,13 @@ def _plan_json(made: Plan) -> dict[str, Any]:
         "compress_seconds": made.compress_seconds,
         "targets": [
             {
-                "name": row.target.name,
-                "shape": [row.target.out_features, row.target.in_features],
-                "rank": row.rank,
+                "name": row.site.name,
+                "shape": [row.site.targets[0].out_features, row.site.targets[0].in_features],
+                "option": row.option.model_dump(),
                 "parameters": {"before": row.parameters_before, "after": row.parameters_after},
-                "break_even": {"lowrank": row.lowrank_pays_to, "pivoted": row.pivoted_pays_to},
+                "break_even": row.break_even,
             }
-            for row in made.targets
+            for row in made.sites
         ],
         "embedding_parameters": made.embedding_parameters,
         "tied": [group.model_dump() for group in made.tied],

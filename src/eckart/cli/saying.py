@@ -13,8 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from eckart.pipeline import LoraPlan, Plan, PlannedTarget
-    from eckart.types import HeldOut
+    from eckart.pipeline import LoraPlan, Plan, PlannedSite
+    from eckart.types import HeldOut, Option
 
 console = Console(stderr=True, highlight=False, emoji=False)
 
@@ -23,23 +23,22 @@ LOG_SECONDS = 60
 
 def show_plan(made: Plan) -> None:
     """The plan as a table, its notes, and what it comes to."""
-    groups: dict[tuple[str, int, int], list[PlannedTarget]] = {}
-    for row in made.targets:
+    groups: dict[tuple[str, int, int], list[PlannedSite]] = {}
+    for row in made.sites:
+        target = row.site.targets[0]
         # An expert goes by the name of all of them.
-        kind = next(part for part in reversed(row.target.name.split(".")) if not part.isdigit())
-        groups.setdefault((kind, row.target.out_features, row.target.in_features), []).append(row)
-    table = Table(
-        "weight", "out x in", "count", "low-rank pays\nup to rank", "pivoted pays\nup to rank", "rank", "left"
-    )
+        kind = next(part for part in reversed(target.name.split(".")) if not part.isdigit())
+        groups.setdefault((kind, target.out_features, target.in_features), []).append(row)
+    pays = [f"{name} pays\nup to" for name in made.sites[0].break_even]
+    table = Table("weight", "out x in", "count", *pays, "option", "left")
     for (kind, out_features, in_features), rows in groups.items():
         left = sum(row.parameters_after for row in rows) / sum(row.parameters_before for row in rows)
         table.add_row(
             kind,
             f"{out_features}x{in_features}",
             str(len(rows)),
-            str(rows[0].lowrank_pays_to),
-            str(rows[0].pivoted_pays_to),
-            _range([row.rank for row in rows]),
+            *map(str, rows[0].break_even.values()),
+            _options([row.option for row in rows]),
             f"{left:.1%}",
         )
     say(f"{made.architecture}, {made.recipe.structure}:")
@@ -73,14 +72,21 @@ def _duration(seconds: float) -> str:
     return f"{max(1, round(seconds))} s"
 
 
-def _range(ranks: list[int | None]) -> str:
-    """`128`, `127-128`, `dense`, or `127-128, 2 dense`."""
-    numbers = sorted({rank for rank in ranks if rank is not None})
-    dense = ranks.count(None)
-    if not numbers:
+def _options(options: list[Option]) -> str:
+    """`128`, `127-128`, `dense`, or `127-128, 2 dense`; of several structures each with its name."""
+    sizes: dict[str, list[int]] = {}
+    for option in options:
+        if option.structure != "dense" and option.size is not None:
+            sizes.setdefault(option.structure, []).append(option.size)
+    dense = sum(option.structure == "dense" for option in options)
+    if not sizes:
         return "dense"
-    span = str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}-{numbers[-1]}"
-    return f"{span}, {dense} dense" if dense else span
+    spans = [
+        (f"{name} " if len(sizes) > 1 else "")
+        + (str(min(each)) if min(each) == max(each) else f"{min(each)}-{max(each)}")
+        for name, each in sizes.items()
+    ]
+    return ", ".join([*spans, *([f"{dense} dense"] if dense else [])])
 
 
 def say(text: str) -> None:

@@ -22,15 +22,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from eckart import allocate
 from eckart.comparison.protocol import Request, split_texts
-from eckart.compression.cutting import Cut, Prepared
-from eckart.compression.whole import compress_in_place
+from eckart.compression.course import Course
+from eckart.compression.cuts import Cut
+from eckart.compression.loaded import Loaded, compress_loaded, prepare
 from eckart.evaluation.machine import peak_memory_bytes
 from eckart.evaluation.measuring import measure, read_material
 from eckart.model import loading, replacing
 from eckart.model import targets as targets_
-from eckart.recipes import making
 from eckart.recovery.lessons import Lessons, texts_of
 from eckart.types import ComparisonRow, Recipe, Text, Track, in_one_line
 
@@ -72,17 +71,16 @@ class Comparing:
                 peak.forget()
             return
         started = time.perf_counter()
-        prepared = Prepared(
-            self.model, self.tokenizer, recipe, self.texts, self.track, folder=None, cache=False
-        )
+        loaded = Loaded(self.model, self.tokenizer, cache=False)
+        course = prepare(loaded, recipe, self.texts, self.track)
         if min(self.request.keeps) < 1:
-            work_ahead(prepared, recipe)
+            course.work_ahead(recipe)
         shared = time.perf_counter() - started
-        for note in prepared.notes:
+        for note in course.store.notes:
             self.send({"note": note})
         for keep in self.request.keeps:
-            self._guarded(lambda recipe: self._cut(prepared, recipe, shared, peak), recipe, keep)
-            prepared.bench.restore()
+            self._guarded(lambda recipe: self._cut(course, recipe, shared, peak), recipe, keep)
+            course.bench.restore()
             peak.forget()
 
     def _guarded(self, make: Callable[[Recipe], None], recipe: Recipe, keep: float) -> None:
@@ -112,17 +110,18 @@ class Comparing:
                 False,
                 self.track,
             )
-            made = compress_in_place(
-                self.model, self.tokenizer, recipe, self.texts, "", self.track, None, False, lessons
-            )
+            loaded = Loaded(self.model, self.tokenizer, cache=False)
+            made = compress_loaded(loaded, recipe, self.texts, lessons, track=self.track)
         row = self._row(recipe.keep, time.perf_counter() - started, peak.so_far())
         for note in [*made.notes, *self._missed(row)]:
             self.send({"note": note, "keep": recipe.keep})
         self._finish(row)
 
-    def _cut(self, prepared: Prepared, recipe: Recipe, shared: float, peak: Peak) -> None:
+    def _cut(self, course: Course, recipe: Recipe, shared: float, peak: Peak) -> None:
         started = time.perf_counter()
-        cut: Cut = prepared.rounded(prepared.cut(recipe, keep_dense=True), recipe, keep_dense=True)
+        made = course.cut(recipe, keep_dense=True)
+        assert made is not None
+        cut: Cut = course.rounded(made, recipe, keep_dense=True)
         seconds = shared + time.perf_counter() - started
         assert recipe.keep is not None
         row = self._row(recipe.keep, seconds, peak.so_far())
@@ -177,15 +176,6 @@ class Comparing:
     def _debug(self) -> None:
         if self.request.debug:
             traceback.print_exc()
-
-
-def work_ahead(prepared: Prepared, recipe: Recipe) -> None:
-    """Do now what every size needs and what is otherwise left until the first: so that none pays for all."""
-    refitted_only = recipe.recovery == "refit" and not making.needs_held_out(recipe)
-    if not refitted_only or recipe.allocation in allocate.NEEDS_ERRORS:
-        prepared.bench.curves()
-    if recipe.allocation == "measured":
-        prepared.search.ranks(prepared.bench.size)
 
 
 class Peak:

@@ -1,4 +1,4 @@
-"""A model on the bench: what is worked out once, however many sizes are tried on it."""
+"""A model's sites with what is worked out about them once: metrics, decompositions and curves."""
 
 from __future__ import annotations
 
@@ -8,75 +8,69 @@ from typing import Any
 
 import numpy as np
 
-from eckart import allocate, calibrate, linalg, recipes
-from eckart.compression.rounding import correct
-from eckart.estimate.prices import Prices
-from eckart.model import portable, replacing, vocabulary
+from eckart import allocate, calibrate, linalg, recipes, structures
+from eckart.compression.store import Store
+from eckart.estimate.prices import Prices, SiteErrors
+from eckart.linalg import Problem
+from eckart.model import replacing, vocabulary
 from eckart.model.targets import weight_of
-from eckart.types import (
-    CORRECTED,
-    Curve,
-    EckartError,
-    Factors,
-    Moment,
-    Recipe,
-    Target,
-    TargetRecord,
-    Track,
-    silent,
-)
-
-Ranks = Sequence[int | None]
+from eckart.structures import BITS, Site, put, values_of
+from eckart.types import Curve, EckartError, Moment, Option, Recipe, Target, TargetRecord
 
 TOGETHER = 8
 """Weights of one shape that a GPU decomposes in one call: it takes the memory of all their Grams."""
 
 
-class Workbench:
-    """A model, its targets and what was observed; its metrics, decompositions and curves, each made once.
+class Bench:
+    """The sites of a model, dense at first: their metrics, decompositions and curves, each made once.
 
     Attributes:
-        model: dense at first; `install` cuts it, `restore` makes it dense again.
-        targets: those that may be cut, in the model's order.
-        prices: what they cost.
+        targets: those that may be replaced, in the model's order.
+        sites: what structures replace in one piece.
+        prices: their options and what these cost.
 
     Args:
-        observed: moments, or `None` where the metric needs none.
-        track: shows progress.
+        store: where the model, its moments and its decompositions are.
         tokens: how often an embedding's tokens were read, by its name.
     """
 
     def __init__(
         self,
-        model: Any,
+        store: Store,
         targets: Sequence[Target],
         recipe: Recipe,
-        observed: calibrate.Observed | None,
-        track: Track = silent,
+        prices: Prices,
         tokens: Mapping[str, Moment] | None = None,
     ) -> None:
-        self.model, self.recipe, self.observed, self.track = model, recipe, observed, track
+        self.store, self.recipe, self.prices = store, recipe, prices
         self.targets = list(targets)
+        self.sites = prices.sites(self.targets)
         self.metric = recipes.find_metric(recipe.metric)
-        self.prices = Prices.of(model, self.targets, recipe)
-        self._solved: dict[str, linalg.Decomposition] = {}
-        self._left: tuple[str, linalg.Side] | None = None
-        self._right: tuple[str, linalg.Side] | None = None
-        self._dense: dict[str, Any] = {}
         self.tokens = dict(tokens or {})
+        self.solved: dict[str, linalg.Decomposition] = {}
+        self._lost: dict[str, dict[str, np.ndarray]] = {}
+        self._left: tuple[str, linalg.Side] | None = None
+        self._rights: dict[str, linalg.Side] = {}
+        self._dense: dict[str, Any] = {}
         # The target, if any, that is an embedding, or a head with the embedding's weight.
-        leader = vocabulary.leader_of(model)
-        self._embeds = leader if leader and vocabulary.is_embedding(model, leader) else None
-        self._tied = leader if leader and vocabulary.siblings_of(model, leader) else None
+        leader = vocabulary.leader_of(store.model)
+        self._embeds = leader if leader and vocabulary.is_embedding(store.model, leader) else None
+        self._tied = leader if leader and vocabulary.siblings_of(store.model, leader) else None
+
+    @property
+    def model(self) -> Any:
+        """As it is now."""
+        return self.store.model
 
     @property
     def size(self) -> int:
-        """Parameters of all targets, dense."""
-        return sum(target.out_features * target.in_features for target in self.targets)
+        """Of all sites, dense, in the budget's unit."""
+        dense = self.prices.dense()
+        return sum(self.prices.cost(site, dense) for site in self.sites)
 
     def sides(self, name: str) -> tuple[linalg.Side, linalg.Side]:
         """The metric of a target: how errors weigh on its outputs, and on its inputs."""
-        return self.left(name), self._inputs(name)
+        return self.left(name), self._right(name)
 
     def left(self, name: str) -> linalg.Side:
         """The output side. The identity, too, for a target that the loss does not depend on."""
@@ -87,54 +81,103 @@ class Workbench:
         }[self.metric.left]
         if name in self.tokens:
             return linalg.Side.from_fisher_rows(self.tokens[name])
-        if build is None or not self._has_gradient(name):
+        if build is None or not self.weighed(name):
             return linalg.Side()
-        assert self.observed is not None
+        assert self.store.observed is not None
         # Asked for again and again while one target is worked on: a side factors its Gram once.
         if self._left is None or self._left[0] != name:
-            self._left = name, build(self.observed.gradients[name]).shrunk(self.metric.shrink)
+            self._left = name, build(self.store.observed.gradients[name]).shrunk(self.metric.shrink)
         return self._left[1]
 
-    def _inputs(self, name: str) -> linalg.Side:
-        build = {
+    def _right(self, name: str) -> linalg.Side:
+        build: Any = {
             "identity": None,
             "mean-absolute": linalg.Side.from_mean_absolute,
             "second-moment": linalg.Side.from_second_moment,
         }[self.metric.right]
         if build is None or name == self._embeds:
             return linalg.Side()
-        assert self.observed is not None
-        space = self.observed.spaces[name]
-        # Targets come in the model's order, so those of one space come together: one side is enough.
-        if self._right is None or self._right[0] != space:
-            moment = self.observed.moments[space]
-            self._right = space, build(vocabulary.blended(moment) if name == self._tied else moment)
-        return self._right[1]
+        assert self.store.observed is not None
+        space = self.store.observed.spaces[name]
+        if space not in self._rights:
+            moment, own = self.store.moment(space, build == linalg.Side.from_second_moment)
+            if not own:
+                # Targets come in the model's order, so those of one space come together: one side is enough.
+                self._rights.clear()
+            moment = vocabulary.blended(moment) if name == self._tied else moment
+            self._rights[space] = build(moment, own=True) if own else build(moment)
+        return self._rights[space]
 
-    def _has_gradient(self, name: str) -> bool:
-        moment = self.observed.gradients.get(name) if self.observed else None
+    def forget_sides(self) -> None:
+        """Give up what was made of moments."""
+        self._left = None
+        self._rights.clear()
+
+    def weighed(self, name: str) -> bool:
+        """Whether a gradient weighs a target's outputs."""
+        if (known := self.store.has_gradient(name)) is not None:
+            return known
+        observed = self.store.observed
+        moment = observed.gradients.get(name) if observed else None
         if moment is None:
             return False
         sums = moment.fisher if self.metric.left == "fisher-rows" else moment.second
         return sums is not None and bool((sums > 0).any())
 
+    @property
+    def decomposes(self) -> bool:
+        """Whether a structure is made of decompositions of the dense weights."""
+        return any(structures.find(name).spectral for name in self.recipe.structures)
+
+    @property
+    def needs_errors(self) -> bool:
+        """Whether options are chosen by what they lose."""
+        by_hand = self.recipe.rank is not None or self.recipe.ratio is not None
+        return self.prices.mixed or not (by_hand or self.recipe.allocation == "uniform")
+
     def weight(self, name: str) -> Any:
         """A target's dense weight `(out, in)`, whatever stands in its place now."""
         return weight_of(self._dense.get(name) or self.model.get_submodule(name))
 
+    def problems(self, site: Site, bits: str | None = None, once: bool = False) -> list[Problem]:
+        """The weights of a site in their metrics.
+
+        Args:
+            bits: that rounded matrices are stored in.
+            once: whether each is decomposed for one size alone; else for the largest that pays.
+        """
+        return [self._problem(target, bits, once) for target in site.targets]
+
+    def _problem(self, target: Target, bits: str | None, once: bool) -> Problem:
+        weight = self.weight(target.name)
+
+        def solve(rank: int | None) -> linalg.Decomposition:
+            return self.decomposition(target, rank if once else None)
+
+        left, right = self.sides(target.name)
+        return Problem(weight, left, right, weight.dtype, None if bits is None else BITS[bits], solve)
+
     def decomposition(self, target: Target, rank: int | None = None) -> linalg.Decomposition:
         """Of the dense weight in the recipe's metric, up to a rank; by default the largest that pays."""
-        if target.name not in self._solved:
+        if target.name not in self.solved:
             self._decompose([target], rank or self._largest(target))
-        return self._solved[target.name]
+        return self.solved[target.name]
 
-    def forget(self, target: Target) -> None:
-        """Give up the memory of a decomposition that is not asked for again."""
-        self._solved.pop(target.name, None)
+    def forget(self, site: Site) -> None:
+        """Give up the memory of decompositions that are not asked for again."""
+        for target in site.targets:
+            if not self.store.keeps_solution(target.name):
+                self.solved.pop(target.name, None)
 
     def _largest(self, target: Target) -> int:
-        shape = (target.out_features, target.in_features)
-        return max(1, linalg.largest_paying_rank(self.recipe.structure, *shape))
+        pays = [
+            structures.find(name).sizes(Site((target,)))
+            for name in self.recipe.structures
+            if structures.find(name).spectral
+        ]
+        return (
+            max(1, *(len(sizes) for sizes in pays)) if pays else min(target.out_features, target.in_features)
+        )
 
     def _decompose(self, targets: Sequence[Target], rank: int) -> None:
         weights = [self.weight(target.name) for target in targets]
@@ -145,18 +188,20 @@ class Workbench:
             names = ", ".join(target.name for target in targets)
             raise EckartError(f"{names} could not be decomposed: {error}") from error
         for target, each in zip(targets, solved, strict=True):
-            self._solved[target.name] = each.truncated(rank)
+            self.solved[target.name] = each.truncated(rank)
 
     def curves(self) -> list[Curve]:
-        """What each target costs and loses at each rank, in units that compare between targets."""
-        pieces = self._pieces([target for target in self.targets if target.name not in self._solved])
-        for piece in self.track(pieces, "decomposing", len(pieces)):
-            self._decompose(piece, self._largest(piece[0]))
-        return self.prices.curves(self.targets, [self._errors(target) for target in self.targets])
+        """What each site costs and loses with each option, in units that compare between sites."""
+        if self.decomposes:
+            todo = [t for site in self.sites for t in site.targets if t.name not in self.solved]
+            pieces = self._pieces(todo)
+            for piece in self.store.track(pieces, "decomposing", len(pieces)):
+                self._decompose(piece, self._largest(piece[0]))
+        return self.prices.curves(self.sites, [self._errors(site) for site in self.sites])
 
     def _pieces(self, targets: Sequence[Target]) -> list[list[Target]]:
         """Targets of one shape, a few together where a GPU solves them in one call."""
-        together = TOGETHER if self.model.device.type == "cuda" else 1
+        together = TOGETHER if self.store.device.type == "cuda" else 1
         shapes: dict[tuple[int, int], list[Target]] = {}
         for target in targets:
             shapes.setdefault((target.out_features, target.in_features), []).append(target)
@@ -165,119 +210,141 @@ class Workbench:
         ]
 
     def costs(self) -> list[Curve]:
-        """What each target costs at each rank."""
-        return self.prices.curves(self.targets)
+        """What each site costs with each option; with their errors where options compare by these alone."""
+        return self.curves() if self.prices.mixed else self.prices.curves(self.sites)
 
-    def _errors(self, target: Target) -> np.ndarray:
-        tail = self.decomposition(target).spectrum.tail
-        share = tail / (tail[0] or 1.0)
+    def lost(self, site: Site) -> dict[str, np.ndarray]:
+        """What a site loses in each structure at each size, and by rounding, in the metric's own unit."""
+        if site.name not in self._lost:
+            self._lost[site.name] = self.store.lost(site) or self.measure_losses(site)
+        return self._lost[site.name]
+
+    def measure_losses(self, site: Site) -> dict[str, np.ndarray]:
+        """The same of weights that are in memory with their moments.
+
+        Returns:
+            An array for the name of each structure, and one of a single error for each number of bits where
+            options of several are compared.
+        """
+        bits = next((each for each in self.recipe.bits if each is not None), None)
+        problems = self.problems(site, bits)
+        try:
+            found = {
+                name: structures.find(name).errors(site, problems).numpy() for name in self.recipe.structures
+            }
+            for each in self.recipe.bits if self.prices.mixed else ():
+                if each is not None:
+                    rounded = self.problems(site, each)
+                    rest = [p.norm(p.weight.double() - p.round(p.weight).values()) for p in rounded]
+                    found[each] = np.array([sum(norm**2 for norm in rest)])
+        except (ValueError, RuntimeError) as error:
+            raise EckartError(f"{site.name} could not be decomposed: {error}") from error
+        return found
+
+    def _errors(self, site: Site) -> SiteErrors:
+        """Those of a site, comparable between sites."""
+        lost, target = self.lost(site), site.targets[0]
         if not self.metric.in_loss_units:
             # Energies of different targets are in different units; their shares compare.
-            return share
-        if self._without_gradient(target):
-            others = [each for each in self.targets if not self._without_gradient(each)]
-            whole = [float(self.decomposition(each).spectrum.tail[0]) for each in others]
-            return share * (sum(whole) / len(whole) if whole else 1.0)
-        return tail if self._has_gradient(target.name) else np.zeros_like(tail)
+            scaled = {key: values / (self._whole(site) or 1.0) for key, values in lost.items()}
+        elif self._without_gradient(target):
+            others = [each for each in self.sites if not self._without_gradient(each.targets[0])]
+            energies = [self._whole(each) for each in others]
+            mean = sum(energies) / len(energies) if energies else 1.0
+            scaled = {key: values / (self._whole(site) or 1.0) * mean for key, values in lost.items()}
+        elif self.weighed(target.name):
+            scaled = lost
+        else:
+            scaled = {key: np.zeros_like(values) for key, values in lost.items()}
+        rounding = {key: float(values[0]) for key, values in scaled.items() if key in BITS}
+        return SiteErrors({key: values for key, values in scaled.items() if key not in BITS}, rounding)
+
+    def _whole(self, site: Site) -> float:
+        """The error of nothing at all."""
+        return float(self.lost(site)[self.recipe.structures[0]][0])
 
     def _without_gradient(self, target: Target) -> bool:
         """Whether a target has no gradients to be weighed by: all of it then counts as an average target."""
         return target.name == self._embeds or target.out_features > calibrate.WIDEST
 
     @contextmanager
-    def tried(self, ranks: Ranks) -> Iterator[None]:
-        """The model as if its targets were cut: weights of lower rank in the dense modules, and back."""
-        todo = [(target, rank) for target, rank in zip(self.targets, ranks, strict=True) if rank is not None]
+    def tried(self, options: Sequence[Option]) -> Iterator[None]:
+        """The model as if its sites were replaced: with the weights that options stand for in its modules."""
+        todo = [
+            (site, option)
+            for site, option in zip(self.sites, options, strict=True)
+            if option.structure != "dense"
+        ]
         weights = (
-            (target.name, linalg.reconstruct(Factors("lowrank", *self._pair(target, rank))))
-            for target, rank in todo
+            (target.name, weight)
+            for site, option in todo
+            for target, weight in zip(site.targets, self.approximated(site, option), strict=True)
         )
         with replacing.stand_ins(self.model, weights):
             yield
 
-    def _pair(self, target: Target, rank: int) -> tuple[Any, Any]:
-        return self.decomposition(target).factors(self.weight(target.name), rank)
-
-    def install(self, ranks: Ranks, keep_dense: bool = False) -> list[TargetRecord]:
-        """Cut the targets to these ranks, `None` for dense: factors in the modules' places.
-
-        Args:
-            keep_dense: so that `restore` is possible; takes the memory of the dense weights.
-        """
-        todo = list(zip(self.targets, ranks, strict=True))
-        records = []
-        for target, rank in self.track(todo, "factorizing", len(todo)):
-            weight, sides = self.weight(target.name).clone(), self.sides(target.name)
-            records.append(
-                self.place(target, rank, weight, self.solved(target, rank, keep_dense), sides, keep_dense)
-            )
-            if not keep_dense:
-                self.forget(target)
-        return records
-
-    def solved(self, target: Target, rank: int | None, keep_dense: bool) -> linalg.Decomposition | None:
-        """What `place` needs of a target's dense weight: nothing where it stays, or is decomposed anew."""
-        if rank is None or self.recipe.structure == CORRECTED:
-            return None
-        # What is cut once is decomposed to its rank alone; another size may ask for more.
-        return self.decomposition(target, None if keep_dense else rank)
+    def approximated(self, site: Site, option: Option) -> list[Any]:
+        """The dense weights of a site that an option stands for, before any rounding at the end."""
+        assert option.size is not None
+        return structures.find(option.structure).approximate(self.problems(site, option.bits), option.size)
 
     def place(
         self,
-        target: Target,
-        rank: int | None,
-        weight: Any,
-        solved: linalg.Decomposition | None,
-        sides: tuple[linalg.Side, linalg.Side],
+        site: Site,
+        option: Option,
+        problems: Sequence[Problem] | None = None,
+        *,
         keep_dense: bool,
-    ) -> TargetRecord:
-        """Put `weight` at `rank`, in the recipe's structure, in the place of a target's dense module.
+    ) -> list[TargetRecord]:
+        """Put an option in the place of a site's dense modules.
 
         Args:
-            rank: `None` leaves the module as it is.
-            weight: what the factors stand for: the dense weight, or what a refit made of it.
-            solved: its decomposition; `quantized+lowrank` makes its own.
-            sides: the metric that errors are reported in.
+            problems: the weights that it stands for, and the metric that errors are reported in; default the
+                dense weights in the recipe's metric.
         """
-        dense = linalg.parameters("dense", target.out_features, target.in_features, 0)
-        shape = {"name": target.name, "out_features": target.out_features, "in_features": target.in_features}
-        if rank is not None and self.recipe.structure == CORRECTED:
-            assert self.recipe.quantize is not None
+        if option.structure == "dense":
+            return [self._record(target, option, site, (0.0, 0.0)) for target in site.targets]
+        # What is replaced once is decomposed to its size alone; another size may ask for more.
+        problems = problems or self.problems(site, option.bits, once=not keep_dense)
+        structure = structures.find(option.structure)
+        try:
+            fits = structure.fit(problems, option.size or 0)
+        except (ValueError, RuntimeError) as error:
+            raise EckartError(f"{site.name} could not be decomposed: {error}") from error
+        records = []
+        for target, problem, fitted in zip(site.targets, problems, fits, strict=True):
+            predicted = fitted.error
+            if predicted is None:
+                predicted = problem.relative_error(structure.dense(values_of(fitted))[0])
             self.keep(target, keep_dense)
-            held, error = correct(self.model, target.name, weight, rank, self.recipe.quantize, sides)
-            return TargetRecord(
-                **shape,  # type: ignore[arg-type]
-                structure=held.structure,
-                rank=rank,
-                parameters_before=dense,
-                parameters_after=dense + held.U.numel() + held.V.numel(),
-                predicted_error=error,
-                measured_error=linalg.relative_error(weight, linalg.reconstruct(held), *sides),
-                quantize=self.recipe.quantize,
-            )
-        if rank is None or solved is None:
-            return TargetRecord(
-                **shape,  # type: ignore[arg-type]
-                structure="dense",
-                rank=None,
-                parameters_before=dense,
-                parameters_after=dense,
-                predicted_error=0.0,
-                measured_error=0.0,
-            )
-        factors = linalg.factorize(self.recipe.structure, *solved.factors(weight, rank))
-        self.keep(target, keep_dense)
-        saved = replacing.replace(self.model, target.name, factors)
-        # In float64 they are larger than the weight, and what follows takes as much again.
-        del factors
+            held = replacing.replace(self.model, target.name, option, fitted.tensors)
+            measured = problem.relative_error(structure.dense(held)[0])
+            records.append(self._record(target, option, site, (predicted, measured)))
+        # In float64 they are larger than the weights, and what follows takes as much again.
+        fits.clear()
+        return records
+
+    def _record(
+        self, target: Target, option: Option, site: Site, errors: tuple[float, float]
+    ) -> TargetRecord:
+        dense = target.out_features * target.in_features
+        parts = structures.find(option.structure).tensors(site, option.size or 0)
+        once = {id(part) for part in structures.stored_once(parts)}
+        after = sum(
+            part.entries
+            for name, part in parts.items()
+            if part.role == "matrix" and id(part) in once and name.startswith(f"{target.name}.")
+        )
         return TargetRecord(
-            **shape,  # type: ignore[arg-type]
-            structure=saved.structure,
-            rank=rank,
+            name=target.name,
+            out_features=target.out_features,
+            in_features=target.in_features,
+            option=option,
+            site=site.name if len(site.targets) > 1 else None,
             parameters_before=dense,
-            parameters_after=saved.U.numel() + saved.V.numel(),
-            predicted_error=solved.predicted_error(rank),
-            measured_error=linalg.relative_error(weight, linalg.reconstruct(saved), *sides, solved.norm),
+            parameters_after=after,
+            predicted_error=errors[0],
+            measured_error=errors[1],
         )
 
     def reweigh(self, target: Target, weight: Any, keep_dense: bool) -> None:
@@ -292,13 +359,22 @@ class Workbench:
                 self._dense.setdefault(name, self.model.get_submodule(name))
 
     def restore(self) -> None:
-        """Make the model dense again, where `install` kept what was there."""
+        """Make the model dense again, where `place` kept what was there."""
         for name, module in self._dense.items():
-            portable.put(self.model, name, module)
+            put(self.model, name, module)
         self._dense.clear()
 
 
-def allocated(bench: Workbench, allocation: str, budget: int) -> list[int | None]:
-    """Ranks by one allocator, from the spectra where it needs them."""
+def allocated(bench: Bench, allocation: str, budget: int) -> list[Option]:
+    """Options by one allocator, from the errors where it needs them."""
     needs_errors = allocation in allocate.NEEDS_ERRORS
-    return allocate.ALLOCATORS[allocation](bench.curves() if needs_errors else bench.costs(), budget)
+    curves = bench.curves() if needs_errors else bench.costs()
+    return picked(bench, curves, allocate.ALLOCATORS[allocation](curves, budget))
+
+
+def picked(bench: Bench, curves: Sequence[Curve], picks: Sequence[int | None]) -> list[Option]:
+    """The options at these positions of curves."""
+    dense = bench.prices.dense()
+    return [
+        dense if pick is None else curve.options[pick - 1] for curve, pick in zip(curves, picks, strict=True)
+    ]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eckart import checkpoint
-from eckart.compression.cutting import Cut
+from eckart.compression.cuts import Cut
 from eckart.model import replacing, saving
 from eckart.recovery.lessons import digest
 from eckart.types import Bytes, Count, Manifest, Recipe, TrainingRecord

@@ -2,119 +2,122 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from eckart import calibrate, linalg
-from eckart.compression.bench import Ranks, Workbench
-from eckart.model import mixtures, targets
-from eckart.types import EckartError, Target, TargetRecord
+from eckart.compression.bench import Bench
+from eckart.model import mixtures
+from eckart.structures import BITS, Site
+from eckart.types import EckartError, Option, TargetRecord
 
 RIDGE = 1e-2
 """Towards the dense weight, relative to the mean eigenvalue of what is read."""
 
-Batch = dict[str, Any]
 
-
-@dataclass
-class Refitted:
-    """What a refit left behind: a record for each target in the model's order, and what to tell."""
-
-    records: list[TargetRecord]
-    notes: list[str] = field(default_factory=list)
-
-
-def refit(bench: Workbench, ranks: Ranks, batches: Sequence[Batch], keep_dense: bool) -> Refitted:
-    """Cut the targets to these ranks, each fitted to what the model cut before it hands it (METHODS §5).
+def refit(bench: Bench, options: Mapping[str, Option], batches: Sequence[Any], keep_dense: bool) -> list[str]:
+    """Replace the sites by these options, each fitted to what the model cut before it hands it (METHODS §5).
 
     Errors add up through the layers. With `x` what a target reads in the dense model and `x̂` what it reads in
-    the compressed one, its weight becomes the best map from `x̂` to `W x`, and that is decomposed in the
+    the compressed one, its weight becomes the best map from `x̂` to `W x`, and that is replaced in the
     metric of `x̂` on the right and the recipe's own on the left: reduced-rank regression (AA-SVD, arXiv
     2604.02119; there the left is the identity). Targets that stay dense are refitted too: that costs no
     parameter.
 
     Blocks are walked in order with two streams of hidden states, the dense model's and the compressed
-    one's, through one set of modules. Targets outside the blocks, and all in a model that cannot be walked,
-    are cut without a refit.
+    one's, through one set of modules, and finished one by one. Sites outside the blocks, groups, and all in a
+    model that cannot be walked, are replaced without a refit.
 
     Args:
+        options: by the names of the sites.
         batches: what to fit on.
         keep_dense: so that `bench.restore` is possible.
-    """
-    placed: dict[str, TargetRecord] = {}
-    result = Refitted([])
-    blocks: dict[int, list[tuple[Target, int | None]]] = {}
-    for target, rank in zip(bench.targets, ranks, strict=True):
-        if (block := targets.block_of(bench.model, target.name)) is not None:
-            blocks.setdefault(id(bench.model.get_submodule(".".join(map(str, block)))), []).append(
-                (target, rank)
-            )
-    stacks = targets.stacks_of(bench.model, [target.name for target in bench.targets])
-    try:
-        calibrate.require_walkable(bench.model, stacks, batches[0])
-    except calibrate.NotWalkableError as error:
-        result.notes.append(f"not refitted: {error}")
-    else:
-        placed = _walk(bench, stacks, blocks, batches, keep_dense)
-    left = [
-        None if target.name in placed else rank for target, rank in zip(bench.targets, ranks, strict=True)
-    ]
-    for target, rank in zip(bench.targets, left, strict=True):
-        if target.name not in placed:
-            placed[target.name] = place_plainly(bench, target, rank, keep_dense)
-    result.records = [placed[target.name] for target in bench.targets]
-    return result
-
-
-def _walk(
-    bench: Workbench,
-    stacks: Sequence[Any],
-    chosen: dict[int, list[tuple[Target, int | None]]],
-    batches: Sequence[Batch],
-    keep_dense: bool,
-) -> dict[str, TargetRecord]:
-    """Refit block by block, the dense stream one step ahead."""
-    placed: dict[str, TargetRecord] = {}
-    with (
-        calibrate.Walk(bench.model, stacks, batches) as dense,
-        calibrate.Walk(bench.model, stacks, batches) as cut,
-    ):
-        for block in bench.track(dense.path(), "refitting", len(stacks)):
-            placed |= refit_block(bench, chosen.get(id(block), []), dense, cut, keep_dense)
-    return placed
-
-
-def refit_block(
-    bench: Workbench,
-    chosen: list[tuple[Target, int | None]],
-    dense: calibrate.Walk,
-    cut: calibrate.Walk,
-    keep_dense: bool,
-) -> dict[str, TargetRecord]:
-    """Refit one block's targets, input space by input space as they are called, and step over the block.
 
     Returns:
-        The records of those that the block called.
+        What a user should know.
     """
-    assert bench.observed is not None
-    spaces: dict[str, list[tuple[Target, int | None]]] = {}
-    for target, rank in chosen:
-        spaces.setdefault(bench.observed.spaces[target.name], []).append((target, rank))
-    # A space that several blocks read (an encoder's last states) is led by a target of the first of them.
-    leaders = {members[0][0].name: members for members in spaces.values()}
+    store = bench.store
+    sites: dict[str, list[Site]] = {}
+    for site in bench.sites:
+        sites.setdefault(store.piece_of(site.name), []).append(site)
+    notes = []
+    done: set[str] = set()
+    with ExitStack() as stack:
+        try:
+            dense, cut = (stack.enter_context(store.walk(batches)) for _ in range(2))
+        except calibrate.NotWalkableError as error:
+            notes.append(f"not refitted: {error}")
+        else:
+            for module in store.track(dense.path(), "refitting", dense.length):
+                piece = store.name_of(module)
+                _walk_block(bench, piece, _Block(sites.get(piece, []), options), dense, cut, keep_dense)
+                done.add(piece)
+    for piece in store.pieces():
+        if piece not in done:
+            with store.resident(piece):
+                store.install(bench, piece, dict(options), keep_dense)
+    return notes
+
+
+class _Block:
+    """The sites of one block, by the input spaces of those that can be refitted."""
+
+    def __init__(self, sites: Sequence[Site], options: Mapping[str, Option]) -> None:
+        self.sites, self.options = sites, options
+
+    def leaders(self, spaces: Mapping[str, str]) -> dict[str, list[Site]]:
+        """Sites that read one input, by the first target of them.
+
+        A space that several blocks read (an encoder's last states) is led by a target of the first of them.
+        """
+        found: dict[str, list[Site]] = {}
+        for site in self.sites:
+            if len(site.targets) == 1:
+                found.setdefault(spaces[site.name], []).append(site)
+        return {members[0].name: members for members in found.values()}
+
+
+def _walk_block(
+    bench: Bench, piece: str, block: _Block, dense: calibrate.Walk, cut: calibrate.Walk, keep_dense: bool
+) -> None:
+    """Replace a block's sites input space by input space as they are called, finish it, and step over it."""
+    store = bench.store
+    if store.finished(piece):
+        with store.resident(piece):
+            dense.step()
+        store.recall(piece)
+        with store.resident(piece):
+            cut.step()
+        return
+    with store.resident(piece):
+        placed = _refit_block(bench, block, dense, cut, keep_dense)
+        for site in block.sites:
+            if site.name not in placed:
+                placed[site.name] = bench.place(site, block.options[site.name], keep_dense=keep_dense)
+        store.finish(bench, piece, [record for site in block.sites for record in placed[site.name]])
+    store.recall(piece)
+
+
+def _refit_block(
+    bench: Bench, block: _Block, dense: calibrate.Walk, cut: calibrate.Walk, keep_dense: bool
+) -> dict[str, list[TargetRecord]]:
+    """The records of the sites that the block called, by name; both streams go on to the next block."""
+    assert bench.store.observed is not None
+    leaders = block.leaders(bench.store.observed.spaces)
     before: dict[str, list[Any]] = {name: [] for name in leaders}
     called = dense.inputs(list(leaders), lambda index, name, x: before[name].append(x)) if leaders else []
     dense.step()
-    placed: dict[str, TargetRecord] = {}
+    placed: dict[str, list[TargetRecord]] = {}
     for leader in dict.fromkeys(called):
         pair = calibrate.Pair()
         complete = _pair(cut, leader, before.pop(leader), pair)
-        for target, rank in leaders[leader]:
-            placed[target.name] = (
-                _place_refitted(bench, target, rank, pair, keep_dense)
+        for site in leaders[leader]:
+            option = block.options[site.name]
+            placed[site.name] = (
+                _place_refitted(bench, site, option, pair, keep_dense)
                 if complete
-                else place_plainly(bench, target, rank, keep_dense)
+                else bench.place(site, option, keep_dense=keep_dense)
             )
     cut.step()
     return placed
@@ -139,24 +142,19 @@ def _pair(cut: calibrate.Walk, leader: str, before: list[Any], pair: calibrate.P
 
 
 def _place_refitted(
-    bench: Workbench, target: Target, rank: int | None, pair: calibrate.Pair, keep_dense: bool
-) -> TargetRecord:
+    bench: Bench, site: Site, option: Option, pair: calibrate.Pair, keep_dense: bool
+) -> list[TargetRecord]:
     assert pair.cross is not None
     assert pair.second is not None
+    (target,) = site.targets
+    dense = bench.weight(target.name)
     try:
-        weight, right = linalg.follow(bench.weight(target.name), pair.cross, pair.second, pair.tokens, RIDGE)
-        sides = bench.left(target.name), right
-        solved = None if rank is None else linalg.decompose(weight, *sides, rank=rank)
+        weight, right = linalg.follow(dense, pair.cross, pair.second, pair.tokens, RIDGE)
     except (ValueError, RuntimeError) as error:
         raise EckartError(f"{target.name} could not be refitted: {error}") from error
-    record = bench.place(target, rank, weight, solved, sides, keep_dense)
-    if rank is None:
+    bits = None if option.bits is None else BITS[option.bits]
+    problem = linalg.Problem(weight, bench.left(target.name), right, dense.dtype, bits)
+    records = bench.place(site, option, [problem], keep_dense=keep_dense)
+    if option.structure == "dense":
         bench.reweigh(target, weight, keep_dense)
-    return record
-
-
-def place_plainly(bench: Workbench, target: Target, rank: int | None, keep_dense: bool) -> TargetRecord:
-    """Cut a target to a rank without a refit."""
-    weight = bench.weight(target.name).clone()
-    solved = bench.solved(target, rank, keep_dense)
-    return bench.place(target, rank, weight, solved, bench.sides(target.name), keep_dense)
+    return records

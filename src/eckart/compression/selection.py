@@ -7,20 +7,20 @@ from typing import Any
 import torch
 
 from eckart import linalg
-from eckart.compression.bench import Workbench
-from eckart.compression.cutting import Cut
+from eckart.compression.bench import Bench, picked
+from eckart.compression.cuts import Cut
 from eckart.estimate import budget
-from eckart.model import portable
 from eckart.recovery.bases import BasisLinear, Selecting, ranks
 from eckart.recovery.lessons import Lessons, length
 from eckart.recovery.settings import LENGTHS, Training
+from eckart.structures import Site, put
 from eckart.types import Recipe, Target, TargetRecord, TrainingRecord
 
 _LENGTH: dict[str, Any] = dict.fromkeys(LENGTHS)
 """A training's length, not said."""
 
 
-def select(bench: Workbench, recipe: Recipe, lessons: Lessons) -> tuple[Cut, list[TrainingRecord]]:
+def select(bench: Bench, recipe: Recipe, lessons: Lessons) -> tuple[Cut, list[TrainingRecord]]:
     """Cut a model by basis selection (METHODS: Basis Selection, algorithm 1), and train what is left.
 
     Args:
@@ -61,17 +61,17 @@ class Bases:
         callback: what drops bases while `recovery.training.train` runs.
     """
 
-    def __init__(self, bench: Workbench, recipe: Recipe, seed: int) -> None:
+    def __init__(self, bench: Bench, recipe: Recipe, seed: int) -> None:
         assert recipe.selection is not None
         self.bench, self.selection = bench, recipe.selection
         self.curves = bench.costs()
-        allowed = budget.require_possible(bench.targets, recipe, bench.prices)
+        allowed = budget.require_possible(bench.sites, recipe, bench.prices)
         self.dense = {target.name: bench.model.get_submodule(target.name) for target in bench.targets}
         bench.model.requires_grad_(False)
         generator = torch.Generator().manual_seed(seed)
         self.modules = {
             target.name: self._install(target, generator)
-            for target in bench.track(bench.targets, "decomposing", len(bench.targets))
+            for target in bench.store.track(bench.targets, "decomposing", len(bench.targets))
         }
         self.callback = Selecting(self.modules, self.curves, allowed, self.selection, seed)
 
@@ -82,8 +82,8 @@ class Bases:
         bias = None if old.bias is None else old.bias.detach()
         trained = self.selection.bases == "trained"
         module = BasisLinear(U, V, bias, self.selection.additional, generator, trained)
-        self.bench.forget(target)
-        portable.put(self.bench.model, target.name, module)
+        self.bench.forget(Site((target,)))
+        put(self.bench.model, target.name, module)
         return module
 
     def groups(self, model: Any) -> list[dict[str, Any]]:
@@ -94,23 +94,24 @@ class Bases:
     def restore(self) -> None:
         """Make the model dense again, as it came."""
         for name, module in self.dense.items():
-            portable.put(self.bench.model, name, module)
+            put(self.bench.model, name, module)
         self.bench.model.requires_grad_(True)
 
     def finish(self) -> list[TargetRecord]:
         """Put what is left of each target in its place: factors, or a dense weight where they do not pay."""
-        records = []
-        chosen = ranks(self.modules, self.curves)
-        for target, rank in zip(self.bench.targets, chosen, strict=True):
+        records: list[TargetRecord] = []
+        chosen = picked(self.bench, self.curves, ranks(self.modules, self.curves))
+        for site, option in zip(self.bench.sites, chosen, strict=True):
+            (target,) = site.targets
             weight = self.modules[target.name].weight()
-            portable.put(self.bench.model, target.name, self.dense[target.name])
-            if rank is None:
+            put(self.bench.model, target.name, self.dense[target.name])
+            if option.structure == "dense":
                 self.bench.reweigh(target, weight, keep_dense=False)
-            sides = linalg.Side(), linalg.Side()
-            solved = None if rank is None else linalg.decompose(weight, *sides, rank=rank)
-            record = self.bench.place(target, rank, weight, solved, sides, keep_dense=False)
+            problem = linalg.Problem(weight, linalg.Side(), linalg.Side())
+            placed = self.bench.place(site, option, [problem], keep_dense=False)
             # The factors stand for a weight that was trained: how far they are from the old one says nothing.
-            records.append(record.model_copy(update={"predicted_error": None, "measured_error": None}))
+            unknown = {"predicted_error": None, "measured_error": None}
+            records += [record.model_copy(update=unknown) for record in placed]
         return records
 
 

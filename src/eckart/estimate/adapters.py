@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eckart import linalg
 from eckart.estimate import counting
 from eckart.model import loading
 from eckart.model import targets as targets_
@@ -106,7 +105,7 @@ def plan_lora(
     counted = counting.count(folder, empty)
     rows = []
     for rank in dict.fromkeys(ranks):
-        size = sum(linalg.parameters("lowrank", t.out_features, t.in_features, rank) for t in found.targets)
+        size = sum(rank * (t.out_features + t.in_features) for t in found.targets)
         rows.append(
             Adapter(
                 rank=rank,

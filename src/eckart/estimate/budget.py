@@ -1,4 +1,4 @@
-"""Budgets in parameters and in bytes, and ranks that are given by hand."""
+"""Budgets in parameters and in bytes, and sizes that are given by hand."""
 
 from __future__ import annotations
 
@@ -6,44 +6,33 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from eckart import allocate
+from eckart import allocate, structures
 from eckart.estimate.prices import Prices
-from eckart.linalg import largest_paying_rank, parameters
-from eckart.types import CORRECTED, Curve, Recipe, Structure, Target, UsageError
+from eckart.structures import Site
+from eckart.types import Option, Recipe, UsageError
 
 
-def hand_ranks(targets: Sequence[Target], recipe: Recipe, prices: Prices) -> list[int | None]:
-    """The rank given by hand, `None` for dense where it does not pay: in parameters, or in bytes alone."""
-    if recipe.structure == CORRECTED:
-        return [
-            rank if prices.bytes(target, rank) < prices.bytes(target, None) else None
-            for target, rank in zip(targets, fixed_ranks(targets, recipe), strict=True)
-        ]
-    known = parameter_curves(targets, recipe.structure)
-    return [
-        rank if rank < len(curve.costs) else None
-        for rank, curve in zip(fixed_ranks(targets, recipe), known, strict=True)
-    ]
+def options_by_hand(sites: Sequence[Site], recipe: Recipe, prices: Prices) -> list[Option]:
+    """The option of the size given by hand for each site, dense where it does not pay.
 
-
-def parameter_curves(targets: Sequence[Target], structure: Structure) -> list[Curve]:
-    """What each target costs in parameters at each rank that pays."""
+    It pays in parameters, or for a structure that has more of them in bytes.
+    """
+    dense = prices.dense()
     found = []
-    for target in targets:
-        shape = (target.out_features, target.in_features)
-        ranks = range(largest_paying_rank(structure, *shape) + 1)
-        costs = np.array([parameters(structure, *shape, rank) for rank in ranks])
-        found.append(Curve(costs, parameters("dense", *shape, 0)))
+    for site, option in zip(sites, _asked(sites, recipe, prices), strict=True):
+        count = prices.parameters if structures.find(option.structure).fewer else prices.bytes
+        possible = option.size in structures.find(option.structure).sizes(site)
+        found.append(option if possible and count(site, option) < count(site, dense) else dense)
     return found
 
 
-def require_possible(targets: Sequence[Target], recipe: Recipe, prices: Prices) -> int:
+def require_possible(sites: Sequence[Site], recipe: Recipe, prices: Prices) -> int:
     """The parameters that the targets may have under `keep`, or the bytes under `size`.
 
     Raises:
         UsageError: it is less than the targets allow; says the least that is possible.
     """
-    known = prices.curves(targets)
+    known = prices.curves(sites)
     dense = sum(curve.dense for curve in known)
     least = allocate.least(known)
     if recipe.size is not None:
@@ -73,48 +62,48 @@ def said_bytes(size: int) -> str:
     return f"{size / 10**power:.4g} {unit}"
 
 
-def fixed_ranks(targets: Sequence[Target], recipe: Recipe) -> list[int]:
-    """The rank by hand of each target, whether or not it pays: `--rank`, or `--ratio` of the smaller side."""
-    ranks = []
-    for target in targets:
-        smaller = min(target.out_features, target.in_features)
-        wanted = recipe.rank if recipe.rank is not None else max(1, int((recipe.ratio or 0) * smaller))
-        ranks.append(min(wanted, smaller))
-    return ranks
-
-
-def dense_notes(targets: Sequence[Target], recipe: Recipe, ranks: Sequence[int | None]) -> list[str]:
-    """Why targets stay dense at a rank given by hand, grouped by shape."""
+def dense_notes(
+    sites: Sequence[Site], recipe: Recipe, prices: Prices, options: Sequence[Option]
+) -> list[str]:
+    """Why sites stay dense at a size given by hand, grouped by shape."""
     if recipe.rank is None and recipe.ratio is None:
         return []
-    groups: dict[tuple[int, int, int], int] = {}
-    for target, wanted, rank in zip(targets, fixed_ranks(targets, recipe), ranks, strict=True):
-        if rank is None:
-            key = (target.out_features, target.in_features, wanted)
-            groups[key] = groups.get(key, 0) + 1
-    notes = []
-    for (out_features, in_features, wanted), count in groups.items():
-        if recipe.structure == CORRECTED:
-            notes.append(
-                f"{count} of the {out_features}x{in_features} weights stay dense: {recipe.quantize} and "
-                f"factors of rank {wanted} take no fewer bytes"
-            )
-            continue
-        cost = parameters(recipe.structure, out_features, in_features, wanted)
-        note = (
-            f"{count} of the {out_features}x{in_features} weights stay dense: {recipe.structure} at rank "
-            f"{wanted} has {cost:,} parameters, dense has {out_features * in_features:,}"
-        )
-        if (
-            recipe.structure == "lowrank"
-            and largest_paying_rank("pivoted", out_features, in_features) >= wanted
-        ):
-            saved = 1 - parameters("pivoted", out_features, in_features, wanted) / (
-                out_features * in_features
-            )
-            note += f"; --structure pivoted at this rank saves {saved:.1%}"
-        notes.append(note)
-    return notes
+    groups: dict[tuple[tuple[tuple[int, int], ...], Option], list[Site]] = {}
+    for site, wanted, option in zip(sites, _asked(sites, recipe, prices), options, strict=True):
+        if option.structure == "dense":
+            shapes = tuple((target.out_features, target.in_features) for target in site.targets)
+            groups.setdefault((shapes, wanted), []).append(site)
+    return [_dense_note(len(members), members[0], wanted, prices) for (_, wanted), members in groups.items()]
+
+
+def _dense_note(count: int, site: Site, wanted: Option, prices: Prices) -> str:
+    """Why sites like this one stay dense, and what would be smaller at this size."""
+    shapes = " and ".join(f"{target.out_features}x{target.in_features}" for target in site.targets)
+    structure = structures.find(wanted.structure)
+    said = f"{structure.size_name} {wanted.size}"
+    note = f"{count} of the {shapes} weights stay dense: "
+    if not structure.fewer:
+        return f"{note}{wanted.bits} and factors of {said} take no fewer bytes"
+    dense = prices.parameters(site, Option(structure="dense"))
+    count = prices.parameters(site, wanted)
+    note += f"{wanted.structure} at {said} has {count:,} parameters, dense has {dense:,}"
+    for name in structures.replacements():
+        other = structures.find(name)
+        if structure.spectral and other.spectral and wanted.size in other.sizes(site):
+            saved = 1 - prices.parameters(site, Option(structure=name, size=wanted.size)) / dense
+            note += f"; --structure {name} at this rank saves {saved:.1%}"
+    return note
+
+
+def _asked(sites: Sequence[Site], recipe: Recipe, prices: Prices) -> list[Option]:
+    """The option that `--rank`, or `--ratio` of the smaller side, asks for, whether or not it pays."""
+    found = []
+    for site in sites:
+        smaller = min(min(target.out_features, target.in_features) for target in site.targets)
+        wanted = recipe.rank if recipe.rank is not None else max(1, int((recipe.ratio or 0) * smaller))
+        size = min(wanted, smaller)
+        found.append(Option(structure=prices.structures[0], size=size, bits=prices.bits[-1]))
+    return found
 
 
 def _up(share: float) -> str:

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from eckart import structures
 from eckart.evaluation import speed
-from eckart.model.portable import STRUCTURES
+from eckart.structures import Shape
 from eckart.types import TargetRecord
 
 PHASES = {"for one token": 1, "for 64 tokens at once": 64}
@@ -29,7 +30,7 @@ def slower(records: Sequence[TargetRecord], dtype: torch.dtype, device: str) -> 
     """Say which factored layers are no faster than dense ones, by timing layers of their shapes and ranks."""
     shapes: dict[tuple[int, int, str], list[int]] = defaultdict(list)
     for record in records:
-        if record.rank is not None and record.structure in STRUCTURES:
+        if record.rank is not None and record.structure != "dense":
             shapes[record.out_features, record.in_features, record.structure].append(record.rank)
     said = []
     for phase, rows in PHASES.items():
@@ -63,8 +64,9 @@ def _gain(
     copies = max(1, min(COPIES, COPIES_BYTES // size))
     options: dict[str, Any] = {"bias": False, "dtype": dtype, "device": "meta"}
     dense = [_filled(nn.Linear(in_features, out_features, **options), device) for _ in range(copies)]
-    kind = STRUCTURES[structure]
-    factored = [_filled(kind(in_features, out_features, rank, **options), device) for _ in range(copies)]
+    layer = structures.find(structure).layer
+    shape = Shape(out_features, in_features)
+    factored = [_filled(layer(shape, rank, "meta", dtype), device) for _ in range(copies)]
     place = torch.device(device)
     works = [speed.through(each, 1, rows, place, dtype) for each in (factored, dense)]
     return speed.paired(works[0], works[1], place, ROUNDS).ratio

@@ -78,7 +78,7 @@ def need(weights: int, item: int, blocks: dict[str, list[Target]], outside: int,
         block: sum(target.out_features * target.in_features for target in targets)
         for block, targets in blocks.items()
     }
-    kept = 0 if making.knows_ranks(recipe) else 2 * DOUBLE * sum(sizes.values())
+    kept = 0 if making.knows_options(recipe) else 2 * DOUBLE * sum(sizes.values())
     widest = max((max(t.out_features, t.in_features) for t in every), default=0)
     token = PER_TOKEN * widest * max(item, SINGLE) if metric.moments else 0
     # The metric of one target's outputs: its moment, shrunk, and factored.

@@ -1,34 +1,44 @@
-"""What targets cost: in parameters, or in bytes of the files that they are saved in."""
+"""What options cost: in parameters, or in bytes of the files that they are saved in."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from eckart.linalg import largest_paying_rank, parameters
+from eckart import structures
 from eckart.model import replacing
 from eckart.model import targets as targets_
-from eckart.model.portable.quantized import BITS, shapes_of
-from eckart.types import CORRECTED, Curve, Quantize, Recipe, Structure, Target
+from eckart.structures import Part, Shape, Site
+from eckart.types import Curve, Option, Quantize, Recipe, Target, UsageError
 
-ORDER_BYTES = 4
-"""For each output of a pivoted weight, where it is."""
 ENTRY = '"":{"dtype":"BF16","shape":[,],"data_offsets":[,]},'
 FILE = 64
 """Of a safetensors file beside its tensors and their entries: a length, the format, filling."""
 
-Shape = tuple[int, ...]
+
+@dataclass(frozen=True)
+class SiteErrors:
+    """What a site loses, comparable between sites.
+
+    Attributes:
+        by_size: for each structure, the error at each size from 0, where nothing is left.
+        rounding: what rounding the weights themselves to each number of bits adds.
+    """
+
+    by_size: Mapping[str, np.ndarray]
+    rounding: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Prices:
-    """The costs of one model's targets under one recipe.
+    """The options of one model's sites under one recipe, and their costs.
 
     Attributes:
-        structure, quantize: of the recipe.
+        structures: that may stand at a site, beside dense.
+        bits: that matrices may be stored in; `None` for floats.
         in_bytes: whether the budget is in bytes, entries of the files' headers among them.
         items: bytes of an entry of each target's weight.
         fixed: what is in no target, in the budget's unit.
@@ -36,13 +46,14 @@ class Prices:
         digits: of the largest offset in a file.
     """
 
-    structure: Structure
-    quantize: Quantize | None
+    structures: tuple[str, ...]
+    bits: tuple[Quantize | None, ...]
     in_bytes: bool
     items: dict[str, int]
     fixed: int
     tensors: int
     digits: int
+    _parameters: dict[Any, int] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, model: Any, targets: Sequence[Target], recipe: Recipe, more: int = 0) -> Prices:
@@ -61,97 +72,145 @@ class Prices:
         )
         digits = len(str(replacing.count_bytes(model)))
         fixed = replacing.count_parameters(model) + more - held
-        if recipe.size is not None:
+        in_bytes = recipe.size is not None or not any(
+            structures.find(name).fewer for name in recipe.structures
+        )
+        if in_bytes:
             blocks = {targets_.block_of(model, target.name) for target in targets}
             tied = getattr(model, "all_tied_weights_keys", None) or {}
+            biases = {f"{target.name}.bias" for target in targets if target.bias}
             others = (
                 (name, tuple(tensor.shape))
                 for name, tensor in model.state_dict().items()
-                if name not in tied and name.removesuffix(".weight") not in items
+                if name not in tied and name.removesuffix(".weight") not in items and name not in biases
             )
             fixed = tensors + FILE * (len(blocks) + 1) + _entries(others, digits)
-        return cls(recipe.structure, recipe.quantize, recipe.size is not None, items, fixed, tensors, digits)
+        return cls(recipe.structures, recipe.bits, in_bytes, items, fixed, tensors, digits)
 
-    def cost(self, target: Target, rank: int | None) -> int:
-        """Of a target at a rank, `None` for dense, in the budget's unit."""
+    @property
+    def mixed(self) -> bool:
+        """Whether a site's options differ in more than their size."""
+        return len(self.structures) * len(self.bits) > 1
+
+    def sites(self, targets: Sequence[Target]) -> list[Site]:
+        """The sites of the structures among the targets.
+
+        Raises:
+            UsageError: structures that divide the targets differently, or one that refuses some.
+        """
+        found: list[Site] = []
+        for name in self.structures:
+            sites, refused = structures.find(name).sites(targets)
+            if refused:
+                target, why = next(iter(refused.items()))
+                raise UsageError(f"{target} cannot be {name}: {why}; leave it out of --targets")
+            if found and sites != found:
+                raise UsageError(
+                    f"{name} replaces other groups of weights than {self.structures[0]}: name one of them"
+                )
+            found = sites
+        return found
+
+    def dense(self) -> Option:
+        """The option that the weight stays as it is, rounded where all that is rounded at all is."""
+        always = all(structures.find(name).needs_bits for name in self.structures)
+        return Option(structure="dense", bits=None if always or None in self.bits else self.bits[-1])
+
+    def options(self, site: Site) -> list[Option]:
+        """All options of a site but `dense()`."""
+        found = []
+        for name in self.structures:
+            structure = structures.find(name)
+            found += [
+                Option(structure=name, size=size, bits=bits)
+                for bits in self.bits
+                if not (structure.needs_bits and bits is None)
+                for size in structure.sizes(site)
+            ]
+        dense = self.dense()
+        rounded = [Option(structure="dense", bits=bits) for bits in self.bits if bits is not None]
+        return found + [option for option in rounded if self.mixed and option != dense]
+
+    def cost(self, site: Site, option: Option) -> int:
+        """Of an option, in the budget's unit."""
         if not self.in_bytes:
-            shape = (target.out_features, target.in_features)
-            return parameters("dense" if rank is None else self.structure, *shape, rank or 0)
-        return self.bytes(target, rank) + _entries(self._tensors(target, rank), self.digits)
+            return self.parameters(site, option)
+        return self.bytes(site, option) + _entries(self._stored(site, option, biases=True), self.digits)
 
-    def bytes(self, target: Target, rank: int | None) -> int:
-        """Of the tensors that a target's weight is saved in."""
-        item, shape = self.items[target.name], (target.out_features, target.in_features)
-        if self.structure == CORRECTED:
-            # What stays dense beside it is not rounded.
-            floats = target.in_features * target.out_features if rank is None else rank * sum(shape)
-            return floats * item + (0 if rank is None else self._matrix(*shape, item))
-        if rank is None:
-            return self._matrix(*shape, item)
-        rows = target.out_features - (rank if self.structure == "pivoted" else 0)
-        order = ORDER_BYTES * target.out_features if self.structure == "pivoted" else 0
-        return self._matrix(rank, target.in_features, item) + self._matrix(rows, rank, item) + order
+    def parameters(self, site: Site, option: Option) -> int:
+        """Of an option: a rounded weight counts as many as it had floats."""
+        shapes = tuple(Shape(t.out_features, t.in_features) for t in site.targets)
+        key = option.structure, option.size, shapes
+        if key not in self._parameters:
+            self._parameters[key] = structures.find(option.structure).parameters(site, option.size or 0)
+        return self._parameters[key]
 
-    def curves(self, targets: Sequence[Target], errors: Sequence[np.ndarray] | None = None) -> list[Curve]:
-        """What each target costs, and with errors what it loses, at each rank that pays.
+    def bytes(self, site: Site, option: Option) -> int:
+        """Of the tensors that a site's weights are saved in, without biases."""
+        item = self.items[site.name]
+        parts = self._parts(site, option, biases=False)
+        return sum(each.nbytes for each in structures.stored_tensors(parts, option.bits, item).values())
+
+    def curves(self, sites: Sequence[Site], errors: Sequence[SiteErrors] | None = None) -> list[Curve]:
+        """What each site costs, and with errors what it loses, with each option that pays.
 
         Args:
-            errors: for each target, at each rank from 0; comparable between targets.
+            errors: of each site.
         """
-        found = []
-        for index, target in enumerate(targets):
-            ranks = range(self._largest(target) + 1)
-            dense = self.cost(target, None)
-            costs = np.array([0, *(self.cost(target, rank) for rank in ranks[1:])])
-            if self.in_bytes:
-                # Whole bytes and scales make steps; allocators want costs that rise at every rank.
-                steps = np.arange(len(costs))
-                costs = np.maximum.accumulate(costs - steps) + steps
-                costs = costs[: max(1, int(np.searchsorted(costs, dense)))]
-            known = None if errors is None else errors[index][: len(costs)]
-            found.append(Curve(costs, dense, known))
-        return found
+        make = self._mixed_curve if self.mixed else self._curve
+        return [make(site, None if errors is None else errors[index]) for index, site in enumerate(sites)]
 
-    def _largest(self, target: Target) -> int:
-        """The rank that costs are counted up to: the largest that may pay."""
-        shape = (target.out_features, target.in_features)
-        if self.structure == CORRECTED and self.in_bytes:
-            return min(shape)
-        return largest_paying_rank(self.structure, *shape)
+    def _curve(self, site: Site, errors: SiteErrors | None) -> Curve:
+        """Of one structure: an option for each size."""
+        options, dense = self.options(site), self.cost(site, self.dense())
+        costs = np.array([0, *(self.cost(site, option) for option in options)])
+        if self.in_bytes:
+            # Whole bytes and scales make steps; allocators want costs that rise at every size.
+            steps = np.arange(len(costs))
+            costs = np.maximum.accumulate(costs - steps) + steps
+        costs = costs[: max(1, int(np.searchsorted(costs, dense)))]
+        known = None if errors is None else errors.by_size[self.structures[0]][: len(costs)]
+        return Curve(costs, dense, known, tuple(options[: len(costs) - 1]))
 
-    def _matrix(self, out_features: int, in_features: int, item: int) -> int:
-        if self.quantize is None:
-            return out_features * in_features * item
-        (rows, codes), (_, groups) = shapes_of(BITS[self.quantize], out_features, in_features)
-        return rows * (codes + groups * item)
+    def _mixed_curve(self, site: Site, errors: SiteErrors | None) -> Curve:
+        """Of several structures or bits: of options that cost and lose more than another none is left."""
+        dense = self.cost(site, self.dense())
+        points = []
+        for option in self.options(site):
+            cost = self.cost(site, option)
+            if cost < dense:
+                points.append((cost, 0.0 if errors is None else _error(option, errors), option))
+        points.sort(key=lambda point: point[:2])
+        nothing = 0.0 if errors is None else max(float(each[0]) for each in errors.by_size.values())
+        costs, losses, options = [0], [nothing], []
+        for cost, loss, option in points:
+            if cost > costs[-1] and (errors is None or loss < losses[-1]):
+                costs.append(cost)
+                losses.append(loss)
+                options.append(option)
+        known = None if errors is None else np.array(losses)
+        return Curve(np.array(costs), dense, known, tuple(options), mixed=True)
 
-    def _tensors(self, target: Target, rank: int | None) -> list[tuple[str, Shape]]:
-        out_features, in_features, name = target.out_features, target.in_features, target.name
-        if self.structure == CORRECTED:
-            shapes = {"": (out_features, in_features)}
-            if rank is not None:
-                shapes = {".V": (rank, in_features), ".U": (out_features, rank)}
-            floats = [(f"{name}{part}.weight", shape) for part, shape in shapes.items()]
-            return floats + ([] if rank is None else self._parts(f"{name}.Q", out_features, in_features))
-        if rank is None:
-            return self._parts(name, out_features, in_features)
-        rows = out_features - (rank if self.structure == "pivoted" else 0)
-        found = self._parts(f"{name}.V", rank, in_features) + self._parts(f"{name}.U", rows, rank)
-        if self.structure == "pivoted":
-            found.append((f"{name}.order", (out_features,)))
-        if target.bias:
-            # One entry is counted among the others, under a name that is two letters shorter.
-            found += [(f"{name}.V.bias", (out_features,))] if self.structure == "pivoted" else []
-        return found
+    def _parts(self, site: Site, option: Option, biases: bool) -> dict[str, Part]:
+        parts = structures.find(option.structure).tensors(site, option.size or 0)
+        return {name: part for name, part in parts.items() if biases or part.role != "bias"}
 
-    def _parts(self, name: str, out_features: int, in_features: int) -> list[tuple[str, Shape]]:
-        if self.quantize is None:
-            return [(f"{name}.weight", (out_features, in_features))]
-        codes, scales = shapes_of(BITS[self.quantize], out_features, in_features)
-        return [(f"{name}.codes", codes), (f"{name}.scales", scales)]
+    def _stored(self, site: Site, option: Option, biases: bool) -> list[tuple[str, tuple[int, ...]]]:
+        parts = self._parts(site, option, biases)
+        stored = structures.stored_tensors(parts, option.bits, self.items[site.name])
+        return [(name, each.shape) for name, each in stored.items()]
 
 
-def _entries(tensors: Iterable[tuple[str, Shape]], digits: int) -> int:
+def _error(option: Option, errors: SiteErrors) -> float:
+    rounding = 0.0 if option.bits is None else errors.rounding.get(option.bits, 0.0)
+    if option.size is None:
+        return rounding
+    # A structure that rounds as it is made has that in its own error.
+    inherent = structures.find(option.structure).needs_bits
+    return float(errors.by_size[option.structure][option.size]) + (0.0 if inherent else rounding)
+
+
+def _entries(tensors: Iterable[tuple[str, tuple[int, ...]]], digits: int) -> int:
     """Bytes of the header that names tensors, at most."""
     return sum(
         len(ENTRY) + len(name) + len(",".join(map(str, shape))) + 2 * digits for name, shape in tensors

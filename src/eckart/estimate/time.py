@@ -26,7 +26,7 @@ def seconds(targets: Sequence[Target], parameters: int, recipe: Recipe) -> float
         parameters: of the whole model.
     """
     kinds = recipes.find_metric(recipe.metric).moments
-    products = sum(_solving(target) for target in targets)
+    products = sum(2.0 * solve_operations(target) for target in targets)
     if recipe.recovery == "refit":
         products *= 2
     passes = 0.0
@@ -47,8 +47,8 @@ def seconds(targets: Sequence[Target], parameters: int, recipe: Recipe) -> float
     return (2 * SAMPLE_TOKENS * (passes * parameters + summed) + measured) / single + products / double
 
 
-def _solving(target: Target) -> float:
-    """Floating-point operations: weighed, multiplied with itself, its eigenvectors found."""
+def solve_operations(target: Target) -> int:
+    """Multiplications to solve one target: weighed, multiplied with itself, its eigenvectors found."""
     small = min(target.out_features, target.in_features)
     weighed = target.out_features * target.in_features**2 + target.in_features * small**2
-    return 2.0 * (weighed + EIGEN * small**3)
+    return weighed + EIGEN * small**3

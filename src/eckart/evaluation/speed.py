@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import StaticCache
 
-from eckart.model.portable import QuantizedLinear
+from eckart.structures import QuantizedLinear
 
 Work = Callable[[], object]
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from eckart.integrations.asking import Runner, question, stateless
 from eckart.model.loading import quiet
-from eckart.model.portable import QuantizedLinear, put
 from eckart.model.text import Batch
+from eckart.structures import QuantizedLinear, put
 from eckart.types import EckartError
 
 FILE = "model.onnx"

@@ -8,6 +8,7 @@ for `V`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import sqrt
 
@@ -17,7 +18,6 @@ from torch.nn import functional
 
 from eckart.linalg.metric import DTYPE, Side, relative_error
 from eckart.linalg.refit import regress
-from eckart.types import Factors
 
 GROUP = 32
 """Columns of an int4 matrix that share a scale."""
@@ -81,25 +81,34 @@ def quantize(matrix: Tensor, bits: int, dtype: torch.dtype) -> Quantized:
 
 
 def quantize_factors(
-    factors: Factors, bits: int, dtype: torch.dtype, left: Side, right: Side
+    U: Tensor,
+    V: Tensor,
+    bits: int,
+    dtype: torch.dtype,
+    metric: tuple[Side, Side],
+    expand: Callable[[Tensor], Tensor] = lambda U: U,
 ) -> tuple[Quantized, Quantized, float]:
-    """Round both factors, each fitted to what rounding left of the other.
+    """Round both factors of a product `A V`, each fitted to what rounding left of the other.
 
     Args:
-        dtype: as for `quantize`.
-        left, right: the metric in which they are fitted and the error is taken.
+        U: `(n, r)`, of which `A` is made.
+        V: `(r, in)`.
+        bits, dtype: as for `quantize`.
+        metric: left and right, in which they are fitted and the error is taken.
+        expand: `A (out, r)` of any `U`; by default itself. Rows that are not rows of `U` do not depend on it.
 
     Returns:
         `U`, `V`, and the error of rounding, relative to the product: never more than that of rounding each
         by itself.
     """
-    U, V = factors.U.to(DTYPE), factors.V.to(DTYPE)
-    whole = _spread(U, factors.order)
+    left, right = metric
+    U, V = U.to(DTYPE), V.to(DTYPE)
+    whole = expand(U)
     size = sqrt(_energy(whole, V, left, right))
     Uq, Vq = quantize(U, bits, dtype), quantize(V, bits, dtype)
 
     def error(one: Quantized, other: Quantized) -> float:
-        ends = torch.cat([whole, -_spread(one.values(), factors.order)], dim=1)
+        ends = torch.cat([whole, -expand(one.values())], dim=1)
         return sqrt(_energy(ends, torch.cat([V, other.values()]), left, right))
 
     best = error(Uq, Vq)
@@ -110,7 +119,7 @@ def quantize_factors(
         fitted = quantize(regress(U, U @ (V @ weighed), v @ weighed, RIDGE), bits, dtype)
         if (found := error(fitted, Vq)) < best:
             Uq, best = fitted, found
-        u = _spread(Uq.values(), factors.order)
+        u = expand(Uq.values())
         weighed = left.times_gram(u.T).T
         fitted = quantize(regress(V.T, V.T @ (whole.T @ weighed), u.T @ weighed, RIDGE).T, bits, dtype)
         if (found := error(Uq, fitted)) < best:
@@ -126,13 +135,6 @@ def quantize_weight(
     """Round a dense weight; the error relative to it in the metric."""
     rounded = quantize(weight, bits, dtype)
     return rounded, relative_error(weight, rounded.values(), left, right)
-
-
-def _spread(U: Tensor, order: Tensor | None) -> Tensor:
-    """`A (out, r)` with `Ŵ = A V`: of a pivoted weight the pivots are rows of the identity."""
-    if order is None:
-        return U
-    return torch.cat([torch.eye(U.shape[1]).to(U), U])[order.long()]
 
 
 def _energy(A: Tensor, B: Tensor, left: Side, right: Side) -> float:

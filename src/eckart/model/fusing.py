@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eckart.model.portable import FactoredLinear
+from eckart.structures import FactoredLinear
 from eckart.types import UsageError
 
 

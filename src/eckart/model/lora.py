@@ -7,7 +7,8 @@ from typing import Any
 from torch import nn
 
 from eckart.model import targets
-from eckart.model.portable import FactoredLinear
+from eckart.model.portable import parts_of
+from eckart.structures import StructuredLinear
 from eckart.types import UsageError
 
 
@@ -37,9 +38,11 @@ def lora_targets(model: Any) -> list[str]:
 def factor_names(model: nn.Module) -> list[str]:
     """The factors of a compressed model that are plain linear layers, `V` before `U`."""
     return [
-        f"{name}.{factor}"
+        f"{name}.{layer}"
         for name, module in model.named_modules()
-        if isinstance(module, FactoredLinear)
-        for factor in ("V", "U")
-        if type(getattr(module, factor)) is nn.Linear
+        if isinstance(module, StructuredLinear)
+        for layer in (
+            part.rpartition(".")[0] for part, kind in parts_of(module).items() if kind.role == "matrix"
+        )
+        if type(module.get_submodule(layer)) is nn.Linear
     ]

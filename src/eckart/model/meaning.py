@@ -12,6 +12,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from eckart.model import loading, portable
 from eckart.model.targets import Found, find_targets
+from eckart.structures import StructuredLinear, put
 from eckart.types import UsageError
 
 CHUNK = 16384
@@ -110,18 +111,18 @@ def find_weights(model: Any, patterns: Sequence[str] | None = None, layers: str 
     Raises:
         UsageError: a pattern or a choice of layers that fits nothing.
     """
-    factored = {
-        name: module for name, module in model.named_modules() if isinstance(module, portable.FactoredLinear)
+    replaced = {
+        name: module for name, module in model.named_modules() if isinstance(module, StructuredLinear)
     }
     try:
-        for name, module in factored.items():
-            bias = module.bias is not None
+        for name, module in replaced.items():
+            bias = getattr(module, "bias", None) is not None
             stand_in = nn.Linear(module.in_features, module.out_features, bias, device="meta")
-            portable.put(model, name, stand_in)
+            put(model, name, stand_in)
         return find_targets(model, patterns, layers)
     finally:
-        for name, module in factored.items():
-            portable.put(model, name, module)
+        for name, module in replaced.items():
+            put(model, name, module)
 
 
 def refuse_quantized(config: Any) -> None:

@@ -1,28 +1,26 @@
-"""Quantized weights into modules, and what a model says of them."""
+"""Rounded weights into modules, and what a model says of them."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from eckart.model.portable import QuantizedLinear
-from eckart.model.portable.quantized import packed
-from eckart.model.portable.structures import put
-from eckart.model.targets import weight_of
+from eckart.structures import QuantizedLinear, Rounded, put
+from eckart.structures.quantized import packed
 
 INNER = "torchao"
 
 
-def put_quantized(model: Any, name: str, numbers: Tensor, scales: Tensor, bits: int) -> None:
+def put_quantized(model: Any, name: str, rounded: Rounded) -> None:
     """Put a quantized layer in the place of a linear one, or of a part of a structure.
 
     Args:
-        numbers: `(out, in)` int8.
-        scales: as `QuantizedLinear` has them.
+        rounded: its weight, `(out, in)`.
     """
     old = model.get_submodule(name)
+    numbers, scales, bits = rounded.numbers, rounded.scales, rounded.bits
     out_features, in_features = numbers.shape
     new = QuantizedLinear(in_features, out_features, bits, old.bias is not None, numbers.device, scales.dtype)
     with torch.no_grad():
@@ -32,11 +30,6 @@ def put_quantized(model: Any, name: str, numbers: Tensor, scales: Tensor, bits: 
             new.bias.copy_(old.bias)
     new.train(old.training).requires_grad_(False)
     put(model, name, new)
-
-
-def values_of(layer: Any) -> Tensor:
-    """The weight `(out, in)` of a linear layer, quantized or not, in its dtype."""
-    return layer.scaled() if isinstance(layer, QuantizedLinear) else weight_of(layer)
 
 
 def inner_of(model: nn.Module) -> dict[str, Any] | None:

@@ -1,9 +1,9 @@
-"""Factors into modules, and counting what is there."""
+"""Structures into the modules of a model and out of them, and counting what is there."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,138 +13,121 @@ from torch import Tensor, nn
 from eckart.model import vocabulary
 from eckart.model.portable import (
     QUANT_METHOD,
-    STRUCTURES,
     EckartConfig,
     ExpertStack,
-    FactoredEmbedding,
-    FactoredLinear,
-    QuantizedLinear,
-    embedding_like,
+    parts_of,
+    put_structure,
     retie,
     roll,
     unroll,
     untie,
 )
-from eckart.model.portable.embeddings import EMBEDDINGS, share_orders
-from eckart.model.portable.structures import put
-from eckart.model.quantizing import inner_of, values_of
+from eckart.model.quantizing import inner_of, put_quantized
 from eckart.model.targets import weight_of
-from eckart.types import EckartError, Factors
+from eckart.structures import (
+    QuantizedLinear,
+    Rounded,
+    StructuredEmbedding,
+    StructuredLinear,
+    float_tensors,
+    put,
+    structure_of,
+)
+from eckart.types import EckartError, Option
 
 
-def replace(model: Any, name: str, factors: Factors) -> Factors:
-    """Put factors in the place of a linear layer or an embedding, in its dtype and on its device.
+def replace(
+    model: Any, name: str, option: Option, tensors: Mapping[str, Tensor | Rounded]
+) -> dict[str, Tensor]:
+    """Put a structure in the place of a linear layer or an embedding, in its dtype and on its device.
 
-    What is tied to it gets the same factors.
+    What is tied to it gets the same tensors.
+
+    Args:
+        option: the structure and its size.
+        tensors: what a fit gave, by the names of its parts.
 
     Returns:
-        The factors as the module now holds them, rounded to its dtype.
+        The tensors as the module now holds them, rounded to its dtype.
     """
     old = model.get_submodule(name)
-    weight = weight_of(old)
-    out_features, in_features = weight.shape
-    rank = len(factors.V)
+    bias_before = getattr(old, "bias", None)
+    learns = bool(old.weight.requires_grad)
     tied = vocabulary.siblings_of(model, name)
     scale = vocabulary.scale_among(model, [name, *tied])
-    new: Any = (
-        embedding_like(old, factors.structure, rank, scale)
-        if isinstance(old, nn.Embedding)
-        else STRUCTURES[factors.structure](
-            in_features, out_features, rank, old.bias is not None, weight.device, weight.dtype
-        )
-    )
-    bias_before = getattr(old, "bias", None)
+    new = put_structure(model, name, tied, option.structure, option.size or 0, scale)
+    structure = structure_of(new)
+    assert structure is not None
     with torch.no_grad():
-        new.U.weight.copy_(factors.U)
-        new.V.weight.copy_(factors.V)
-        if factors.Q is not None:
-            new.Q.weight.copy_(factors.Q)
-        if factors.order is not None:
-            new.order.copy_(factors.order)
-            if bias_before is not None:
-                bias = torch.empty_like(bias_before)
-                bias[factors.order.long()] = bias_before
-                new.V.bias.copy_(bias[:rank])
-                carried = new.U.weight.double() @ new.V.bias.double()
-                new.U.bias.copy_(bias[rank:].double() - carried)
-        elif bias_before is not None:
-            new.U.bias.copy_(bias_before)
-    new.train(old.training).requires_grad_(old.weight.requires_grad)
-    put(model, name, new)
-    for other in tied:
-        sibling = embedding_like(model.get_submodule(other), factors.structure, rank, scale, of=new)
-        put(model, other, sibling.train(old.training))
+        for part, values in tensors.items():
+            if isinstance(values, Tensor):
+                _tensor(new, part).copy_(values)
+        if bias_before is not None:
+            for part, values in structure.biases(float_tensors(new), bias_before).items():
+                _tensor(new, part).copy_(values)
+    new.requires_grad_(learns)
+    for part, values in tensors.items():
+        if not isinstance(values, Tensor):
+            put_quantized(model, f"{name}.{part.removesuffix('.weight')}", values)
     if tied:
-        share_orders(model)
-    return factors_of(new)
+        retie(model)
+    return float_tensors(new)
+
+
+def _tensor(module: nn.Module, name: str) -> Tensor:
+    owner, _, leaf = name.rpartition(".")
+    tensor: Tensor = getattr(module.get_submodule(owner), leaf)
+    return tensor
 
 
 @torch.no_grad()
 def merge(model: Any) -> list[str]:
-    """Make a model dense again: the product of each pair of factors, in their dtype, in a plain layer.
+    """Make a model dense again: what each structure stands for, in its dtype, in a plain layer.
 
     The layers are of the kind that the model has them of without Eckart, experts are in one tensor again, and
     its config says nothing of structures any more.
 
     Returns:
-        The names of the modules that were factored, or quantized and are floats now.
+        The names of the modules that were structures, or quantized and are floats now.
     """
-    factored: dict[str, Any] = {}
+    replaced: dict[str, Any] = {}
     for name, module in model.named_modules():
-        part = name.rpartition(".")[0] in factored
-        if isinstance(module, (FactoredLinear, FactoredEmbedding, QuantizedLinear)) and not part:
-            factored[name] = module
+        part = any(name.startswith(f"{other}.") for other in list(replaced)[-1:])
+        if isinstance(module, (StructuredLinear, StructuredEmbedding, QuantizedLinear)) and not part:
+            replaced[name] = module
     config = copy.deepcopy(model.config)
     undescribe(config)
     undescribe(model.config)
-    if not factored:
+    if not replaced:
         roll(model)
         return []
     with torch.device("meta"):
         plain = type(model)(config)
     unroll(plain, stacks_of(model))
-    for name, module in factored.items():
-        like = values_of(getattr(module, "V", module))
-        new = plain.get_submodule(name).to(like.dtype).to_empty(device=like.device)
-        weight, bias = _product(module)
+    for name, module in replaced.items():
+        weight, bias = dense_of(module)
+        new = plain.get_submodule(name).to(module.weight.dtype).to_empty(device=weight.device)
         weight_of(new).copy_(weight)
         if bias is not None:
             new.bias.copy_(bias)
-        if isinstance(module, FactoredEmbedding) and isinstance(getattr(new, "embed_scale", None), Tensor):
+        if isinstance(module, StructuredEmbedding) and isinstance(getattr(new, "embed_scale", None), Tensor):
             new.embed_scale.fill_(module.scale)
-        learns = isinstance(module, (FactoredLinear, FactoredEmbedding)) and module.U.weight.requires_grad
+        learns = any(parameter.requires_grad for parameter in module.parameters())
+        learns = learns and not isinstance(module, QuantizedLinear)
         put(model, name, new.train(module.training).requires_grad_(learns))
     roll(model)
-    if any(isinstance(module, FactoredEmbedding) for module in factored.values()):
+    if any(isinstance(module, StructuredEmbedding) for module in replaced.values()):
         untie(model)
         model.tie_weights(recompute_mapping=False)
-    return list(factored)
+    return list(replaced)
 
 
-def _product(module: Any) -> tuple[Tensor, Tensor | None]:
-    """The weight `(out, in)` and the bias of a factored or quantized module, in float64."""
-    if isinstance(module, QuantizedLinear):
+def dense_of(module: Any) -> tuple[Tensor, Tensor | None]:
+    """The weight `(out, in)` and the bias that a structure's or a quantized module stands for, in float64."""
+    structure = structure_of(module)
+    if structure is None:
         return module.scaled().double(), module.bias
-    U, V = values_of(module.U).double(), values_of(module.V).double()
-    bias = getattr(module.U, "bias", None)
-    bias = None if bias is None else bias.double()
-    if not hasattr(module, "order"):
-        beside = values_of(module.Q).double() if hasattr(module, "Q") else 0
-        return beside + U @ V, bias
-    order = module.order.long()
-    if bias is not None:
-        kept = module.V.bias.double()
-        bias = torch.cat([kept, U @ kept + bias])[order]
-    return torch.cat([V, U @ V])[order], bias
-
-
-def factors_of(module: Any) -> Factors:
-    """The factors that a structure's module holds."""
-    kinds = EMBEDDINGS if isinstance(module, FactoredEmbedding) else STRUCTURES
-    structure = next(name for name, kind in kinds.items() if type(module) is kind)
-    order = getattr(module, "order", None)
-    Q = values_of(module.Q) if hasattr(module, "Q") else None
-    return Factors(structure, values_of(module.U), values_of(module.V), order, Q)  # type: ignore[arg-type]
+    return structure.dense(float_tensors(module))
 
 
 def reweigh(model: Any, name: str, weight: Tensor) -> None:
@@ -173,12 +156,9 @@ def describe(model: Any) -> None:
     """Write into the model's config which modules are structures, so that saving it is enough to load it."""
     modules, led = _embeddings(model)
     for name, module in model.named_modules():
-        for structure, kind in STRUCTURES.items():
-            if type(module) is kind and name not in led:
-                entry = (
-                    module.rank if structure == "lowrank" else {"rank": module.rank, "structure": structure}
-                )
-                modules[name] = entry
+        structure = structure_of(module)
+        if structure is not None and isinstance(module, StructuredLinear) and name not in led:
+            modules[name] = structure.entry(module.size)
     retie(model)
     stacks, inner = stacks_of(model), inner_of(model)
     if modules or stacks or inner:
@@ -186,27 +166,35 @@ def describe(model: Any) -> None:
 
 
 def _embeddings(model: Any) -> tuple[dict[str, Any], set[str]]:
-    """The entries of factored embeddings, each by its first name, and the names that share their factors."""
+    """The entries of replaced embeddings, each by its first name, and the names that share their tensors."""
     entries: dict[str, Any] = {}
-    by_factor: dict[int, Any] = {}
     led: set[str] = set()
+    by_matrix: dict[int, dict[str, Any]] = {}
     modules = list(model.named_modules(remove_duplicate=False))
     for name, module in modules:
-        if not isinstance(module, FactoredEmbedding):
+        if not isinstance(module, StructuredEmbedding):
             continue
-        if id(module.U.weight) in by_factor:
-            by_factor[id(module.U.weight)]["tied"].append(name)
+        first = _first_matrix(module)
+        if first in by_matrix:
+            by_matrix[first]["tied"].append(name)
+            led.add(name)
             continue
-        structure = next(name for name, kind in EMBEDDINGS.items() if type(module) is kind)
-        entries[name] = {"rank": module.rank, "structure": structure, "tied": []}
+        entries[name] = {"rank": module.size, "structure": module.structure, "tied": []}
         if module.scale != 1:
             entries[name]["scale"] = module.scale
-        by_factor[id(module.U.weight)] = entries[name]
+        by_matrix[first] = entries[name]
     for name, module in modules:
-        if isinstance(module, FactoredLinear) and id(getattr(module.U, "weight", None)) in by_factor:
-            by_factor[id(module.U.weight)]["tied"].append(name)
+        if isinstance(module, StructuredLinear) and (first := _first_matrix(module)) in by_matrix:
+            by_matrix[first]["tied"].append(name)
             led.add(name)
     return entries, led
+
+
+def _first_matrix(module: Any) -> int:
+    """What tells the tensors of a structure from another's: the identity of its first matrix."""
+    name = next(name for name, part in parts_of(module).items() if part.role == "matrix")
+    owner, _, leaf = name.rpartition(".")
+    return id(module.get_submodule(owner)._parameters.get(leaf))
 
 
 def stacks_of(model: Any) -> list[str]:

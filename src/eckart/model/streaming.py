@@ -12,8 +12,8 @@ from accelerate import init_empty_weights
 from torch import Tensor, nn
 
 from eckart.model import loading, targets
-from eckart.model.portable import QuantizedLinear
 from eckart.model.reading import stored_names
+from eckart.structures import QuantizedLinear
 from eckart.types import EckartError
 
 
@@ -64,7 +64,7 @@ class Streamed:
         with init_empty_weights(include_buffers=False), loading.quiet(), _by_default(self.dtype):
             self.model = kind.from_config(config) if hasattr(kind, "from_config") else kind(config)
         self.model.eval().requires_grad_(False)
-        self.device, self.folder = torch.device(device), folder
+        self.device, self.folder, self.given_dtype = torch.device(device), folder, dtype
         names = stored_names(self.model, stored.tensors)
         self.model.config.dtype = self.dtype
         self._wide = _kept_wide(self.model, self.dtype)

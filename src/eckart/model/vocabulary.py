@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from eckart.model import sharing
-from eckart.model.portable.embeddings import FactoredEmbedding
+from eckart.structures import StructuredEmbedding
 from eckart.types import Moment, Target
 
 ASKED = 8
@@ -99,7 +99,7 @@ def scale_of(embedding: nn.Embedding) -> float | None:
 
 def is_embedding(model: Any, name: str) -> bool:
     """Whether a target is an embedding that no head is tied to: what it reads is no activation."""
-    return isinstance(model.get_submodule(name), (nn.Embedding, FactoredEmbedding))
+    return isinstance(model.get_submodule(name), (nn.Embedding, StructuredEmbedding))
 
 
 def counts(windows: Sequence[Any], target: Target) -> Moment:

@@ -10,7 +10,7 @@ from eckart.pipeline.compress import compress
 from eckart.pipeline.demo import demo
 from eckart.pipeline.evaluate import evaluate
 from eckart.pipeline.export import Exported, export
-from eckart.pipeline.plan import Plan, PlannedTarget, plan
+from eckart.pipeline.plan import Plan, PlannedSite, plan
 from eckart.pipeline.recover import recover
 from eckart.pipeline.report import Described, describe
 from eckart.pipeline.sweep import sweep
@@ -24,7 +24,7 @@ __all__ = [
     "Exported",
     "LoraPlan",
     "Plan",
-    "PlannedTarget",
+    "PlannedSite",
     "Verdict",
     "analyze",
     "analyzed",

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from eckart import checkpoint, linalg
 from eckart.model import loading, meaning, replacing
-from eckart.model.portable import FactoredLinear
 from eckart.model.targets import Found, weight_of
 from eckart.report.bases import page
+from eckart.structures import structure_of
 from eckart.types import Basis, EckartError, Target, Track, UsageError, silent
 
 BASES, TOP = 8, 10
@@ -158,8 +158,8 @@ def _outline(config: Any) -> Any:
 def _weight(model: Any, name: str) -> Tensor:
     """The weight `(out, in)` of a target, dense: the product where it is in factors."""
     module = model.get_submodule(name)
-    if isinstance(module, FactoredLinear):
-        return linalg.reconstruct(replacing.factors_of(module))
+    if structure_of(module) is not None:
+        return replacing.dense_of(module)[0]
     return weight_of(module)
 
 

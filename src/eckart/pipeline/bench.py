@@ -12,7 +12,7 @@ from torch import nn
 from eckart.evaluation import alone, speed
 from eckart.model import loading, replacing
 from eckart.model.fusing import fuse as fuse_
-from eckart.model.portable import FactoredLinear
+from eckart.structures import FactoredLinear, StructuredLinear
 from eckart.types import Memory, Pace, Race, Track, UsageError, silent
 
 BATCHES = (1,)
@@ -186,7 +186,7 @@ class _Race:
         if self.other is None:
             return []
         others = dict(self.other.named_modules())
-        mine = {name: each for name, each in self.model.named_modules() if isinstance(each, FactoredLinear)}
+        mine = {name: each for name, each in self.model.named_modules() if isinstance(each, StructuredLinear)}
         absent = [name for name in mine if name not in others]
         if absent:
             self.notes.append(

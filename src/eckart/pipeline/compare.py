@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from eckart import checkpoint, recipes, report
+from eckart import checkpoint, recipes, report, structures
 from eckart.comparison.protocol import (
     DENSE,
     ComparisonFolder,
@@ -39,7 +39,7 @@ from eckart.types import (
 )
 
 AXIS_VALUES: dict[str, tuple[str, ...]] = {
-    "structure": making.FEWER,
+    "structure": tuple(structures.replacements()),
     "allocation": making.ALLOCATIONS,
     "recovery": making.RECOVERIES,
     "metric": tuple(recipes.METRICS),

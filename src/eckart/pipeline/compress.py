@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from eckart import checkpoint
-from eckart.compression import blockwise
+from eckart import checkpoint, structures
 from eckart.compression import rounding as quantizing
+from eckart.compression.blocks import Job, settled
+from eckart.compression.loaded import Loaded, compress_loaded
 from eckart.compression.saving import save_folder
-from eckart.compression.whole import compress_in_place
 from eckart.estimate.gains import slower
 from eckart.evaluation.machine import peak_memory_bytes
 from eckart.model import loading, replacing
@@ -24,7 +24,6 @@ from eckart.recovery import processes
 from eckart.recovery.lessons import Lessons, digest, fingerprint, texts_of, working
 from eckart.recovery.settings import Training, make_training
 from eckart.types import (
-    CORRECTED,
     MAX_LENGTH,
     Manifest,
     Recipe,
@@ -164,7 +163,7 @@ def compress(
     whole: list[str] = []
     if _may_walk(folder, out, settings, merge, blocks):
         assert folder is not None
-        job = blockwise.Job(folder, source, Path(str(out)), recipe, texts, device, dtype, blocks, memory)
+        job = Job(folder, source, Path(str(out)), recipe, texts, device, dtype, blocks, memory)
         manifest = job.run(lambda: _request(folder, recipe, settings, fields), resume, track, whole)
         if manifest is not None:
             seconds = time.perf_counter() - started
@@ -180,9 +179,8 @@ def compress(
         lessons = None
         if settings is not None and work is not None:
             lessons = Lessons.of(model, tokenizer, recipe.data or "", texts, settings, work, resume, track)
-        manifest = compress_in_place(
-            model, tokenizer, recipe, texts, source, track, folder, cache, lessons, merge
-        )
+        loaded = Loaded(model, tokenizer, source, folder, cache)
+        manifest = compress_loaded(loaded, recipe, texts, lessons, merge, track)
         manifest.notes += whole
         if out is not None:
             save_folder(model, tokenizer, manifest, folder, Path(out))
@@ -207,8 +205,9 @@ def _settings(recipe: Recipe, training: Mapping[str, Any] | None, max_length: in
         return None
     if recipe.data is None:
         raise UsageError("training needs something to learn from: give --data FILE")
-    if recipe.structure == CORRECTED:
-        raise UsageError(f"{CORRECTED} is quantized as it is made, and whole numbers cannot be trained")
+    for name in recipe.structures:
+        if "training" not in structures.find(name).supports:
+            raise UsageError(f"{name} is quantized as it is made, and whole numbers cannot be trained")
     settings = make_training(**{"max_length": max_length, **(training or {})})
     if settings.by_peft:
         raise UsageError(
@@ -235,7 +234,7 @@ def _done(out: str | Path | None, resume: bool) -> Manifest | None:
         if resume:
             raise UsageError("--resume goes on with what was kept beside the output folder: give out")
         return None
-    done = blockwise.settled(Path(out)) if resume else None
+    done = settled(Path(out)) if resume else None
     if done is None:
         checkpoint.refuse_existing(Path(out))
     return done

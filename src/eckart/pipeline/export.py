@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from eckart import checkpoint
-from eckart.compression.cutting import Cut
+from eckart.compression.cuts import Cut
 from eckart.compression.manifests import MANIFEST
 from eckart.compression.saving import save_folder
 from eckart.integrations import asking, onnx, openvino

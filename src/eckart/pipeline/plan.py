@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eckart import allocate, linalg
-from eckart.compression.blockwise.fitting import needed
-from eckart.compression.cutting import require_linear
+from eckart import allocate, structures
+from eckart.compression.blocks.portion import needed
+from eckart.compression.course import require_replaceable
 from eckart.estimate import budget, counting
 from eckart.estimate import time as pace
 from eckart.estimate.memory import Need
@@ -17,19 +17,23 @@ from eckart.estimate.prices import Prices
 from eckart.model import loading, replacing
 from eckart.model import targets as targets_
 from eckart.recipes import making
-from eckart.types import Bytes, Count, Recipe, Target, Tied
+from eckart.structures import Site
+from eckart.types import Bytes, Count, Option, Recipe, Tied
 
 
 @dataclass(frozen=True)
-class PlannedTarget:
-    """One target: its break-even ranks, and what the recipe gives it (`rank` is `None` for dense)."""
+class PlannedSite:
+    """One site and the option that the recipe gives it.
 
-    target: Target
+    Attributes:
+        break_even: for structures, the largest size with fewer parameters than the dense weights.
+    """
+
+    site: Site
+    option: Option
     parameters_before: int
     parameters_after: int
-    rank: int | None
-    lowrank_pays_to: int
-    pivoted_pays_to: int
+    break_even: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Plan:
     architecture: str
     parameters: Count
     bytes: Bytes
-    targets: list[PlannedTarget]
+    sites: list[PlannedSite]
     seconds: float
     memory: Need
     compress_seconds: float
@@ -101,20 +105,23 @@ def plan(
     loading.refuse_compressed(config)
     empty = loading.build_empty(config)
     found = targets_.find_targets(empty, recipe.targets, recipe.layers)
-    require_linear(empty, found.targets, recipe)
+    require_replaceable(empty, found.targets, recipe)
     counted = counting.count(folder, empty)
     notes = [*found.notes, *counted.notes]
     before = counted.parameters
     chosen = found.targets
     prices = Prices.of(empty, chosen, recipe, before - replacing.count_parameters(empty))
-    ranks = _ranks(chosen, recipe, prices, notes)
-    notes += budget.dense_notes(chosen, recipe, ranks)
-    planned = [_planned(target, recipe, rank) for target, rank in zip(chosen, ranks, strict=True)]
+    sites = prices.sites(chosen)
+    options = _options(sites, recipe, prices, notes)
+    notes += budget.dense_notes(sites, recipe, prices, options)
+    planned = [_planned(site, option, prices) for site, option in zip(sites, options, strict=True)]
     targets_before = sum(row.parameters_before for row in planned)
     targets_after = sum(row.parameters_after for row in planned)
     after = before - targets_before + targets_after
     item = empty.dtype.itemsize
-    saved = prices.tensors + sum(prices.bytes(row.target, row.rank) for row in planned)
+    saved = prices.tensors + sum(
+        prices.bytes(site, option) for site, option in zip(sites, options, strict=True)
+    )
     return Plan(
         recipe=recipe,
         architecture=type(empty).__name__,
@@ -126,7 +133,7 @@ def plan(
             targets_after=targets_after,
         ),
         bytes=Bytes(before=before * item, after=saved),
-        targets=planned,
+        sites=planned,
         seconds=time.perf_counter() - started,
         memory=needed(empty, recipe),
         compress_seconds=pace.seconds(chosen, before, recipe),
@@ -136,28 +143,34 @@ def plan(
     )
 
 
-def _ranks(chosen: Sequence[Target], recipe: Recipe, prices: Prices, notes: list[str]) -> list[int | None]:
-    """The ranks that the recipe gives; where they depend on the weights or the data, uniform ones."""
+def _options(sites: Sequence[Site], recipe: Recipe, prices: Prices, notes: list[str]) -> list[Option]:
+    """The options that the recipe gives; where they depend on the weights or the data, uniform ones."""
     if not making.has_budget(recipe):
-        return budget.hand_ranks(chosen, recipe, prices)
-    allowed = budget.require_possible(chosen, recipe, prices)
+        return budget.options_by_hand(sites, recipe, prices)
+    allowed = budget.require_possible(sites, recipe, prices)
     if recipe.keep == 1:
-        return [None] * len(chosen)
+        return [prices.dense()] * len(sites)
     if recipe.allocation != "uniform":
         notes.append(
             f"the ranks of {recipe.allocation} depend on the weights: shown are uniform ones of the same size"
         )
-    return allocate.uniform(prices.curves(chosen), allowed)
+    curves = prices.curves(sites)
+    picks = allocate.uniform(curves, allowed)
+    return [
+        prices.dense() if pick is None else curve.options[pick - 1]
+        for curve, pick in zip(curves, picks, strict=True)
+    ]
 
 
-def _planned(target: Target, recipe: Recipe, rank: int | None) -> PlannedTarget:
-    shape = (target.out_features, target.in_features)
-    dense = linalg.parameters("dense", *shape, 0)
-    return PlannedTarget(
-        target=target,
-        parameters_before=dense,
-        parameters_after=dense if rank is None else linalg.parameters(recipe.structure, *shape, rank),
-        rank=rank,
-        lowrank_pays_to=linalg.largest_paying_rank("lowrank", *shape),
-        pivoted_pays_to=linalg.largest_paying_rank("pivoted", *shape),
+def _planned(site: Site, option: Option, prices: Prices) -> PlannedSite:
+    return PlannedSite(
+        site=site,
+        option=option,
+        parameters_before=prices.parameters(site, Option(structure="dense")),
+        parameters_after=prices.parameters(site, option),
+        break_even={
+            name: len(structures.find(name).sizes(site))
+            for name in dict.fromkeys([*prices.structures, *structures.replacements()])
+            if structures.find(name).fewer and (name in prices.structures or structures.find(name).spectral)
+        },
     )

@@ -10,7 +10,8 @@ from statistics import fmean
 from typing import Any
 
 from eckart import checkpoint
-from eckart.compression.bench import Workbench
+from eckart.compression.course import Course
+from eckart.compression.memory_store import MemoryStore
 from eckart.evaluation import Request, keeping, lower_is_better
 from eckart.evaluation.measuring import identity, read_material
 from eckart.model import loading, replacing
@@ -165,7 +166,9 @@ class _Sweeping:
         self.tokenizer, self.track, self.on_cell = tokenizer, track, on_cell
         self.grid = _grid(model, asked)
         recipe = making.make_recipe(method="laser", structure=asked.structure, ratio=max(asked.ratios))
-        self.bench = Workbench(model, self.grid.targets, recipe, None)
+        targets = self.grid.targets
+        store = MemoryStore(model, tokenizer, targets, recipe, [], silent)
+        self.bench = Course(store, targets, recipe).bench
         self.total = replacing.count_parameters(model)
         request = None
         if asked.task is not None and asked.settings is not None:

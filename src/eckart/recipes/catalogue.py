@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from eckart.types import Quantize, Selection, Structure, UsageError, unknown
+from eckart.types import Quantize, Selection, UsageError, unknown
 
 Gram = Literal["identity", "mean-absolute", "second-moment", "fisher-rows"]
 
@@ -103,7 +103,7 @@ class Method:
 
     name: str
     metric: str
-    structure: Structure
+    structure: str
     allocation: str
     recovery: str
     paper: str

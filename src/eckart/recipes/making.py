@@ -9,14 +9,13 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from eckart import allocate, recipes
+from eckart import allocate, recipes, structures
+from eckart.structures import Structure
 from eckart.types import (
-    CORRECTED,
     MAX_LENGTH,
     Quantize,
     Recipe,
     Selection,
-    Structure,
     UsageError,
     unknown,
 )
@@ -28,9 +27,6 @@ LEARNED = "learned"
 """The allocation that comes out of training, where recovery is one of `recipes.SELECTIONS`."""
 ALLOCATIONS = (*allocate.ALLOCATORS, *MEASURED, LEARNED)
 RECOVERIES = ("none", "refit", *recipes.SELECTIONS)
-STRUCTURES = tuple(name for name in get_args(Structure) if name != "dense")
-FEWER = tuple(name for name in STRUCTURES if name != CORRECTED)
-"""Structures with fewer parameters than a dense weight: those that a share of parameters can be asked of."""
 QUANTIZE = get_args(Quantize)
 
 
@@ -66,34 +62,31 @@ def make_recipe(
         UsageError: a value that does not exist, no dial or more than one, or a missing data file.
     """
     by_hand = rank is not None or ratio is not None
-    if structure == CORRECTED:
-        usual = "caldera" if data else "svd"
-    else:
-        usual = ("svd-llm" if data else "svd") if by_hand else "auto"
-    row = recipes.find_method(method or usual)
+    asked = _known_structures(structure) if structure else []
+    row = recipes.find_method(method or _usual_method(asked, by_hand, data is not None))
     if row.name == "auto" and data is None:
         row = replace(row, metric="identity", allocation="uniform", recovery="none")
     recipe_metric = metric or row.metric
     recipe_structure = structure or row.structure
     recipe_recovery = recovery or row.recovery
-    quantize = quantize or row.quantize or ("int4" if recipe_structure == CORRECTED else None)
+    chosen = _known_structures(recipe_structure)
+    quantize = quantize or row.quantize or ("int4" if all(each.needs_bits for each in chosen) else None)
     recipe_allocation = allocation or (LEARNED if recipe_recovery in recipes.SELECTIONS else row.allocation)
     weighed_by = recipes.find_metric(recipe_metric)
     for kind, value, known in (
-        ("structure", recipe_structure, STRUCTURES),
         ("allocation", recipe_allocation, ALLOCATIONS),
         ("recovery", recipe_recovery, RECOVERIES),
     ):
         if value not in known:
             raise UsageError(unknown(kind, value, known))
-    chosen = make_selection(selection or {}, recipe_allocation, recipe_recovery, keep)
+    selected = make_selection(selection or {}, recipe_allocation, recipe_recovery, keep)
     if of not in ("model", "targets"):
         raise UsageError(f"--of {of}: keep is counted over the model or over the targets")
-    if quantize is not None and quantize not in QUANTIZE:
-        raise UsageError(unknown("quantize", quantize, QUANTIZE))
+    for bits in quantize.split(",") if quantize else ():
+        if bits not in (*QUANTIZE, "none"):
+            raise UsageError(unknown("quantize", bits, QUANTIZE))
     _check_dials((keep, max_loss, energy, rank, ratio, size), samples, max_length)
-    if recipe_structure == CORRECTED:
-        _check_corrected(recipe_allocation, recipe_recovery, rank or ratio or size)
+    _check_structures(chosen, keep, selected)
     needs = {
         row.name if metric is None else metric: bool(weighed_by.moments),
         f"allocation {recipe_allocation}": recipe_allocation in MEASURED,
@@ -109,10 +102,10 @@ def make_recipe(
     return Recipe(
         method=row.name,
         metric=recipe_metric,
-        structure=recipe_structure,  # type: ignore[arg-type]
+        structure=recipe_structure,
         allocation=recipe_allocation,
         recovery=recipe_recovery,
-        selection=chosen,
+        selection=selected,
         keep=keep,
         max_loss=max_loss,
         energy=energy,
@@ -120,7 +113,7 @@ def make_recipe(
         rank=rank,
         ratio=ratio,
         size=size,
-        quantize=quantize,  # type: ignore[arg-type]
+        quantize=quantize,
         targets=list(targets) if targets else None,
         layers=layers,
         data=data,
@@ -172,7 +165,7 @@ def needs_data(recipe: Recipe) -> bool:
     )
 
 
-def knows_ranks(recipe: Recipe) -> bool:
+def knows_options(recipe: Recipe) -> bool:
     """Whether the ranks depend neither on the weights nor on the data."""
     by_hand = recipe.rank is not None or recipe.ratio is not None
     return by_hand or recipe.keep == 1 or (has_budget(recipe) and recipe.allocation == "uniform")
@@ -216,15 +209,36 @@ def _check_dials(
         raise UsageError("--samples and --max-length are 1 or more")
 
 
-def _check_corrected(allocation: str, recovery: str, dial: float | None) -> None:
-    """What goes with a structure that has more parameters than the weight it stands for."""
-    if dial is None:
+def _known_structures(names: str) -> list[Structure]:
+    """The structures named, by commas.
+
+    Raises:
+        UsageError: there is no such one.
+    """
+    for name in names.split(","):
+        if name not in structures.replacements():
+            raise UsageError(unknown("structure", name, structures.replacements()))
+    return [structures.find(name) for name in names.split(",")]
+
+
+def _usual_method(asked: Sequence[Structure], by_hand: bool, has_data: bool) -> str:
+    """The row that is meant where none is named: for a structure with more parameters than dense its own."""
+    if asked and not any(structure.fewer for structure in asked):
+        own = (row.name for row in recipes.METHODS.values() if row.structure == asked[0].name)
+        return next(own, "svd") if has_data else "svd"
+    if by_hand:
+        return "svd-llm" if has_data else "svd"
+    return "auto"
+
+
+def _check_structures(chosen: Sequence[Structure], keep: float | None, selected: Selection | None) -> None:
+    """Raises UsageError where structures cannot do what is asked of them."""
+    names = ",".join(structure.name for structure in chosen)
+    if keep is not None and not any(structure.fewer for structure in chosen):
         raise UsageError(
-            f"{CORRECTED} has more parameters than a dense weight, in fewer bytes: say how small by --size, "
+            f"{names} has more parameters than a dense weight, in fewer bytes: say how small by --size, "
             "--rank or --ratio"
         )
-    if allocation != "uniform" or recovery != "none":
-        raise UsageError(
-            f"{CORRECTED} goes with allocation uniform and recovery none, not with {allocation} and "
-            f"{recovery}: leave these out, and take --method caldera"
-        )
+    if selected is not None and not (len(chosen) == 1 and chosen[0].spectral):
+        spectral = " or ".join(n for n in structures.replacements() if structures.find(n).spectral)
+        raise UsageError(f"a selection of bases ends in factors: --structure {spectral}, not {names}")

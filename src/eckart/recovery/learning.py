@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from eckart.model import lora
-from eckart.model.portable import QUANT_METHOD, FactoredLinear
+from eckart.model.portable import QUANT_METHOD
 from eckart.recovery.settings import FACTORS, Training
+from eckart.structures import StructuredEmbedding, StructuredLinear
 from eckart.types import EckartError, UsageError
 
 VARIANTS = {"dora": ("lora", {"use_dora": True}), "rslora": ("lora", {"use_rslora": True})}
@@ -52,7 +53,7 @@ def choose(model: Any, training: Training) -> Callable[[], Any]:
     learning = [
         parameter
         for module in model.modules()
-        if isinstance(module, FactoredLinear) or not only
+        if isinstance(module, (StructuredLinear, StructuredEmbedding)) or not only
         for parameter in module.parameters()
     ]
     if not learning:

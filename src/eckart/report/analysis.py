@@ -135,11 +135,9 @@ def _cost(sizes: Sequence[Size], keep: float = 0.6) -> str:
     nearest = min((each.keep for each in known), key=lambda one: (abs(one - keep), one))
     errors = {each.structure: each for each in known if each.keep == nearest}
     said = []
-    for structure, words in (("lowrank", "low-rank factors"), ("pivoted", "pivoted ones")):
-        each = errors.get(structure)  # type: ignore[call-overload]
-        if each is not None:
-            of_data = "" if each.weighted_error is None else f" ({percent(each.weighted_error)} on the data)"
-            said.append(f"{words} {percent(each.error)}{of_data}")
+    for structure, each in errors.items():
+        of_data = "" if each.weighted_error is None else f" ({percent(each.weighted_error)} on the data)"
+        said.append(f"{structure} {percent(each.error or 0.0)}{of_data}")
     return (
         f"Cut to {percent(nearest)} of the parameters of these matrices, with one rule for all and before "
         f"any recovery, the weights are off by: {', '.join(said)}."

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-STRUCTURES = {"lowrank": "low-rank", "pivoted": "pivoted"}
 CELL = 0.42
 """Of a heat map, in inches."""
 DIGITS_FROM = 24
@@ -166,13 +165,11 @@ def _sizes(analysis: Analysis) -> Figure:
     known = [each for each in analysis.sizes if each.error is not None]
     keep = min((each.keep for each in known), key=lambda one: abs(one - 0.5))
     said = ", ".join(
-        f"{percent(each.error or 0.0)} in {STRUCTURES.get(each.structure, each.structure)} form"
-        for each in known
-        if each.keep == keep
+        f"{percent(each.error or 0.0)} in {each.structure} form" for each in known if each.keep == keep
     )
     drawn, axes = _single(f"With {percent(keep)} of their parameters left: off by {said}", 6.4, 4.4)
-    for place, (structure, name) in enumerate(STRUCTURES.items()):
-        own = [each for each in analysis.sizes if each.structure == structure and each.error is not None]
+    for place, name in enumerate(dict.fromkeys(each.structure for each in analysis.sizes)):
+        own = [each for each in analysis.sizes if each.structure == name and each.error is not None]
         axes.plot(
             [each.bytes / 1e6 for each in own],
             [each.error or 0.0 for each in own],

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eckart import checkpoint
+from eckart import checkpoint, structures
 from eckart.evaluation import Settings, find_task, keeping
 from eckart.evaluation.measuring import make_settings
-from eckart.recipes import making
 from eckart.sweeping.grid import BEST
 from eckart.sweeping.judging import SEARCHED
-from eckart.types import Structure, UsageError, unknown
+from eckart.types import UsageError, unknown
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class Asked:
     ratios: list[float]
     layers: list[str] | None
     targets: list[str] | None
-    structure: Structure
+    structure: str
     task: str | None
     data: str | None
     fields: str | None
@@ -70,14 +69,15 @@ def make_asked(
         raise UsageError(f"--prompt {blank!r} is empty")
     if continuation < 1:
         raise UsageError(f"--continuation {continuation}: it is 1 or more tokens")
-    if structure not in making.FEWER:
-        raise UsageError(unknown("structure", structure, making.FEWER))
+    known = [name for name in structures.replacements() if structures.find(name).spectral]
+    if structure not in known:
+        raise UsageError(unknown("structure", structure, known))
     settings = _settings(task, data, options, search)
     asked = Asked(
         ratios=_ratios(ratios),
         layers=_several(layers),
         targets=_several(targets),
-        structure=structure,  # type: ignore[arg-type]
+        structure=structure,
         task=task,
         data=data,
         fields=options.get("fields"),

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
-from eckart import linalg
+from eckart import structures
 from eckart.model import targets as targets_
-from eckart.types import Structure, Target, UsageError
+from eckart.structures import Site
+from eckart.types import Target, UsageError
 
 DEFAULT_DEPTH = 12
 """Top layers that are tried where nobody says which: the last ones are those that LASER can cut."""
@@ -97,9 +98,7 @@ def rank_at(ratio: float, target: Target) -> int:
     return max(1, int(ratio * min(target.out_features, target.in_features)))
 
 
-def left(
-    total: int, targets: Sequence[Target], ranks: Mapping[str, int], structure: Structure = "lowrank"
-) -> int:
+def left(total: int, targets: Sequence[Target], ranks: Mapping[str, int], structure: str) -> int:
     """Parameters of a model of `total` where some targets are at these ranks.
 
     Each is stored in the cheaper of its factors and their product.
@@ -111,10 +110,10 @@ def left(
     )
 
 
-def cost(target: Target, rank: int, structure: Structure) -> int:
+def cost(target: Target, rank: int, structure: str) -> int:
     """Parameters of one target at a rank, in the cheaper of its factors and their product."""
-    shape = (target.out_features, target.in_features)
-    return min(linalg.parameters(structure, *shape, rank), linalg.parameters("dense", *shape, 0))
+    dense = target.out_features * target.in_features
+    return min(structures.find(structure).parameters(Site((target,)), rank), dense)
 
 
 def _names(choice: str) -> list[str]:

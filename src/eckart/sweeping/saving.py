@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from eckart import linalg
-from eckart.compression.cutting import MERGED
+from eckart.compression.cuts import MERGED
 from eckart.compression.saving import save_folder
 from eckart.model import replacing
 from eckart.model.targets import weight_of
+from eckart.structures import Site
 from eckart.sweeping.grid import cost
 from eckart.sweeping.truncating import Truncated
-from eckart.types import Bytes, Count, Manifest, Recipe, Target, TargetRecord
+from eckart.types import Bytes, Count, Manifest, Option, Recipe, Target, TargetRecord
 
 
 def save(
@@ -80,15 +81,16 @@ def _place(
     solved = None if rank is None else bench.decomposition(target, truncated.largest[target.name])
     dense = target.out_features * target.in_features
     if rank is None or solved is None or not (merge or cost(target, rank, recipe.structure) == dense):
-        return bench.place(target, rank, weight, solved, sides, keep_dense=True)
+        option = Option(structure="dense" if rank is None else recipe.structure, size=rank)
+        (record,) = bench.place(Site((target,)), option, keep_dense=True)
+        return record
     bench.reweigh(target, truncated.product(target.name, rank), keep_dense=True)
     now = weight_of(bench.model.get_submodule(target.name))
     return TargetRecord(
         name=target.name,
         out_features=target.out_features,
         in_features=target.in_features,
-        structure="dense",
-        rank=rank,
+        option=Option(structure="dense", size=rank),
         parameters_before=dense,
         parameters_after=dense,
         predicted_error=solved.predicted_error(rank),

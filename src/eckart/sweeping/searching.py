@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from eckart.model.targets import block_of
 from eckart.sweeping.grid import cost, left, rank_at
 from eckart.sweeping.judging import SEEN, Judge, Measured
-from eckart.types import Step, Structure, Target, Track
+from eckart.types import Step, Target, Track
 
 
 def search(
@@ -15,7 +15,7 @@ def search(
     targets: Sequence[Target],
     ratios: Sequence[float],
     lower: bool,
-    structure: Structure,
+    structure: str,
     total: int,
     track: Track,
 ) -> tuple[list[Step], dict[str, int]]:

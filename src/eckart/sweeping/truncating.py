@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-from eckart import linalg
-from eckart.compression.bench import Workbench
+from eckart.compression.bench import Bench
 from eckart.model.targets import weight_of
-from eckart.types import Factors
 
 
 class Truncated:
@@ -22,7 +20,7 @@ class Truncated:
         largest: the highest rank of each target that will be asked for.
     """
 
-    def __init__(self, bench: Workbench, largest: Mapping[str, int]) -> None:
+    def __init__(self, bench: Bench, largest: Mapping[str, int]) -> None:
         self.bench, self.largest = bench, largest
         self.targets = {target.name: target for target in bench.targets}
         self.now: dict[str, int] = {}
@@ -58,7 +56,8 @@ class Truncated:
         # Asked for while the weight is dense still: afterwards it is kept.
         solved = self.bench.decomposition(self.targets[name], self.largest[name])
         weight = self._dense.get(name, self._weight(name))
-        return linalg.reconstruct(Factors("lowrank", *solved.factors(weight, rank)))
+        U, V = solved.factors(weight, rank)
+        return U @ V
 
     def _weight(self, name: str) -> Any:
         return weight_of(self.bench.model.get_submodule(name))

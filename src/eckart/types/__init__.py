@@ -17,14 +17,13 @@ from eckart.types.manifest import (
     TargetRecord,
     TrainingRecord,
 )
-from eckart.types.numbers import CORRECTED, Curve, Factors, Moment, Quantize, Spectrum, Structure, Target
+from eckart.types.numbers import Curve, Moment, Option, Quantize, Spectrum, Target
 from eckart.types.recipe import Recipe, Selection
 from eckart.types.speed import Memory, Pace, Race
 from eckart.types.sweep import Cell, Sample, Step, Sweep
 from eckart.types.texts import MAX_LENGTH, SAMPLE_TOKENS, SAMPLES, Text, Track, silent
 
 __all__ = [
-    "CORRECTED",
     "MAX_LENGTH",
     "SAMPLES",
     "SAMPLE_TOKENS",
@@ -39,12 +38,12 @@ __all__ = [
     "Count",
     "Curve",
     "EckartError",
-    "Factors",
     "HeldOut",
     "Manifest",
     "Matrix",
     "Memory",
     "Moment",
+    "Option",
     "Pace",
     "Probe",
     "Quantize",
@@ -56,7 +55,6 @@ __all__ = [
     "Size",
     "Spectrum",
     "Step",
-    "Structure",
     "Sweep",
     "Target",
     "TargetRecord",

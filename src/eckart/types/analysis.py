@@ -6,8 +6,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from eckart.types.numbers import Structure
-
 
 class Basis(BaseModel):
     """One `σ u vᵀ` of a target.
@@ -83,7 +81,7 @@ class Matrix(BaseModel):
     weighted_energy_ranks: dict[str, int | None] | None = None
     effective_rank: float | None
     stable_rank: float
-    break_even: dict[Structure, int]
+    break_even: dict[str, int]
     cosines: list[Cosine]
     exact: bool = True
 
@@ -103,7 +101,7 @@ class Size(BaseModel):
     """
 
     keep: float
-    structure: Structure
+    structure: str
     parameters: int
     model_keep: float
     bytes: int

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, model_validator
 
-from eckart.types.numbers import Quantize, Structure
+from eckart.types.numbers import Option, Quantize
 from eckart.types.recipe import Recipe
 
 
@@ -44,28 +44,55 @@ class TargetRecord(BaseModel):
     Attributes:
         name: of the module.
         out_features, in_features: its shape, `W (out, in)`.
-        structure: what stands there now; `dense` where a factorization would not pay.
-        rank: `None` for dense.
+        option: what stands there now: its structure, `dense` where no other would pay; its size, `None`
+            for dense; and the bits that its weights are rounded to, `None` where they are floats.
+        site: the name of the group that it was replaced with, where it is not one by itself.
         parameters_before, parameters_after: of the weight alone.
         predicted_error: the spectral tail.
         measured_error: read off the factors as saved, so that it differs from the predicted one by the
             rounding to the model's dtype.
-        quantize: what its weights are rounded to; `None` where they are floats. Its rank and its parameters
-            are as they would be without.
-        rounding_error: what that added, relative to the factors (or the dense weight) before it.
+        rounding_error: what rounding to few bits added, relative to what was rounded.
     """
 
     name: str
     out_features: int
     in_features: int
-    structure: Structure
-    rank: int | None
+    option: Option
+    site: str | None = None
     parameters_before: int
     parameters_after: int
     predicted_error: float | None = None
     measured_error: float | None = None
-    quantize: Quantize | None = None
     rounding_error: float | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _first_format(cls, given: Any) -> Any:
+        """Manifests of format 1 have the option's three values beside the others."""
+        if isinstance(given, dict) and "option" not in given and "structure" in given:
+            given = dict(given)
+            option = {
+                "structure": given.pop("structure"),
+                "size": given.pop("rank", None),
+                "bits": given.pop("quantize", None),
+            }
+            given["option"] = option
+        return given
+
+    @property
+    def structure(self) -> str:
+        """The option's structure."""
+        return self.option.structure
+
+    @property
+    def rank(self) -> int | None:
+        """The option's size, as it is called of factors."""
+        return self.option.size
+
+    @property
+    def quantize(self) -> Quantize | None:
+        """The option's bits."""
+        return self.option.bits
 
 
 class Candidate(BaseModel):

@@ -1,20 +1,15 @@
-"""Weights, what is summed of their inputs, and what stands in their place."""
+"""Weights, what is summed of their inputs, and what could stand in their place."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
-
-Structure = Literal["dense", "lowrank", "pivoted", "quantized+lowrank"]
-"""What replaces a matrix: the matrix itself, `U V`, pivot rows with the other rows in terms of them, or the
-matrix in few bits with `U V` beside it."""
-
-CORRECTED: Final = "quantized+lowrank"
-"""The structure that has more parameters than a dense weight, and fewer bytes."""
 
 Quantize = Literal["int8", "int4"]
 """What weights are rounded to: whole numbers of so many bits, and scales."""
@@ -67,36 +62,40 @@ class Spectrum:
     tail: np.ndarray
 
 
-@dataclass(frozen=True)
-class Factors:
-    """What stands for a weight: `Ŵ = U V`, or for `pivoted` its rows in another order.
+class Option(BaseModel):
+    """One thing that could stand at a site: a structure, its size, and the bits of its matrices.
 
     Attributes:
-        structure: any but `dense`.
-        U: `(out, r)`; for `pivoted` `(out - r, r)`, the rows that are not pivots in terms of those that are.
-        V: `(r, in)`; for `pivoted` the pivot rows of `Ŵ` themselves.
-        order: for `pivoted`, `(out,)` int32: output `i` is entry `order[i]` of `[V x; U V x]`.
-        Q: for `quantized+lowrank`, `(out, in)`: the values of what is rounded; `Ŵ = Q + U V`.
+        structure: its name; `dense` for the weight itself.
+        size: for low-rank structures the rank; `None` for dense. Of a merged weight the size that it had.
+        bits: that these are stored in; `None` where its matrices are floats.
     """
 
-    structure: Structure
-    U: Tensor
-    V: Tensor
-    order: Tensor | None = None
-    Q: Tensor | None = None
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    structure: str
+    size: int | None = None
+    bits: Quantize | None = None
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What a target costs and what it loses at each rank: all that an allocator sees.
+    """What a site costs and what it loses with each of its options: all that an allocator sees.
+
+    Options are in the order of their costs. Position 0 is nothing at all, which no one may pick; after the
+    last comes the dense weight as it is, `None` in a pick.
 
     Attributes:
-        costs: parameters at rank `0, 1, …, R`, where `R` is the largest rank that still saves some.
-        dense: parameters of the weight as it is.
-        errors: the error left at each of those ranks, `None` where nobody measured.
-            Comparable between targets; the dense weight's error is 0.
+        costs: parameters, or bytes, at each position `0, 1, …, n`: of those that are below `dense`.
+        dense: of the weight as it is.
+        errors: the error left at each of those positions, `None` where nobody measured.
+            Comparable between sites; the dense weight's error is 0.
+        options: those at positions `1, …, n`.
+        mixed: whether they are of several structures or bits, so that a position is no size.
     """
 
     costs: np.ndarray
     dense: int
     errors: np.ndarray | None = None
+    options: tuple[Option, ...] = ()
+    mixed: bool = False

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from eckart.types.numbers import Quantize, Structure
+from eckart.types.numbers import Quantize
 from eckart.types.texts import MAX_LENGTH
 
 
@@ -52,7 +52,9 @@ class Recipe(BaseModel):
         size: instead of a share: bytes of the saved weights, at most.
         of: whether `keep` is counted over the model or over the targets.
         rank, ratio: instead of a size: ranks by hand, the ratio being of the smaller side.
-        quantize: what the factors, and the targets that stayed dense, were rounded to; `None` for nothing.
+        structure: or several by commas, of which each site takes what serves best.
+        quantize: what the factors, and the targets that stayed dense, were rounded to; `None` for nothing;
+            several by commas, `none` among them, where each site takes what serves best.
         targets, layers: which weights; `None` for all in the blocks.
         data: the file's name without its folder, or what was asked for.
         samples, max_length: windows of the data, and tokens in one, at most; `None` for the default.
@@ -62,7 +64,7 @@ class Recipe(BaseModel):
 
     method: str
     metric: str
-    structure: Structure
+    structure: str
     allocation: str
     recovery: str = "none"
     selection: Selection | None = None
@@ -73,9 +75,21 @@ class Recipe(BaseModel):
     of: Literal["model", "targets"] = "model"
     rank: int | None = None
     ratio: float | None = None
-    quantize: Quantize | None = None
+    quantize: str | None = None
     targets: list[str] | None = None
     layers: str | None = None
     data: str | None = None
     samples: int | None = None
     max_length: int = MAX_LENGTH
+
+    @property
+    def structures(self) -> tuple[str, ...]:
+        """The structures that may stand at a site."""
+        return tuple(self.structure.split(","))
+
+    @property
+    def bits(self) -> tuple[Quantize | None, ...]:
+        """What matrices may be stored in; `None` for floats."""
+        if self.quantize is None:
+            return (None,)
+        return tuple(None if each == "none" else each for each in self.quantize.split(","))  # type: ignore[misc]

@@ -1,8 +1,8 @@
 """The modules of a compressed model and the loader that puts them in place.
 
-This room travels: its files are saved with every compressed model as one, `modeling_eckart.py`, so that
-`trust_remote_code=True` loads it where Eckart is not installed. They therefore import torch, transformers
-and each other only.
+This room travels: its files are saved with every compressed model as one, `modeling_eckart.py`, after
+those of `structures/`, so that `trust_remote_code=True` loads it where Eckart is not installed. They
+therefore import torch, transformers and each other only.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import inspect
 
+from eckart import structures
 from eckart.model.portable import (
     embeddings,
     entries,
@@ -18,48 +19,23 @@ from eckart.model.portable import (
     quantized,
     splitting,
     stored,
-    structures,
     swapping,
 )
-from eckart.model.portable.embeddings import (
-    FactoredEmbedding,
-    LowRankEmbedding,
-    PivotedEmbedding,
-    embedding_like,
-    retie,
-    untie,
-)
+from eckart.model.portable.embeddings import parts_of, put_structure, retie, untie
 from eckart.model.portable.experts import ExpertStack, roll, unroll
 from eckart.model.portable.loader import FORMAT_VERSION, QUANT_METHOD, EckartConfig, EckartLoader, register
-from eckart.model.portable.quantized import QuantizedLinear, quantize_modules
+from eckart.model.portable.quantized import quantize_modules
 from eckart.model.portable.stored import stored_shapes
-from eckart.model.portable.structures import (
-    STRUCTURES,
-    CorrectedLinear,
-    FactoredLinear,
-    LowRankLinear,
-    PivotedLinear,
-    put,
-)
 from eckart.model.portable.swapping import swap_modules
 
 __all__ = [
     "FORMAT_VERSION",
     "QUANT_METHOD",
-    "STRUCTURES",
-    "CorrectedLinear",
     "EckartConfig",
     "EckartLoader",
     "ExpertStack",
-    "FactoredEmbedding",
-    "FactoredLinear",
-    "LowRankEmbedding",
-    "LowRankLinear",
-    "PivotedEmbedding",
-    "PivotedLinear",
-    "QuantizedLinear",
-    "embedding_like",
-    "put",
+    "parts_of",
+    "put_structure",
     "quantize_modules",
     "register",
     "retie",
@@ -71,7 +47,7 @@ __all__ = [
     "untie",
 ]
 
-PARTS = (structures, embeddings, entries, swapping, experts, quantized, splitting, stored, loader)
+PARTS = (*structures.FILES, embeddings, entries, swapping, experts, quantized, splitting, stored, loader)
 """The files that travel, each after those that it imports."""
 
 

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 from typing import Any
 
-from eckart.model.portable.structures import STRUCTURES
+from eckart.structures.contract import Shape
+from eckart.structures.registry import find, replacements
+
+BARE = next(name for name in replacements() if find(name).entry(1) == 1)
+"""The structure of an entry that is a rank alone."""
 
 
 def read_entry(name: str, entry: Any) -> tuple[str, int]:
-    """Structure and rank of one module, as its entry in `modules` gives them.
+    """Structure and size of one module, as its entry in `modules` gives them.
 
     Args:
-        entry: a rank (`lowrank`), or `{"rank": …, "structure": …}`.
+        entry: a rank, or `{"rank": …, "structure": …}`.
 
     Raises:
-        ValueError: neither of the two, a structure that is not known, or a rank that is none.
+        ValueError: neither of the two, a structure that is not known, or a size that is none.
     """
     full = entry if isinstance(entry, dict) else {"rank": entry}
-    structure, rank = full.get("structure", "lowrank"), full.get("rank")
-    if structure not in STRUCTURES:
+    structure, size = full.get("structure", BARE), full.get("rank")
+    if structure not in replacements():
         raise ValueError(f"{name}: unknown structure {structure!r}; update eckart")
-    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise ValueError(
-            f"{name}: the config gives it rank {rank!r}, and a rank is a whole number of 1 or more; "
+            f"{name}: the config gives it rank {size!r}, and a rank is a whole number of 1 or more; "
             "fetch or save the folder again"
         )
-    return structure, rank
+    return structure, size
 
 
 def require_entries(modules: Any) -> None:
@@ -39,10 +43,10 @@ def require_entries(modules: Any) -> None:
         read_entry(name, entry)
 
 
-def require_rank(name: str, rank: int, in_features: int, out_features: int) -> None:
-    """Raises ValueError where a rank is larger than a layer's smaller side."""
-    if rank > min(in_features, out_features):
+def require_size(name: str, structure: str, size: int, shape: Shape) -> None:
+    """Raises ValueError where a size is larger than a layer can have."""
+    if size > find(structure).largest(shape):
         raise ValueError(
-            f"{name}: the config gives it rank {rank}, and it is {out_features}x{in_features} in this "
-            "model: a rank is no larger than the smaller side; fetch or save the folder again"
+            f"{name}: the config gives it rank {size}, and it is {shape.out_features}x{shape.in_features} in "
+            "this model: a rank is no larger than the smaller side; fetch or save the folder again"
         )

@@ -12,7 +12,7 @@ from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from eckart.model.portable.embeddings import share_orders
+from eckart.model.portable.embeddings import share_indices
 from eckart.model.portable.entries import require_entries
 from eckart.model.portable.experts import save_by_own_names, unroll
 from eckart.model.portable.quantized import quantize_modules, require_inner
@@ -88,7 +88,7 @@ class EckartLoader(HfQuantizer):
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
         save_by_own_names(model)
-        share_orders(model)
+        share_indices(model)
         # A float model again: so that Trainer, PEFT, `.to(dtype)` and `save_pretrained` treat it as one.
         del model.hf_quantizer
         del model.quantization_method

@@ -7,11 +7,13 @@ over the processes is as narrow as the rank, and `U` is whole.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
-from eckart.model.portable.structures import FactoredLinear, LowRankLinear
+from eckart.structures.modules import StructuredLinear
+from eckart.structures.registry import structure_of
 
 COLUMNS = ("colwise", "colwise_gather_output", "colwise_rep")
 ROWS = ("rowwise", "rowwise_split_input", "rowwise_rep")
@@ -21,8 +23,11 @@ GATHERED = "colwise_gather_output"
 def split_structures(model: Any, plan: dict[str, str]) -> None:
     """Change a plan in place, so that it fits the structures that are in a model.
 
-    A rule is for a kind of layer, which may be factored in one block and dense in another. The outputs of a
-    pivoted layer are put in order before they are shared out, so those of its `U` are gathered first.
+    A rule is for a kind of layer, which may be a structure in one block and dense in another. Where outputs
+    are put in order before they are shared out, as of a pivoted layer, those of its parts are gathered first.
+
+    Raises:
+        ValueError: a structure that cannot be split.
     """
     kinds: dict[str, list[nn.Module]] = {rule: [] for rule in plan}
     for name, module in model.named_modules():
@@ -30,17 +35,31 @@ def split_structures(model: Any, plan: dict[str, str]) -> None:
         if rule in kinds:
             kinds[rule].append(module)
     for rule, modules in kinds.items():
-        factored = [module for module in modules if isinstance(module, FactoredLinear)]
+        structured = [module for module in modules if isinstance(module, StructuredLinear)]
         style = plan[rule]
-        if not factored or style not in COLUMNS + ROWS:
+        if not structured or style not in COLUMNS + ROWS:
             continue
-        if style in ROWS:
-            plan[f"{rule}.V"] = style
-            plan[rule] = _dense_alone(style)
-            continue
-        whole = style != "colwise" or not all(isinstance(module, LowRankLinear) for module in factored)
-        plan[f"{rule}.U"] = GATHERED if whole else style
+        split = [_split(rule, module, style) for module in structured]
+        whole = style in COLUMNS and (
+            style != "colwise" or any("gathered" in each.values() for each in split)
+        )
+        for parts in split:
+            for part in parts:
+                plan[f"{rule}.{part}"] = GATHERED if whole else style
         plan[rule] = _dense_alone(style, sliced=whole and style == "colwise")
+
+
+def _split(rule: str, module: StructuredLinear, style: str) -> Mapping[str, str]:
+    """How the parts of a structure are split where its outputs, or its inputs, are."""
+    structure = structure_of(module)
+    assert structure is not None
+    found = structure.rows if style in ROWS else structure.columns
+    if not found:
+        raise ValueError(
+            f"{rule} is {structure.name}, which cannot be shared out over processes: load it in one, or "
+            "`eckart export --format dense` first"
+        )
+    return found
 
 
 def _dense_alone(style: str, sliced: bool = False) -> str:
@@ -56,7 +75,7 @@ def _dense_alone(style: str, sliced: bool = False) -> str:
 
     class DenseAlone(type(plain)):  # type: ignore[misc]
         def install_forward(self, module: Any, mesh: Any) -> Any:
-            if not isinstance(module, FactoredLinear):
+            if not isinstance(module, StructuredLinear):
                 return super().install_forward(module, mesh)
             if sliced:
                 module.register_forward_hook(

@@ -17,6 +17,8 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming, ren
 
 from eckart.model.portable.entries import read_entry
 from eckart.model.portable.swapping import find_module
+from eckart.structures.contract import Shape
+from eckart.structures.registry import find, replacements, structure_of
 
 Shapes = dict[str, tuple[int, ...]]
 """Names of tensors to their shapes."""
@@ -67,7 +69,7 @@ def require_stored(model: Any, modules: dict[str, Any], stored: Shapes) -> None:
             owner = owner.rpartition(".")[0]
         if owner:
             parts[owner][key.removeprefix(f"{owner}.")] = shape
-        elif ".U." in key and _is_dense(model, dense := key.rpartition(".U.")[0]):
+        elif (dense := _structured(key)) is not None and _is_dense(model, dense):
             raise ValueError(
                 f"the weights hold factors of {dense}, which the config does not say is compressed: {AGAIN}"
             )
@@ -139,13 +141,26 @@ def require_numbers(model: Any, modules: dict[str, str], stored: Shapes) -> None
                 )
 
 
+def _structured(key: str) -> str | None:
+    """The name of the module that a tensor is of, where its own name is one that structures have."""
+    stem, _, leaf = key.rpartition(".")
+    name, _, owner = stem.rpartition(".")
+    known = {
+        part.partition(".")[0]
+        for structure in replacements()
+        for part in find(structure).parts(Shape(2, 2), 1)
+        if part.endswith(f".{leaf}")
+    }
+    return name if owner in known else None
+
+
 def _is_dense(model: Any, name: str) -> bool:
     """Whether the model has a module of that name with a weight and no factors."""
     try:
         module = model.get_submodule(name)
     except AttributeError:
         return False
-    return not hasattr(module, "U") and isinstance(getattr(module, "weight", None), nn.Parameter)
+    return structure_of(module) is None and isinstance(getattr(module, "weight", None), nn.Parameter)
 
 
 def _renamed(model: Any, stored: Shapes) -> dict[str, tuple[int, ...] | None]:

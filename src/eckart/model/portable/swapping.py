@@ -8,17 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from eckart.model.portable.embeddings import EMBEDDINGS, FactoredEmbedding, retie, swap_embedding
-from eckart.model.portable.entries import read_entry, require_rank
-from eckart.model.portable.structures import STRUCTURES, FactoredLinear, put
-
-
-def _shape_of(module: nn.Module) -> tuple[int, int]:
-    """`(in, out)` of a linear layer, also of GPT-2's `Conv1D`, whose weight is stored `(in, out)`."""
-    if hasattr(module, "in_features"):
-        return int(module.in_features), int(module.out_features)  # type: ignore[arg-type]
-    rows, columns = module.weight.shape  # type: ignore[misc]
-    return int(rows), int(columns)
+from eckart.model.portable.embeddings import layer_like, put_structure, retie, shape_of
+from eckart.model.portable.entries import read_entry, require_size
+from eckart.structures.modules import StructuredEmbedding, StructuredLinear, put
+from eckart.structures.registry import find
 
 
 def find_module(model: nn.Module, name: str) -> str | None:
@@ -56,42 +49,32 @@ def _find_all(model: nn.Module, saved_names: Collection[str]) -> dict[str, str]:
 
 
 def swap_modules(model: nn.Module, modules: dict[str, Any]) -> None:
-    """Replace the named linear layers by empty structures of the given ranks, in place.
+    """Replace the named linear layers by empty structures of the given sizes, in place.
 
     Args:
-        modules: module name to rank (`lowrank`), or to `{"rank": …, "structure": …}`; of an embedding also
-            `tied`, the names of what has the same factors, and `scale`.
+        modules: module name to rank, or to `{"rank": …, "structure": …}`; of an embedding also `tied`, the
+            names of what has the same tensors, and `scale`.
 
     Raises:
-        ValueError: a name or a structure that is not known, or a rank that the layer cannot have.
+        ValueError: a name or a structure that is not known, or a size that the layer cannot have.
     """
     for saved_name, name in _find_all(model, modules).items():
-        structure, rank = read_entry(saved_name, modules[saved_name])
-        old = model.get_submodule(name)
-        if isinstance(old, (FactoredLinear, FactoredEmbedding)):
+        structure, size = read_entry(saved_name, modules[saved_name])
+        old: Any = model.get_submodule(name)
+        if isinstance(old, (StructuredLinear, StructuredEmbedding)):
             continue
         if not isinstance(getattr(old, "weight", None), nn.Parameter) or old.weight.ndim != 2:
             raise ValueError(
                 f"the config says that {saved_name!r} is compressed, but it is a {type(old).__name__} here: "
                 "load it by the class that it was saved from, or fetch the folder again"
             )
+        require_size(saved_name, structure, size, shape_of(old))
         if isinstance(old, nn.Embedding):
-            require_rank(saved_name, rank, old.embedding_dim, old.num_embeddings)
-            if structure not in EMBEDDINGS:
+            if "embedding" not in find(structure).supports:
                 raise ValueError(f"{saved_name}: an embedding cannot be {structure}; fetch the folder again")
             entry = modules[saved_name] if isinstance(modules[saved_name], dict) else {}
             tied = [other for saved in entry.get("tied", []) if (other := find_module(model, saved))]
-            swap_embedding(model, name, tied, structure, rank, entry.get("scale", 1.0))
+            put_structure(model, name, tied, structure, size, entry.get("scale", 1.0))
             continue
-        in_features, out_features = _shape_of(old)
-        require_rank(saved_name, rank, in_features, out_features)
-        new = STRUCTURES[structure](
-            in_features,
-            out_features,
-            rank,
-            bias=old.bias is not None,
-            device=old.weight.device,  # type: ignore[arg-type]
-            dtype=old.weight.dtype,  # type: ignore[arg-type]
-        )
-        put(model, name, new)
+        put(model, name, layer_like(old, structure, size))
     retie(model)

@@ -3,7 +3,7 @@
 
 const MATRICES = DATA.matrices;
 const ENERGIES = [["0.9", "90%"], ["0.95", "95%"], ["0.99", "99%"], ["0.999", "99.9%"]];
-const STRUCTURES = { lowrank: "low-rank", pivoted: "pivoted" };
+const STRUCTURES = Object.fromEntries(Object.keys(MATRICES[0] ? MATRICES[0].breakEven : {}).map((name) => [name, name]));
 const smaller = (matrix) => Math.max(1, Math.min(matrix.out, matrix.in));
 const placeOf = (matrix) => matrix.block === null ? matrix.kind : `${matrix.kind} of block ${matrix.block}`;
 const anyWeighted = MATRICES.some((matrix) => matrix.weighted);

@@ -10,13 +10,14 @@ from typing import Any
 
 from eckart import checkpoint
 from eckart.calibrate import NotWalkableError
-from eckart.compression.blockwise.clock import Clock
-from eckart.compression.blockwise.course import MODEL, Course
-from eckart.compression.blockwise.fitting import Portion, portion
-from eckart.compression.blockwise.running import AgainError, cut_blocks
-from eckart.compression.blockwise.together import Together
-from eckart.compression.blockwise.units import begun, tidy
+from eckart.compression.blocks.clock import Clock
+from eckart.compression.blocks.portion import Portion, portion
+from eckart.compression.blocks.store import MODEL, BlockStore
+from eckart.compression.blocks.together import Together
+from eckart.compression.blocks.units import begun, tidy
+from eckart.compression.course import Course
 from eckart.compression.manifests import MANIFEST, Before, make_manifest, seal, summary_of
+from eckart.estimate import budget
 from eckart.evaluation.machine import give_back
 from eckart.model import loading, probe, replacing, saving
 from eckart.model.streaming import NotStoredByBlockError, Streamed
@@ -93,36 +94,28 @@ class Job:
         give_back()
         folder, device = self.folder, str(together.device)
         tokenizer = loading.load_tokenizer(folder) if self.texts or loading.has_tokenizer(folder) else None
-        sharing = together
-        while True:
-            streamed = Streamed(checkpoint.open_checkpoint(folder), device, self.dtype)
-            before = Before.of(streamed.model)
-            course = Course(
-                streamed, tokenizer, self.recipe, self.texts, work, part, sharing, self.clock, track
-            )
-            try:
-                cut = cut_blocks(course)
-                break
-            except AgainError:
-                # What is left is written by the first alone; the others wait for the end already.
-                sharing = together.alone()
+        streamed = Streamed(checkpoint.open_checkpoint(folder), device, self.dtype)
+        before = Before.of(streamed.model)
+        store = BlockStore(streamed, tokenizer, self.recipe, self.texts, work, part, together, track)
+        self.clock = store.clock
+        course = Course(store, store.targets, self.recipe)
+        budget.require_possible(course.bench.sites, self.recipe, course.bench.prices)
+        cut = course.cut(self.recipe)
         if cut is None:
             together.wait()
             return Manifest.model_validate_json((self.out / MANIFEST).read_bytes())
-        model = streamed.model
+        model = store.model
         replacing.describe(model)
-        manifest = make_manifest(
-            model, before, self.recipe, self.source, cut, course.divided.tokens, course.notes
-        )
+        manifest = make_manifest(model, before, self.recipe, self.source, cut, course.tokens, store.notes)
         made, words = work / MODEL, work / WORDS
-        checkpoint.write_index(made, [course.shard(block).name for block in course.parts])
+        checkpoint.write_index(made, [store.shard(piece).name for piece in store.parts])
         words.mkdir(exist_ok=True)
         saving.save_model(model, words, self.source, summary_of(manifest), weights=False)
         # Where there are weights already, transformers would take them for those of an older model.
         for path in words.iterdir():
             path.replace(made / path.name)
         checkpoint.copy_companions(folder, made)
-        with streamed.on_demand():
+        with store.streamed.on_demand():
             manifest.probe = probe.take_probe(model)
         seal(manifest, made)
         checkpoint.settle(made, self.out)

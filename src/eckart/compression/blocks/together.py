@@ -14,8 +14,10 @@ import torch
 from torch import distributed
 
 from eckart import calibrate
+from eckart.estimate.time import solve_operations
 from eckart.recovery import processes
-from eckart.types import Moment, Target, UsageError
+from eckart.structures import Site
+from eckart.types import Moment, UsageError
 
 PATIENCE = timedelta(days=7)
 """For one that works alone while the others wait."""
@@ -60,16 +62,16 @@ class Together:
             )
         return list(items[self.rank :: self.size])
 
-    def mine(self, targets: Sequence[Target]) -> list[Target]:
-        """This one's part of the matrices: the dearest first, each to who has least to do."""
+    def mine(self, sites: Sequence[Site]) -> list[Site]:
+        """This one's part of the sites: the dearest first, each to who has least to do."""
         load = [0] * self.size
         mine = set()
-        for target in sorted(targets, key=_cost, reverse=True):
+        for site in sorted(sites, key=_cost, reverse=True):
             least = load.index(min(load))
-            load[least] += _cost(target)
+            load[least] += _cost(site)
             if least == self.rank:
-                mine.add(target.name)
-        return [target for target in targets if target.name in mine]
+                mine.add(site.name)
+        return [site for site in sites if site.name in mine]
 
     def sum(
         self, moments: Mapping[str, Moment], widths: Mapping[str, int], kinds: Sequence[str]
@@ -83,7 +85,6 @@ class Together:
             distributed.destroy_process_group()
 
 
-def _cost(target: Target) -> int:
-    """Of weighing and decomposing a matrix: products, and an eigenproblem of about ten more."""
-    small = min(target.out_features, target.in_features)
-    return target.out_features * target.in_features**2 + target.in_features * small**2 + 10 * small**3
+def _cost(site: Site) -> int:
+    """Of weighing and decomposing matrices: products, and an eigenproblem of about ten more."""
+    return sum(solve_operations(target) for target in site.targets)

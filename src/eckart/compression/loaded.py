@@ -1,0 +1,98 @@
+"""A loaded model cut in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eckart.compression.course import Course, require_replaceable
+from eckart.compression.manifests import Before, make_manifest
+from eckart.compression.memory_store import MemoryStore
+from eckart.compression.selection import select
+from eckart.estimate import budget
+from eckart.estimate.prices import Prices
+from eckart.model import replacing
+from eckart.model import targets as targets_
+from eckart.recovery import learning
+from eckart.recovery.lessons import Lessons
+from eckart.types import Manifest, Recipe, Text, Track, TrainingRecord, silent
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in memory, and where it came from.
+
+    Attributes:
+        source: its name.
+        folder: that it was loaded from, as it is; moments are kept on disk for it, if `cache`.
+    """
+
+    model: Any
+    tokenizer: Any
+    source: str = ""
+    folder: Path | None = None
+    cache: bool = True
+
+
+def prepare(loaded: Loaded, recipe: Recipe, texts: Sequence[Text], track: Track = silent) -> Course:
+    """Observe a dense model, which is then ready to be cut to any number of sizes.
+
+    Args:
+        texts: what to calibrate on.
+
+    Raises:
+        UsageError: the recipe asks for what the model or the data does not have.
+    """
+    model = loaded.model
+    found = targets_.find_targets(model, recipe.targets, recipe.layers)
+    require_replaceable(model, found.targets, recipe)
+    prices = Prices.of(model, found.targets, recipe)
+    budget.require_possible(prices.sites(found.targets), recipe, prices)
+    store = MemoryStore(
+        model, loaded.tokenizer, found.targets, recipe, texts, track, loaded.folder, loaded.cache
+    )
+    store.notes[:0] = found.notes
+    return Course(store, store.targets, recipe, tokens=store.tokens)
+
+
+def compress_loaded(
+    loaded: Loaded,
+    recipe: Recipe,
+    texts: Sequence[Text],
+    lessons: Lessons | None = None,
+    merge: bool = False,
+    track: Track = silent,
+) -> Manifest:
+    """Cut a loaded model in place and, with lessons, train what is left; what was done, for its manifest.
+
+    Args:
+        texts: what to calibrate on.
+        merge: whether structures are made dense weights again.
+    """
+    model = loaded.model
+    before = Before.of(model)
+    if lessons:
+        model.float()
+    course = prepare(loaded, recipe, texts, track)
+    runs: list[TrainingRecord] = []
+    if lessons and recipe.selection is not None:
+        cut, runs = select(course.bench, recipe, lessons)
+    else:
+        whole = course.cut(recipe)
+        assert whole is not None
+        cut = whole
+        if lessons:
+            runs.append(lessons.recover(model)[1])
+            cut = cut.trained()
+    if lessons:
+        learning.cast(model, model.config)
+    cut = course.rounded(cut, recipe)
+    if merge:
+        replacing.merge(model)
+        cut = cut.merged()
+    replacing.describe(model)
+    return make_manifest(
+        model, before, recipe, loaded.source, cut, course.tokens, course.store.notes, runs, merged=merge
+    )

@@ -1,0 +1,70 @@
+"""What replaces a weight: one file a structure, and the contract that all of them keep.
+
+These files travel with every saved model, so they import torch and each other only.
+"""
+
+from eckart.structures import (
+    contract,
+    dense,
+    factored,
+    lowrank,
+    modules,
+    pivoted,
+    quantized,
+    quantized_lowrank,
+    registry,
+)
+from eckart.structures.contract import (
+    Fitted,
+    LinearStructure,
+    Part,
+    Problem,
+    Rounded,
+    Shape,
+    Shard,
+    Site,
+    Structure,
+    stored_once,
+    values_of,
+)
+from eckart.structures.factored import FactoredEmbedding, FactoredLinear, FactoredStructure
+from eckart.structures.lowrank import LowRankLinear
+from eckart.structures.modules import StructuredEmbedding, StructuredLinear, put
+from eckart.structures.pivoted import PivotedLinear
+from eckart.structures.quantized import BITS, QuantizedLinear, float_tensors, stored_tensors
+from eckart.structures.registry import STRUCTURES, add, find, replacements, structure_of
+
+FILES = (contract, registry, modules, quantized, factored, dense, lowrank, pivoted, quantized_lowrank)
+"""In the order in which they import each other."""
+
+__all__ = [
+    "BITS",
+    "FILES",
+    "STRUCTURES",
+    "FactoredEmbedding",
+    "FactoredLinear",
+    "FactoredStructure",
+    "Fitted",
+    "LinearStructure",
+    "LowRankLinear",
+    "Part",
+    "PivotedLinear",
+    "Problem",
+    "QuantizedLinear",
+    "Rounded",
+    "Shape",
+    "Shard",
+    "Site",
+    "Structure",
+    "StructuredEmbedding",
+    "StructuredLinear",
+    "add",
+    "find",
+    "float_tensors",
+    "put",
+    "replacements",
+    "stored_once",
+    "stored_tensors",
+    "structure_of",
+    "values_of",
+]
