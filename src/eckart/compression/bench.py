@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import torch
 
 from eckart import allocate, calibrate, linalg, recipes, structures
 from eckart.compression.store import Store
@@ -309,6 +310,8 @@ class Bench:
         structure = structures.find(option.structure)
         try:
             fits = structure.fit(problems, option.size or 0)
+            if not all(torch.isfinite(each).all() for fit in fits for each in values_of(fit).values()):
+                raise ValueError("the factors have entries that are not finite")
         except (ValueError, RuntimeError) as error:
             raise EckartError(f"{site.name} could not be decomposed: {error}") from error
         records = []

@@ -298,7 +298,7 @@ class Structure(ABC):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> nn.Module:
-        """An empty module whose state dict has the names and shapes of `parts`, and that computes with them."""
+        """An empty module that computes with the tensors: its state dict is `parts`."""
 
     def embedding(self, old: nn.Embedding, size: int, scale: float, device: Any) -> nn.Module:
         """An empty module that looks tokens up, whose state dict has the names and shapes of `parts`.

@@ -77,8 +77,9 @@ class Pivoted(FactoredStructure):
     """`r` rows of `Ŵ`, and the others in terms of them: `r(out + in − r)` parameters.
 
     PIFA (ICML 2025) and PivGa (arXiv 2512.03062) choose the rows by QR with column pivoting. Here: LU with
-    partial pivoting, then swaps until no coefficient exceeds `GROWTH` (maxvol: Goreinov et al. 2010). It runs in torch on any device,
-    and coefficients near 1 round best in bfloat16. Output `i` is entry `order[i]` of `[V x; U V x]`.
+    partial pivoting, then swaps until no coefficient exceeds `GROWTH` (maxvol: Goreinov et al. 2010). It runs
+    in torch on any device, and coefficients near 1 round best in bfloat16. Output `i` is entry `order[i]` of
+    `[V x; U V x]`.
     """
 
     name = "pivoted"

@@ -13,8 +13,8 @@ from vllm.distributed import get_pp_group
 from vllm.model_executor.layers.linear import LinearBase, UnquantizedLinearMethod
 from vllm.model_executor.layers.quantization.base_config import QuantizationConfig, QuantizeMethodBase
 
+from eckart import structures
 from eckart.integrations.vllm.linear import FactoredLinearMethod
-from eckart.integrations.vllm.parts import TENSORS
 from eckart.model.portable import FORMAT_VERSION, QUANT_METHOD
 from eckart.model.portable.entries import read_entry, require_entries
 from eckart.types import UsageError
@@ -60,9 +60,9 @@ class EckartQuantizationConfig(QuantizationConfig):  # type: ignore[misc]
             raise UsageError(str(error)) from error
         entries = {name: read_entry(name, value) for name, value in modules.items()}
         for name, (structure, _) in entries.items():
-            if structure not in TENSORS:
+            if "sharding" not in structures.find(structure).supports:
                 raise UsageError(
-                    f"{name}: the vLLM plugin does not know the structure {structure!r}: {INSTEAD}"
+                    f"{name}: the vLLM plugin cannot serve the structure {structure!r}: {INSTEAD}"
                 )
         return cls(entries)
 

@@ -19,8 +19,10 @@ from vllm.model_executor.layers.linear import (
 )
 from vllm.model_executor.utils import set_weight_attrs
 
-from eckart.integrations.vllm.parts import BIASES, TENSORS, Part
+from eckart import structures
+from eckart.integrations.vllm.parts import Part
 from eckart.integrations.vllm.splitting import Joined
+from eckart.structures import Shape
 from eckart.types import EckartError, UsageError
 
 if TYPE_CHECKING:
@@ -90,18 +92,22 @@ class FactoredLinearMethod(LinearMethodBase):  # type: ignore[misc]
         if isinstance(layer, RowParallelLinear) and layer.tp_size > 1 and layer.reduce_results:
             # What is added up over processes is `V x`, which is narrower than the outputs.
             layer.eckart_reduces, layer.reduce_results = True, False
-        keys = {key for structure, _ in self.entries for key in TENSORS[structure]}
-        keys |= {key for structure, _ in self.entries for key in BIASES[structure]}
-        for key in sorted(keys):
+        parts: dict[str, structures.Part] = {}
+        for structure, size in self.entries:
+            biased = Shape(2, 2, structure != "dense")
+            parts |= structures.find(structure).parts(biased, min(size, 1))
+        layer.eckart_holders = set()
+        for key in sorted(parts):
             owner, leaf = layer, key
             if "." in key:
                 child, leaf = key.split(".")
                 if child not in dict(layer.named_children()):
                     layer.add_module(child, nn.Module())
                 owner = layer.get_submodule(child)
-            dtype = torch.int32 if key == "order" else params_dtype
+            dtype = torch.int32 if parts[key].role == "index" else params_dtype
             empty = nn.Parameter(torch.empty(0, dtype=dtype), requires_grad=False)
             owner.register_parameter(leaf, empty)
+            layer.eckart_holders.add(key.split(".")[0])
             set_weight_attrs(empty, {"weight_loader": self._loader(layer, key)})
 
     def process_weights_after_loading(self, layer: Layer) -> None:
@@ -117,11 +123,8 @@ class FactoredLinearMethod(LinearMethodBase):  # type: ignore[misc]
         biased = layer.bias is not None
         if missing := [name for part in parts for name in part.missing(biased)]:
             raise EckartError(f"the checkpoint lacks {', '.join(missing)}: the folder is not complete")
-        for child in ("U", "V"):
-            delattr(layer, child)
-        for own in ("weight", "order"):
-            if own in layer._parameters:
-                delattr(layer, own)
+        for name in layer.eckart_holders:
+            delattr(layer, name)
         del layer.eckart_parts
         shards = [part.shard for part in parts if part.shard is not None]
         start = 0

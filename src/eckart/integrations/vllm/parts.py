@@ -10,18 +10,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from eckart.integrations.vllm.splitting import Shard, dense_shard, lowrank_shard, pivoted_shard
+from eckart import structures
+from eckart.structures import Shape, Shard
 from eckart.types import EckartError
-
-TENSORS = {
-    "dense": ("weight",),
-    "lowrank": ("V.weight", "U.weight"),
-    "pivoted": ("V.weight", "U.weight", "order"),
-}
-"""Structure to what a checkpoint holds of it, besides the biases."""
-
-BIASES = {"dense": (), "lowrank": ("U.bias",), "pivoted": ("V.bias", "U.bias")}
-"""Structure to where its bias is. A dense one is left to vLLM."""
 
 
 @dataclass
@@ -30,8 +21,8 @@ class Part:
 
     Attributes:
         name: as the checkpoint has it.
-        structure: `dense`, `lowrank` or `pivoted`.
-        rank: the inner width; 0 where dense.
+        structure: its name.
+        size: of the structure; 0 where dense.
         inputs: of the whole module.
         outputs: of the whole module.
         rows: indices of the outputs that this process holds.
@@ -42,7 +33,7 @@ class Part:
 
     name: str
     structure: str
-    rank: int
+    size: int
     inputs: int
     outputs: int
     rows: Tensor
@@ -77,7 +68,7 @@ class Part:
         # A copy: some of vLLM's readers use their memory again for the next tensor.
         self.tensors[key] = tensor.detach().clone()
         if not self.missing(biased):
-            self.shard = self._cut(biased, device, dtype)
+            self.shard = self._cut(device, dtype)
             self.tensors.clear()
 
     def missing(self, biased: bool) -> list[str]:
@@ -87,36 +78,20 @@ class Part:
         return [f"{self.name}.{key}" for key in self._shapes(biased) if key not in self.tensors]
 
     def _shapes(self, biased: bool) -> dict[str, tuple[int, ...]]:
-        rest = self.outputs - (self.rank if self.structure == "pivoted" else 0)
-        shapes: dict[str, tuple[int, ...]] = {
-            "weight": (self.outputs, self.inputs),
-            "V.weight": (self.rank, self.inputs),
-            "U.weight": (rest, self.rank),
-            "order": (self.outputs,),
-            "V.bias": (self.rank,),
-            "U.bias": (rest,),
-        }
-        wanted = TENSORS[self.structure] + (BIASES[self.structure] if biased else ())
-        return {key: shapes[key] for key in wanted}
+        # The bias of a dense module is left to vLLM.
+        shape = Shape(self.outputs, self.inputs, biased and self.structure != "dense")
+        parts = structures.find(self.structure).parts(shape, self.size)
+        return {key: part.shape for key, part in parts.items()}
 
     def _described(self, biased: bool) -> str:
-        inner = f", rank {self.rank}" if self.rank else ""
+        inner = f", {structures.find(self.structure).size_name} {self.size}" if self.size else ""
         return f"{self.structure}{inner}, {'with' if biased else 'without'} a bias"
 
-    def _cut(self, biased: bool, device: torch.device, dtype: torch.dtype) -> Shard:
-        held = self.tensors
-        if self.structure == "dense":
-            shard = dense_shard(held["weight"], self.rows, self.columns)
-        elif self.structure == "lowrank":
-            V, U, bias = held["V.weight"], held["U.weight"], held.get("U.bias")
-            shard = lowrank_shard(V, U, bias, self.rows, self.columns)
-        else:
-            order = held["order"].long()
-            if not torch.equal(order.sort().values, torch.arange(self.outputs, device=order.device)):
-                raise EckartError(f"{self.name}.order is not a permutation: the checkpoint is damaged")
-            V, U = held["V.weight"], held["U.weight"]
-            biases = (held["V.bias"], held["U.bias"]) if biased else None
-            shard = pivoted_shard(V, U, order, biases, self.rows, self.columns)
+    def _cut(self, device: torch.device, dtype: torch.dtype) -> Shard:
+        try:
+            shard = structures.find(self.structure).shard(self.tensors, self.rows, self.columns)
+        except ValueError as error:
+            raise EckartError(f"{self.name}.{error}: the checkpoint is damaged") from error
         return Shard(
             shard.first.to(device, dtype),
             None if shard.second is None else shard.second.to(device, dtype),

@@ -7,73 +7,12 @@ inputs (row-parallel: the columns of `V`, `U` whole). Torch only: nothing here k
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-
-@dataclass
-class Shard:
-    """Some outputs of one module, of some of its inputs: `[first x, second (first x)]`, each in its place.
-
-    Attributes:
-        first: `(m, in)`, what reads the input.
-        second: `(k, m)`, what reads `first x`; `None` where nothing does.
-        order: `(out)`, the entry of `[first x, second (first x)]` that each output is; `None` where the
-            outputs are `second (first x)` as it stands, or `first x` where there is no second.
-        bias: `(out)`, to add to the outputs; `None` where the module has none, or holds it elsewhere.
-    """
-
-    first: Tensor
-    second: Tensor | None = None
-    order: Tensor | None = None
-    bias: Tensor | None = None
-
-
-def dense_shard(weight: Tensor, rows: Tensor, columns: slice) -> Shard:
-    """The rows and columns of a dense weight `(out, in)`."""
-    return Shard(weight[rows][:, columns])
-
-
-def lowrank_shard(V: Tensor, U: Tensor, bias: Tensor | None, rows: Tensor, columns: slice) -> Shard:
-    """The outputs `rows` of `U V x + bias`, of the inputs `columns`."""
-    return Shard(V[:, columns], U[rows], bias=None if bias is None else bias[rows])
-
-
-def pivoted_shard(
-    V: Tensor,
-    U: Tensor,
-    order: Tensor,
-    biases: tuple[Tensor, Tensor] | None,
-    rows: Tensor,
-    columns: slice,
-) -> Shard:
-    """The outputs `rows` of `[V x, U V x]` put in order, of the inputs `columns`.
-
-    A row is a pivot, and one of `V`'s, or it is one of `U`'s: those of the others' are left out.
-
-    Args:
-        V: `(r, in)`, the pivot rows themselves.
-        U: `(out - r, r)`.
-        order: `(out)`, the entry of `[V x, U V x]` that each output is.
-        biases: of `V` and `U`. What `U` carries over from `V`'s is put back, so that one vector is added
-            at the end.
-        rows: indices of outputs.
-        columns: of the inputs.
-    """
-    rank = V.shape[0]
-    places = order.long()[rows]
-    is_pivot = places < rank
-    second = U[places[~is_pivot] - rank]
-    own = places.clone()
-    own[~is_pivot] = rank + torch.arange(second.shape[0], device=places.device)
-    bias = None
-    if biases is not None:
-        pivots, others = biases[0].double(), biases[1].double()
-        bias = torch.cat([pivots, others + U.double() @ pivots])[places].to(biases[0].dtype)
-    return Shard(V[:, columns], second, own, bias)
+from eckart.structures import Shard
 
 
 class Joined(torch.nn.Module):
