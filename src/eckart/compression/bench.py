@@ -307,9 +307,9 @@ class Bench:
             return [self._record(target, option, site, (0.0, 0.0)) for target in site.targets]
         # What is replaced once is decomposed to its size alone; another size may ask for more.
         problems = problems or self.problems(site, option.bits, once=not keep_dense)
-        structure = structures.find(option.structure)
+        structure, size = structures.find(option.structure), option.size or 0
         try:
-            fits = structure.fit(problems, option.size or 0)
+            fits = structure.fit(problems, size)
             if not all(torch.isfinite(each).all() for fit in fits for each in values_of(fit).values()):
                 raise ValueError("the factors have entries that are not finite")
         except (ValueError, RuntimeError) as error:
@@ -318,10 +318,10 @@ class Bench:
         for target, problem, fitted in zip(site.targets, problems, fits, strict=True):
             predicted = fitted.error
             if predicted is None:
-                predicted = problem.relative_error(structure.dense(values_of(fitted))[0])
+                predicted = problem.relative_error(structure.dense(values_of(fitted), size)[0])
             self.keep(target, keep_dense)
             held = replacing.replace(self.model, target.name, option, fitted.tensors)
-            measured = problem.relative_error(structure.dense(held)[0])
+            measured = problem.relative_error(structure.dense(held, size)[0])
             records.append(self._record(target, option, site, (predicted, measured)))
         # In float64 they are larger than the weights, and what follows takes as much again.
         fits.clear()

@@ -127,7 +127,7 @@ def dense_of(module: Any) -> tuple[Tensor, Tensor | None]:
     structure = structure_of(module)
     if structure is None:
         return module.scaled().double(), module.bias
-    return structure.dense(float_tensors(module))
+    return structure.dense(float_tensors(module), module.size)
 
 
 def reweigh(model: Any, name: str, weight: Tensor) -> None:

@@ -233,7 +233,7 @@ class Structure(ABC):
     def errors(self, site: Site, problems: Sequence[Problem]) -> Tensor:
         """The squared error at each size from 0, where nothing is left, to the largest; float64.
 
-        By default a few sizes are fitted, and the error's logarithm is interpolated between them.
+        By default drafts of a few sizes are made, and the error's logarithm is interpolated between them.
         """
         sizes = self.sizes(site)
         whole = sum(problem.norm(problem.weight) ** 2 for problem in problems)
@@ -244,8 +244,8 @@ class Structure(ABC):
         known = [whole]
         for size in wanted:
             left = 0.0
-            for problem, fitted in zip(problems, self.fit(problems, size), strict=True):
-                rest = problem.weight.double() - self.dense(values_of(fitted))[0]
+            for problem, fitted in zip(problems, self.draft(problems, size), strict=True):
+                rest = problem.weight.double() - self.dense(values_of(fitted), size)[0]
                 left += problem.norm(rest) ** 2
             known.append(min(known[-1], left))
         return _between(torch.tensor([0, *wanted]), torch.tensor(known, dtype=torch.float64), len(sizes))
@@ -258,12 +258,16 @@ class Structure(ABC):
             ValueError: a weight has entries that are not finite, or the metric cannot be used.
         """
 
+    def draft(self, problems: Sequence[Problem], size: int) -> list[Fitted]:
+        """A fit that is good enough to tell what the size loses; by default `fit` itself."""
+        return self.fit(problems, size)
+
     def approximate(self, problems: Sequence[Problem], size: int) -> list[Tensor]:
         """The dense weights that `fit` stands for, float64: what takes their place while searching."""
-        return [self.dense(values_of(fitted))[0] for fitted in self.fit(problems, size)]
+        return [self.dense(values_of(fitted), size)[0] for fitted in self.fit(problems, size)]
 
     @abstractmethod
-    def dense(self, tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+    def dense(self, tensors: Mapping[str, Tensor], size: int) -> tuple[Tensor, Tensor | None]:
         """The weight `(out, in)` and the bias that the tensors of one target stand for, float64."""
 
     def biases(self, tensors: Mapping[str, Tensor], bias: Tensor) -> dict[str, Tensor]:
@@ -285,8 +289,8 @@ class Structure(ABC):
             for name, part in self.parts(Shape(*problem.weight.shape), size).items()
             if part.role == "matrix" and part.rounded
         }
-        before = self.dense(tensors)[0]
-        after = self.dense({**tensors, **{name: each.values() for name, each in found.items()}})[0]
+        before = self.dense(tensors, size)[0]
+        after = self.dense({**tensors, **{name: each.values() for name, each in found.items()}}, size)[0]
         whole = problem.norm(before)
         return found, problem.norm(before - after) / whole if whole else 0.0
 

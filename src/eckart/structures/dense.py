@@ -32,7 +32,7 @@ class Dense(LinearStructure):
     def solve(self, problem: Problem, size: int) -> Fitted:
         return Fitted({"weight": problem.weight.double()}, 0.0)
 
-    def dense(self, tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+    def dense(self, tensors: Mapping[str, Tensor], size: int) -> tuple[Tensor, Tensor | None]:
         bias = tensors.get("bias")
         return tensors["weight"].double(), None if bias is None else bias.double()
 

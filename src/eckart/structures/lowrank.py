@@ -110,7 +110,7 @@ class LowRank(FactoredStructure):
         U, V = problem.approximation(size)
         return Fitted({"U.weight": U, "V.weight": V}, problem.approximation_error(size))
 
-    def dense(self, tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+    def dense(self, tensors: Mapping[str, Tensor], size: int) -> tuple[Tensor, Tensor | None]:
         bias = tensors.get("U.bias")
         weight = tensors["U.weight"].double() @ tensors["V.weight"].double()
         return weight, None if bias is None else bias.double()

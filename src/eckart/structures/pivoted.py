@@ -101,7 +101,7 @@ class Pivoted(FactoredStructure):
     def solve(self, problem: Problem, size: int) -> Fitted:
         return Fitted(pivoted(*problem.approximation(size)), problem.approximation_error(size))
 
-    def dense(self, tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+    def dense(self, tensors: Mapping[str, Tensor], size: int) -> tuple[Tensor, Tensor | None]:
         U, V, order = tensors["U.weight"].double(), tensors["V.weight"].double(), tensors["order"].long()
         bias = None
         if "U.bias" in tensors:

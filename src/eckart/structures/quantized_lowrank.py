@@ -65,7 +65,7 @@ class QuantizedLowRank(LinearStructure):
         best, errors = alternate(problem, size)
         return Fitted(best, errors[-1])
 
-    def dense(self, tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+    def dense(self, tensors: Mapping[str, Tensor], size: int) -> tuple[Tensor, Tensor | None]:
         bias = tensors.get("U.bias")
         product = tensors["U.weight"].double() @ tensors["V.weight"].double()
         return tensors["Q.weight"].double() + product, None if bias is None else bias.double()
