@@ -13,14 +13,13 @@ from vllm.distributed import get_pp_group
 from vllm.model_executor.layers.linear import LinearBase, UnquantizedLinearMethod
 from vllm.model_executor.layers.quantization.base_config import QuantizationConfig, QuantizeMethodBase
 
-from eckart import structures
 from eckart.integrations.vllm.linear import FactoredLinearMethod
+from eckart.integrations.vllm.parts import INSTEAD, require_shareable
 from eckart.model.portable import FORMAT_VERSION, QUANT_METHOD
 from eckart.model.portable.entries import read_entry, require_entries
 from eckart.types import UsageError
 
 KEYS = {"quant_method", "format_version", "modules"}
-INSTEAD = "`eckart export --format dense` makes a folder that every tool reads"
 
 
 class EckartQuantizationConfig(QuantizationConfig):  # type: ignore[misc]
@@ -59,11 +58,7 @@ class EckartQuantizationConfig(QuantizationConfig):  # type: ignore[misc]
         except ValueError as error:
             raise UsageError(str(error)) from error
         entries = {name: read_entry(name, value) for name, value in modules.items()}
-        for name, (structure, _) in entries.items():
-            if "sharding" not in structures.find(structure).supports:
-                raise UsageError(
-                    f"{name}: the vLLM plugin cannot serve the structure {structure!r}: {INSTEAD}"
-                )
+        require_shareable(entries)
         return cls(entries)
 
     def get_quant_method(self, layer: torch.nn.Module, prefix: str) -> QuantizeMethodBase | None:

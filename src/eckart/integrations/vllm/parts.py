@@ -5,6 +5,7 @@ Torch only: nothing here knows vLLM.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -12,7 +13,16 @@ from torch import Tensor
 
 from eckart import structures
 from eckart.structures import Shape, Shard
-from eckart.types import EckartError
+from eckart.types import EckartError, UsageError
+
+INSTEAD = "`eckart export --format dense` makes a folder that every tool reads"
+
+
+def require_shareable(entries: Mapping[str, tuple[str, int]]) -> None:
+    """Raises UsageError where a module is of a structure that cannot be shared out over processes."""
+    for name, (structure, _) in entries.items():
+        if "sharding" not in structures.find(structure).supports:
+            raise UsageError(f"{name}: the vLLM plugin cannot serve the structure {structure!r}: {INSTEAD}")
 
 
 @dataclass
