@@ -258,7 +258,7 @@ def test_data_weigh_an_embedding(stored, tmp_path):
 
 
 def test_what_cannot_be_walked_block_by_block_is_cut_whole(stored, data, tmp_path, monkeypatch):
-    monkeypatch.setattr("eckart.compression.blockwise.fitting.available", lambda device: 1)
+    monkeypatch.setattr("eckart.compression.blocks.portion.available", lambda device: 1)
     (gpt_oss, _) = GPT_OSS.values
     for architecture, chosen in ((gpt_oss, ["*.experts.*"]), (QWEN3, ["embed_tokens", "q_proj"])):
         made = eckart.compress(
