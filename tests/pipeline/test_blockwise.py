@@ -143,7 +143,7 @@ def crash(monkeypatch) -> Any:
 
         monkeypatch.setattr(checkpoint, name, dying)
     # What a process that is killed leaves, nobody tidies up.
-    monkeypatch.setattr("eckart.recovery.lessons.shutil.rmtree", lambda *_, **__: None)
+    monkeypatch.setattr("eckart.recovery.runs.shutil.rmtree", lambda *_, **__: None)
 
     def set_to(n: int) -> None:
         left["n"] = n

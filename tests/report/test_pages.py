@@ -1,4 +1,4 @@
-"""What a page is before a browser sees it: one small file, the same in every process, nothing foreign in it."""
+"""What a page is before a browser sees it: one small file, the same in every process, nothing fetched."""
 
 from __future__ import annotations
 

@@ -13,10 +13,10 @@ from torch import Tensor
 from eckart import calibrate, checkpoint, linalg
 from eckart.analysis.spectra import Inputs
 from eckart.calibrate.observing import observe
+from eckart.data import texts_of
 from eckart.estimate import counting
 from eckart.model import loading, reading, replacing, text, vocabulary
 from eckart.model.targets import Found, find_targets, weight_of
-from eckart.recovery.lessons import texts_of
 from eckart.types import (
     SAMPLE_TOKENS,
     SAMPLES,

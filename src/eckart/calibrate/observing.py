@@ -7,11 +7,9 @@ what is differentiated, the code that does it and the libraries under it. What i
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -145,36 +143,25 @@ def spread(count: int, wanted: int | None) -> list[int]:
 
 def _key(job: _Job, folder: Path | None, loss: list[Any]) -> str:
     model = job.model
+    code = [*sorted(Path(calibrate.__file__).parent.glob("*.py")), Path(text.__file__)]
     whole = {
-        "code": _files([*Path(calibrate.__file__).parent.glob("*.py"), Path(text.__file__)]),
+        "code": checkpoint.sha256_of(code),
         "versions": {name: version(name) for name in ("eckart", "torch", "transformers")},
-        "model": _weights(model) if folder is None else _files(_model_files(folder)),
+        "model": _weights(model) if folder is None else checkpoint.sha256_of(_model_files(folder)),
         "runs": [str(model.dtype), model.device.type, getattr(model.config, "_attn_implementation", None)],
         # What a tokenizer does, and how long a window may be, is in the windows.
-        "windows": _sha256([window.ids, window.labels] for window in job.windows),
+        "windows": checkpoint.json_digest([window.ids, window.labels] for window in job.windows),
         "padding": text.padding_id(job.tokenizer),
         "batches": [BACKWARD_TOKENS, text.batches.__defaults__],
         "names": list(job.names),
         "kinds": sorted(job.kinds),
         "loss": [*loss, job.asked] if job.loss else None,
     }
-    return _sha256([whole])
-
-
-def _sha256(rows: Iterable[Any]) -> str:
-    whole = hashlib.sha256()
-    for row in rows:
-        whole.update(json.dumps(row, sort_keys=True).encode() + b"\n")
-    return whole.hexdigest()
+    return checkpoint.json_digest([whole])
 
 
 def _model_files(folder: Path) -> list[Path]:
     return [*checkpoint.open_checkpoint(folder).files, folder / "config.json"]
-
-
-def _files(paths: Sequence[Path]) -> dict[str, str]:
-    with ThreadPoolExecutor() as pool:
-        return dict(zip([path.name for path in paths], pool.map(checkpoint.sha256, paths), strict=True))
 
 
 def _weights(model: Any) -> list[Any]:

@@ -26,12 +26,13 @@ from eckart import allocate
 from eckart.comparison.protocol import Request, split_texts
 from eckart.compression.cutting import Cut, Prepared
 from eckart.compression.whole import compress_in_place
+from eckart.data import texts_of
 from eckart.evaluation.machine import peak_memory_bytes
 from eckart.evaluation.measuring import measure, read_material
 from eckart.model import loading, replacing
 from eckart.model import targets as targets_
 from eckart.recipes import making
-from eckart.recovery.lessons import Lessons, texts_of
+from eckart.recovery.runs import TrainingSetup
 from eckart.types import ComparisonRow, Recipe, Text, Track, in_one_line
 
 Send = Callable[[dict[str, Any]], None]
@@ -102,7 +103,7 @@ class Comparing:
         assert recipe.keep is not None
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as scratch:
-            lessons = Lessons.of(
+            setup = TrainingSetup.before_cut(
                 self.model,
                 self.tokenizer,
                 request.data or "",
@@ -113,7 +114,7 @@ class Comparing:
                 self.track,
             )
             made = compress_in_place(
-                self.model, self.tokenizer, recipe, self.texts, "", self.track, None, False, lessons
+                self.model, self.tokenizer, recipe, self.texts, "", self.track, None, False, setup
             )
         row = self._row(recipe.keep, time.perf_counter() - started, peak.so_far())
         for note in [*made.notes, *self._missed(row)]:

@@ -11,7 +11,7 @@ from eckart.compression.manifests import Before, make_manifest
 from eckart.compression.selection import select
 from eckart.model import replacing
 from eckart.recovery import learning
-from eckart.recovery.lessons import Lessons
+from eckart.recovery.runs import TrainingSetup
 from eckart.types import Manifest, Recipe, Text, Track
 
 
@@ -24,10 +24,10 @@ def compress_in_place(
     track: Track,
     folder: Path | None,
     cache: bool,
-    lessons: Lessons | None,
+    setup: TrainingSetup | None,
     merge: bool = False,
 ) -> Manifest:
-    """Cut a loaded model and, with lessons, train what is left; what was done, for its manifest.
+    """Cut a loaded model and, with a training setup, train what is left; what was done, for its manifest.
 
     Args:
         texts: what to calibrate on.
@@ -36,17 +36,17 @@ def compress_in_place(
         merge: whether the factors are multiplied out again.
     """
     before = Before.of(model)
-    if lessons:
+    if setup:
         model.float()
     prepared = Prepared(model, tokenizer, recipe, texts, track, folder=folder, cache=cache)
-    if lessons and recipe.selection is not None:
-        cut, runs = select(prepared.bench, recipe, lessons)
+    if setup and recipe.selection is not None:
+        cut, runs = select(prepared.bench, recipe, setup)
     else:
         cut, runs = prepared.cut(recipe), []
-        if lessons:
-            runs.append(lessons.recover(model)[1])
+        if setup:
+            runs.append(setup.recover(model)[1])
             cut = cut.trained()
-    if lessons:
+    if setup:
         learning.cast(model, model.config)
     cut = prepared.rounded(cut, recipe)
     if merge:

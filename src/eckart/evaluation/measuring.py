@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+from eckart import checkpoint
 from eckart.data import read_pairs, read_rows, read_texts
 from eckart.evaluation import keeping
 from eckart.evaluation import tasks as table
@@ -169,8 +170,8 @@ def identity(request: Request, model: str) -> dict[str, Any]:
         "task": request.task,
         "model": model,
         "weights": keeping.fingerprint(request.model),
-        "data": keeping.digest(pieces),
-        "examples": keeping.digest(asdict(text) for text in request.settings.examples),
+        "data": checkpoint.json_digest(pieces),
+        "examples": checkpoint.json_digest(asdict(text) for text in request.settings.examples),
         **settings,
     }
 

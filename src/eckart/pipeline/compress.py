@@ -16,12 +16,13 @@ from eckart.compression import blockwise
 from eckart.compression import rounding as quantizing
 from eckart.compression.saving import save_folder
 from eckart.compression.whole import compress_in_place
+from eckart.data import texts_of
 from eckart.estimate.gains import slower
 from eckart.evaluation.machine import peak_memory_bytes
 from eckart.model import loading, replacing
 from eckart.recipes import making
 from eckart.recovery import processes
-from eckart.recovery.lessons import Lessons, digest, fingerprint, texts_of, working
+from eckart.recovery.runs import TrainingSetup, working_folder
 from eckart.recovery.settings import Training, make_training
 from eckart.types import (
     CORRECTED,
@@ -177,11 +178,13 @@ def compress(
             model = loading.load_model(folder, device, dtype)
             tokenizer = loading.load_tokenizer(folder) if texts or loading.has_tokenizer(folder) else None
         replacing.require_finite(model)
-        lessons = None
+        setup = None
         if settings is not None and work is not None:
-            lessons = Lessons.of(model, tokenizer, recipe.data or "", texts, settings, work, resume, track)
+            setup = TrainingSetup.before_cut(
+                model, tokenizer, recipe.data or "", texts, settings, work, resume, track
+            )
         manifest = compress_in_place(
-            model, tokenizer, recipe, texts, source, track, folder, cache, lessons, merge
+            model, tokenizer, recipe, texts, source, track, folder, cache, setup, merge
         )
         manifest.notes += whole
         if out is not None:
@@ -270,8 +273,8 @@ def _request(
 ) -> dict[str, Any]:
     """What makes a request the same as another one."""
     return {
-        "model": folder and fingerprint(folder),
-        "data": [recipe.data, digest(recipe.data or ""), fields],
+        "model": folder and checkpoint.weight_digests(folder),
+        "data": [recipe.data, checkpoint.file_digest(recipe.data or ""), fields],
         **recipe.model_dump(mode="json", exclude={"data"}),
         **(settings.model_dump() if settings else {}),
     }
@@ -295,5 +298,5 @@ def _working(
     else:
         request = _request(folder, recipe, settings, fields)
         work = Path(f"{out}.training")
-        with working(work, request, resume):
+        with working_folder(work, request, resume):
             yield work
