@@ -173,8 +173,6 @@ RULES: dict[str, Rule] = {
 
 NOT_YET: dict[str, list[str]] = {
     "parameters": [
-        "calibrate/blocks.py: watch_blocks",
-        "calibrate/observing.py: observe",
         "cli/analyzing.py: analyze",
         "cli/bases.py: bases",
         "cli/benching.py: bench",
@@ -187,11 +185,9 @@ NOT_YET: dict[str, list[str]] = {
         "compression/blockwise/course.py: Course.__init__",
         "compression/manifests.py: make_manifest",
         "compression/whole.py: compress_in_place",
-        "evaluation/generation.py: write",
         "pipeline/analyze.py: analyzed",
         "pipeline/sweep.py: _Sweeping.__init__",
         "recipes/making.py: make_recipe",
-        "recovery/training.py: train",
         "sweeping/asking.py: make_asked",
         "sweeping/saving.py: save",
     ],

@@ -39,6 +39,36 @@ def cache_dir() -> Path:
     return Path(given).expanduser() if given else Path.home() / ".cache" / "eckart"
 
 
+@dataclass(frozen=True)
+class Gradients:
+    """The loss whose gradients are summed, and on how many windows.
+
+    Attributes:
+        labels, temperature, seed: as in `calibrate.losses.loss_for`. A model that predicts none of its data's
+            tokens (an encoder, a classifier) has no labels there: they are always sampled.
+        windows: how many are differentiated, evenly spread; `None` for all.
+    """
+
+    labels: str = "sampled"
+    temperature: float = TEMPERATURE
+    seed: int = 0
+    windows: int | None = None
+
+
+@dataclass(frozen=True)
+class MomentCache:
+    """Whether moments are kept on disk, and what tells the model from others there.
+
+    Attributes:
+        used: whether to look for the moments on disk, and to put them there.
+        folder: where the model was loaded from, if it is as it was loaded: its files tell it from others.
+            Without it the tensors in memory do.
+    """
+
+    used: bool = True
+    folder: Path | None = None
+
+
 def observe(
     model: Any,
     tokenizer: Any,
@@ -46,12 +76,8 @@ def observe(
     names: Sequence[str],
     kinds: frozenset[str],
     *,
-    labels: str = "sampled",
-    temperature: float = TEMPERATURE,
-    seed: int = 0,
-    folder: Path | None = None,
-    cache: bool = True,
-    gradient_windows: int | None = None,
+    gradients: Gradients | None = None,
+    cache: MomentCache | None = None,
     track: Track = silent,
 ) -> Observed:
     """What the named targets read on the windows, and what a loss says back to them.
@@ -59,21 +85,21 @@ def observe(
     Args:
         windows: each counts once for the inputs.
         kinds: which sums, as `calibrate.watch` names them.
-        labels, temperature, seed: the loss, as in `calibrate.losses.loss_for`. A model that predicts none
-            of its data's tokens (an encoder, a classifier) has no labels there: they are always sampled.
-        folder: where the model was loaded from, if it is as it was loaded: its files tell it from others.
-            Without it the tensors in memory do.
-        cache: whether to look for the moments on disk, and to put them there.
-        gradient_windows: how many windows are differentiated, evenly spread; default all.
+        gradients: the loss; default on labels that the model samples, of all windows.
+        cache: default used, for a model that is in memory alone.
 
     Raises:
         EckartError: a target reads or gets something that is not finite, or in an unknown shape.
     """
-    labels = labels_for(model, labels)
-    loss = calibrate.loss_for(labels, temperature, seed) if kinds & GRADIENT_KINDS else None
-    asked = spread(len(windows), gradient_windows if loss else None)
+    gradients, cache = gradients or Gradients(), cache or MomentCache()
+    labels = labels_for(model, gradients.labels)
+    how = [labels, gradients.temperature, gradients.seed]
+    loss = (
+        calibrate.loss_for(labels, gradients.temperature, gradients.seed) if kinds & GRADIENT_KINDS else None
+    )
+    asked = spread(len(windows), gradients.windows if loss else None)
     job = _Job(model, tokenizer, windows, names, kinds, loss, asked, track)
-    place = _place(_key(job, folder, [labels, temperature, seed])) if cache else None
+    place = _place(_key(job, cache.folder, how)) if cache.used else None
     if place is None:
         return job.run()
     found = _find(place, model.device)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from eckart import calibrate, recipes
-from eckart.calibrate.observing import observe
+from eckart.calibrate.observing import Gradients, MomentCache, observe
 from eckart.compression.bench import Workbench
 from eckart.compression.dividing import divide
 from eckart.compression.refit import refit
@@ -134,11 +134,8 @@ class Prepared:
                 divided.calibrating,
                 [target.name for target in chosen if target not in embeddings],
                 metric.moments or frozenset({"absolute"}),
-                labels=metric.labels,
-                temperature=metric.temperature,
-                gradient_windows=divided.gradient_windows,
-                folder=folder,
-                cache=cache,
+                gradients=Gradients(metric.labels, metric.temperature, windows=divided.gradient_windows),
+                cache=MomentCache(cache, folder),
                 track=track,
             )
             watched = metric.moments & calibrate.INPUT_KINDS or not metric.moments

@@ -17,7 +17,7 @@ from eckart.recovery import distillation, learning, order, processes, windows
 from eckart.recovery.keeping import Checkpoints
 from eckart.recovery.objective import Objective, cross_entropy
 from eckart.recovery.settings import Training
-from eckart.recovery.training import Trained, train
+from eckart.recovery.training import Trained, TrainingMethod, train
 from eckart.recovery.windows import Example
 from eckart.types import Text, Track, TrainingRecord, UsageError, silent
 
@@ -74,11 +74,11 @@ class TrainingSetup:
         run = self.run(model, training, "recovery")
         return done(), run
 
-    def run(self, model: Any, training: Training, purpose: str, **how: Any) -> TrainingRecord:
+    def run(self, model: Any, training: Training, purpose: str, **method: Any) -> TrainingRecord:
         """Train what requires a gradient, and say what it came to.
 
         Args:
-            how: further arguments of `recovery.training.train`.
+            method: fields of `recovery.training.TrainingMethod` in which this run differs.
         """
         trained = train(
             model,
@@ -86,10 +86,9 @@ class TrainingSetup:
             self.examples.rows,
             training,
             workdir=self.work / purpose,
-            teacher=self.teacher,
+            method=TrainingMethod(**{"objective": self.objective, "teacher": self.teacher, **method}),
             resume=self.resume,
             track=self.track,
-            **{"objective": self.objective, **how},
         )
         objective = self.objective
         return TrainingRecord(

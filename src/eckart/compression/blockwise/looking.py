@@ -89,12 +89,14 @@ class Look:
                 self.kinds,
                 course.track if course.together.leads else silent,
                 loss=loss if self.two_sided else None,
-                asked=len(first),
-                resident=course.brought,
-                shelf=spill,
-                finished=finished,
-                to_the_end=to_the_end,
-                adding=partial(course.clock.of, "moments"),
+                options=calibrate.BlockOptions(
+                    differentiated=len(first),
+                    resident=course.brought,
+                    shelf=spill,
+                    finished=finished,
+                    to_the_end=to_the_end,
+                    adding=partial(course.clock.of, "moments"),
+                ),
             )
 
     def _batches(self, alone: bool) -> tuple[list[text.Batch], list[text.Batch]]:
