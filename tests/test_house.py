@@ -21,7 +21,6 @@ MOST_FILES = 15
 
 CROWDED = {
     "cli": "a file for each command, and what they share",
-    "evaluation": "its tasks are to have a folder of their own",
     "model": "its file of merging and swapping, of rounding, of the vocabulary and of fusing are to move",
 }
 """Folders of more than fifteen files, and why."""

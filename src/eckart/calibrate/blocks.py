@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from eckart.calibrate.modes import evaluating, frozen, uncached
 from eckart.calibrate.observed import GRADIENT_KINDS, INPUT_KINDS, Observed
 from eckart.calibrate.passes import Call, NotWalkableError, Passes, Shelf, floats, mapped
-from eckart.calibrate.rows import Batch, glance, masks_of, module_input
+from eckart.calibrate.rows import Batch, first_tokens, masks_of, module_input
 from eckart.calibrate.sums import InputSum, OutputSum, mirror
 from eckart.calibrate.watch import Loss, loss_of, run_on
 from eckart.types import Moment, Track, silent
@@ -123,7 +123,7 @@ class _Blockwise:
         self.tokens = 0
         self.spaces: dict[str, str] = {}
         self.leaders: dict[tuple[int, int], str] = {}
-        self.glanced: dict[str, Tensor] = {}
+        self.first_inputs: dict[str, Tensor] = {}
         self.versions: dict[str, int] = {}
         self.inputs = {name: InputSum(name, kinds) for name in names} if kinds & INPUT_KINDS else {}
         self.outputs = {name: OutputSum(name, kinds) for name in names} if self.loss else {}
@@ -144,7 +144,8 @@ class _Blockwise:
     def run(self, track: Track) -> Observed:
         with self._hooked(), ExitStack() as stack:
             passes = Passes(
-                self.blocks, [self._glance, *(partial(self._pass, at) for at in range(len(self.batches)))]
+                self.blocks,
+                [self._first_tokens, *(partial(self._pass, at) for at in range(len(self.batches)))],
             )
             stack.callback(passes.close)
             self._forward(passes, track)
@@ -157,11 +158,11 @@ class _Blockwise:
         self.observed.spaces = {name: self.spaces[name] for name in self.home}
         return self.observed
 
-    def _glance(self) -> None:
+    def _first_tokens(self) -> None:
         """A few tokens ahead of all batches: which modules are handed the very same tensor."""
         self._turn(None)
         with torch.no_grad():
-            run_on(self.model, glance(self.batches[0]))
+            run_on(self.model, first_tokens(self.batches[0]))
 
     def _pass(self, at: int) -> None:
         batch = self.batches[at]
@@ -178,12 +179,12 @@ class _Blockwise:
         self._finish_batch(None)
 
     def _turn(self, at: int | None) -> None:
-        """From here on it is this batch that runs; `None` for the glance."""
-        if at is not None and len(self.glanced) > len(self.spaces):
+        """From here on it is this batch that runs; `None` for the first few tokens."""
+        if at is not None and len(self.first_inputs) > len(self.spaces):
             # A space is named after the first of its targets in the model's order, not in that of the calls.
             for name in self.home:
-                if name in self.glanced and name not in self.spaces:
-                    key = id(self.glanced[name]), self.versions[name]
+                if name in self.first_inputs and name not in self.spaces:
+                    key = id(self.first_inputs[name]), self.versions[name]
                     self.spaces[name] = self.leaders.setdefault(key, name)
         self.at = at
         self.masks = [] if at is None else masks_of(self.batches[at])
@@ -214,7 +215,7 @@ class _Blockwise:
     def _finish(self, passes: Passes) -> None:
         """The last block; behind it only those go on that are differentiated: logits are large.
 
-        And the glance, which would come upon a block once more.
+        And the pass of the first tokens, which would come upon a block once more.
         """
         on = range(self.differentiated + 1)
         self._answer(passes, 0)
@@ -227,7 +228,7 @@ class _Blockwise:
             passes.close()
 
     def _answer(self, passes: Passes, index: int) -> Any:
-        """What the block gives one pass; the glance has the first."""
+        """What the block gives one pass; that of the first tokens is the first."""
         at = index - 1 if index else None
         self._turn(at)
         call = passes.calls[index]
@@ -342,7 +343,7 @@ class _Blockwise:
     def _read(self, name: str, module: nn.Module, positional: Any, named: Any) -> None:
         if self.at is None:
             x = module_input(positional, named)
-            self.glanced[name] = x
+            self.first_inputs[name] = x
             self.versions[name] = x._version
         elif self.inputs and self.spaces.get(name) == name and not self.again:
             with self.options.adding():

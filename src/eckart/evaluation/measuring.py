@@ -10,11 +10,11 @@ from eckart import checkpoint
 from eckart.data import read_pairs, read_rows, read_texts
 from eckart.evaluation import keeping
 from eckart.evaluation import tasks as table
-from eckart.evaluation.answers import FINAL, require_answers
 from eckart.evaluation.asking import Request, Settings, require_prompts
-from eckart.evaluation.harness import find
 from eckart.evaluation.score import Score
 from eckart.evaluation.tasks import find_task
+from eckart.evaluation.tasks.answers import FINAL, require_answers
+from eckart.evaluation.tasks.harness import find
 from eckart.model import loading
 from eckart.types import Text, Track, UsageError, unknown
 
