@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
+from outside import Answer, Eckart
 
 # Tiny models gain nothing from threads, and lose much where other work shares the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -78,3 +80,63 @@ def does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[
 
     say()
     return say
+
+
+def other_hashes() -> dict[str, str]:
+    """An environment in which a process goes through its sets of names in another order than this one."""
+    return {**os.environ, "PYTHONHASHSEED": "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"}
+
+
+@pytest.fixture(scope="session")
+def anew() -> Callable[..., Any]:
+    """What the JSON is that a script prints in a fresh process, which hashes strings otherwise."""
+
+    def run(script: str, *folders: Path) -> Any:
+        environment = other_hashes()
+        path = [*map(str, folders), *filter(None, [environment.get("PYTHONPATH")])]
+        command = [sys.executable, "-c", script]
+        environment["PYTHONPATH"] = os.pathsep.join(path)
+        return json.loads(subprocess.run(command, env=environment, check=True, capture_output=True).stdout)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def _warm() -> Iterator[subprocess.Popen[str]]:
+    server = subprocess.Popen(
+        [sys.executable, str(Path(__file__).parent / "warm.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**other_hashes(), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        text=True,
+    )
+    yield server
+    assert server.stdin is not None
+    server.stdin.close()
+    server.wait(10)
+
+
+@pytest.fixture
+def process(_warm: subprocess.Popen[str], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Eckart:
+    """Run a command as a process of its own, in an empty folder, with the hub out of reach.
+
+    It is a fork of one that has imported everything, and hashes strings otherwise than this one does.
+    """
+    streams = tmp_path_factory.mktemp("streams")
+
+    def run(*arguments: object, **more: Any) -> Answer:
+        request = {
+            "arguments": [str(argument) for argument in arguments],
+            "cwd": str(tmp_path),
+            "stdout": str(streams / "out"),
+            "stderr": str(streams / "err"),
+            **more,
+        }
+        assert _warm.stdin is not None
+        assert _warm.stdout is not None
+        _warm.stdin.write(json.dumps(request) + "\n")
+        _warm.stdin.flush()
+        code = int(_warm.stdout.readline())
+        return Answer(code, (streams / "out").read_text(), (streams / "err").read_text())
+
+    return run

@@ -8,6 +8,7 @@ import pytest
 
 from eckart.allocate import ALLOCATORS, NEEDS_ERRORS
 from eckart.recipes import METHODS, METRICS, MOMENTS, Gram, Method, find_method, find_metric
+from eckart.recipes.catalogue import by_name
 from eckart.recipes.making import ALLOCATIONS, RECOVERIES
 from eckart.types import Structure, UsageError
 
@@ -27,6 +28,11 @@ def test_row_is_filed_under_its_name_and_says_its_paper_and_departure(method: Me
     assert METHODS[method.name] is method is find_method(method.name)
     assert len(method.paper) > 10
     assert method.departure
+
+
+def test_two_rows_of_one_name_are_refused() -> None:
+    with pytest.raises(ValueError, match="two rows are called 'svd'"):
+        by_name([*METHODS.values(), METHODS["svd"]])
 
 
 @pytest.mark.parametrize("metric", METRICS)

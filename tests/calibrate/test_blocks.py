@@ -12,7 +12,7 @@ from architectures import ARCHITECTURES, LLAMA, T5
 from torch import Tensor, nn
 from watching import ALL, cut_for, relative, targets_of
 
-from eckart.calibrate import NotWalkableError, Observed, merge, softened, watch, watch_blocks
+from eckart.calibrate import BlockOptions, NotWalkableError, Observed, merge, softened, watch, watch_blocks
 from eckart.model.targets import stacks_of
 from eckart.model.text import batches
 from eckart.types import EckartError
@@ -46,7 +46,9 @@ def swept(
     model: Any, given: list[dict[str, Tensor]], names: list[str] | None = None, **more: Any
 ) -> Observed:
     names = names or targets_of(model)
-    return watch_blocks(model, stacks_of(model, names), names, given, ALL, loss=softened(2.0), **more)
+    return watch_blocks(
+        model, stacks_of(model, names), names, given, ALL, loss=softened(2.0), options=BlockOptions(**more)
+    )
 
 
 def assert_same(one: Observed, other: Observed, tolerance: float = 1e-5) -> None:
@@ -91,7 +93,7 @@ def test_part_of_the_batches_is_differentiated(tokenizer, data):
     rest = watch(model, names, given[1:], INPUTS, spaces=asked.spaces)
     both = merge([Observed(asked.spaces, asked.moments, asked.tokens, {}, INPUTS), rest])
     expected = Observed(asked.spaces, both.moments, both.tokens, asked.gradients, ALL)
-    assert_same(swept(model, given, asked=1), expected)
+    assert_same(swept(model, given, differentiated=1), expected)
 
 
 def test_no_block_is_needed_but_the_one_that_is_brought(tokenizer, data):
@@ -152,7 +154,9 @@ def test_blocks_behind_the_last_that_is_asked_for_are_not_run(tokenizer, data):
     expected = watch(model, names, given, INPUTS)
     model.model.layers[1].register_forward_pre_hook(lambda *_: pytest.fail("ran"))
     first = list(model.model.layers)[:1]
-    assert_same(watch_blocks(model, first, names, given, INPUTS, to_the_end=False), expected)
+    assert_same(
+        watch_blocks(model, first, names, given, INPUTS, options=BlockOptions(to_the_end=False)), expected
+    )
 
 
 class Again(nn.Module):

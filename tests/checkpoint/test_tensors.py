@@ -126,7 +126,7 @@ def test_a_digest_sees_names_shapes_dtypes_and_every_block(monkeypatch):
     assert digest([("x", x.T.contiguous().T)]) == plain
     changed = x.clone()
     changed[-1, -1] += 1
-    monkeypatch.setattr(tensors, "BLOCK", 64)
+    monkeypatch.setattr("eckart.checkpoint.digests.BLOCK", 64)
     others = [("y", x), ("x", x.reshape(8, 64)), ("x", x.view(torch.int32)), ("x", changed)]
     digests = {digest([other]) for other in others} | {digest([("x", x)]), digest([("x", x), ("x", x)])}
     assert len(digests) == len(others) + 2

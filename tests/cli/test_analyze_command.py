@@ -61,9 +61,11 @@ def test_json_and_files(process: Eckart, stored: Any, data: str, tmp_path: Path)
     assert "<!DOCTYPE html>" in (out / "report.html").read_text(encoding="utf-8")
 
 
-def test_the_same_again(eckart: Eckart, stored: Any, data: str, tmp_path: Path) -> None:
-    for out in ("one", "two"):
-        assert eckart("analyze", stored(T5), "--data", data, "-o", out).code == 0
+def test_the_same_in_another_process(
+    eckart: Eckart, process: Eckart, stored: Any, data: str, tmp_path: Path
+) -> None:
+    assert eckart("analyze", stored(T5), "--data", data, "-o", "one").code == 0
+    assert process("analyze", stored(T5), "--data", data, "--no-cache", "-o", "two").code == 0
     for name in FILES:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
@@ -78,10 +80,10 @@ def test_pictures(eckart: Eckart, stored: Any, tmp_path: Path) -> None:
 
 
 def test_the_page_is_the_one_that_report_makes_of_the_folder(
-    eckart: Eckart, stored: Any, data: str, tmp_path: Path
+    eckart: Eckart, process: Eckart, stored: Any, data: str, tmp_path: Path
 ) -> None:
     assert eckart("analyze", stored(LLAMA), "--data", data, "-o", "out").code == 0
-    assert eckart("report", "out", "-o", "again").code == 0
+    assert process("report", "out", "-o", "again").code == 0
     pages = [(tmp_path / folder / "report.html").read_bytes() for folder in ("out", "again")]
     assert pages[0] == pages[1]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from architectures import LLAMA
-from outside import Eckart
+from outside import Eckart, listing
 
 from eckart.sweeping import judging
 
@@ -39,6 +39,18 @@ def test_a_search_says_what_it_took(eckart: Eckart, stored: Any, data: str, tmp_
     assert f"search: {len(taken)} matrices taken in {len(answer.json['steps'])} trials" in answer.err
     assert answer.json["cells"] == []
     eckart("sweep", stored(LLAMA), *options, "--grid").fails(2, "another request", "grid (False there")
+
+
+def test_the_same_in_another_process(
+    eckart: Eckart, process: Eckart, stored: Any, data: str, tmp_path: Path
+) -> None:
+    options = ["--ratios", "0.5", "--task", "perplexity", "--data", data, "--search", "--grid"]
+    for run, out in ((eckart, "one"), (process, "two")):
+        assert run("sweep", stored(LLAMA), *options, "--prompt", "w1", "-o", out).code == 0
+    names = listing(tmp_path / "one")
+    assert names.keys() == listing(tmp_path / "two").keys()
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
 
 
 def test_a_model_that_fails_is_exit_code_1_with_the_others_done(

@@ -9,7 +9,8 @@ import pytest
 import torch
 from architectures import GPT2, LLAMA, POSITIONS, SPECIAL, T5, WORDS, Architecture, tiny_tokenizer
 
-from eckart.evaluation.generation import Written, generate, until, write
+from eckart.evaluation.generation import Decoding, Written, generate, until
+from eckart.evaluation.generation import write as continued
 from eckart.types import UsageError
 
 NEW_TOKENS = 8
@@ -74,6 +75,11 @@ def test_only_what_is_new_is_given_back_without_special_tokens(
 
 def test_no_prompts_give_no_texts(tokenizer: Any) -> None:
     assert generate(LLAMA.build(), tokenizer, [], NEW_TOKENS) == []
+
+
+def write(model: Any, tokenizer: Any, prompts: Any, most: int, done: Any = (), **how: Any) -> Any:
+    """Continuations in one line."""
+    return continued(model, tokenizer, prompts, Decoding(most, **how), done=done)
 
 
 def flat(pieces: Iterable[list[Written]]) -> dict[int, Written]:

@@ -49,9 +49,9 @@ class Writer:
         self.options: dict[str, Any] = {}
 
     def __call__(
-        self, model: Any, tokenizer: Any, prompts: list[str], new: int, **options: Any
+        self, model: Any, tokenizer: Any, prompts: list[str], decoding: Any, **options: Any
     ) -> Iterator[list[Written]]:
-        self.prompts, self.options = prompts, {**options, "max_new_tokens": new}
+        self.prompts, self.options = prompts, {**options, **vars(decoding)}
         for batch, at in enumerate(range(0, len(prompts), 2)):
             if batch == self.fails_after:
                 raise KeyboardInterrupt

@@ -120,10 +120,17 @@ class TestEveryRow:
         assert KEEP - 0.005 <= count.targets_after / count.targets_before <= KEEP
         assert count.before - count.after == count.targets_before - count.targets_after
 
-    def test_again_gives_the_same_bytes(self, made, decaying, data, tmp_path, method, structure, allocation):
+    def test_again_in_another_process_gives_the_same_bytes(
+        self, made, process, decaying, data, tmp_path, method, structure, allocation
+    ):
         _, out = made(method, structure, allocation)
         again = tmp_path / "out"
-        compress(decaying, again, data, method, structure, allocation)
+        dial = ("--keep", KEEP) if structure in STRUCTURES else ("--size", SIZE)
+        answer = process(
+            "compress", decaying, "-o", again, "--data", data, "--no-cache", "--method", method,
+            "--structure", structure, "--allocate", allocation, *dial,
+        )  # fmt: skip
+        assert answer.code == 0, answer.err
         for name in ("model.safetensors", "config.json", "eckart.json", "modeling_eckart.py", "README.md"):
             assert (again / name).read_bytes() == (out / name).read_bytes(), name
 

@@ -14,13 +14,22 @@ from architectures import BERT, GPT2, LLAMA, MAMBA, T5
 
 from eckart import calibrate
 from eckart.calibrate import observing
-from eckart.calibrate.observing import observe
 from eckart.data import read_texts
 from eckart.model.targets import find_targets
 from eckart.model.text import Window, batches, windows
 
 ALL = frozenset({"second", "absolute", "gradient", "fisher"})
 INPUTS = frozenset({"second", "absolute"})
+
+
+def observe(
+    model: Any, tokenizer: Any, windows: Any, names: Any, kinds: Any, cache: bool = True,
+    folder: Path | None = None, gradient_windows: int | None = None, **loss: Any,
+) -> calibrate.Observed:  # fmt: skip
+    """Moments, with what the options say in one line."""
+    gradients = observing.Gradients(windows=gradient_windows, **loss)
+    kept = observing.MomentCache(cache, folder)
+    return observing.observe(model, tokenizer, windows, names, kinds, gradients=gradients, cache=kept)
 
 
 @pytest.fixture(autouse=True)

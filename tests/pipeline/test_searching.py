@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -12,8 +13,10 @@ from torch import nn
 import eckart
 from eckart import allocate
 from eckart.compression.cutting import Prepared
+from eckart.compression.search import FLOORS
 from eckart.data import read_texts
-from eckart.evaluation import Moved
+from eckart.estimate import budget
+from eckart.evaluation import Moved, Reference
 from eckart.model import loading
 from eckart.recipes.making import make_recipe
 from eckart.types import silent
@@ -36,17 +39,37 @@ def prepare(model: Any, tokenizer: Any, data: str, **choices: Any) -> Prepared:
     return Prepared(model, tokenizer, recipe, read_texts(data), silent, cache=False)
 
 
+def candidates(ready: Prepared) -> dict[str, list[int | None]]:
+    """The ranks that `auto` has to try, by the name under which it says so."""
+    curves = ready.bench.curves()
+    allowed = budget.require_possible(ready.bench.targets, ready.recipe, ready.bench.prices)
+    floors = {f"waterfill, floor {floor:g}": allocate.waterfill(curves, allowed, floor) for floor in FLOORS}
+    return {"uniform": allocate.uniform(curves, allowed), **floors}
+
+
 @pytest.mark.parametrize("architecture", [LLAMA, T5, BERT], ids=str)
 @pytest.mark.parametrize("keep", [0.8, 0.5])
-def test_auto_is_never_further_from_dense_than_uniform_ranks(architecture, keep, tokenizer, data):
-    ready = prepare(architecture.build(), tokenizer, data, keep=keep)
-    held_out = ready.cut(ready.recipe).held_out
+def test_auto_is_never_further_from_dense_than_what_it_tried(architecture, keep, tokenizer, data):
+    model = architecture.build()
+    dense = copy.deepcopy(model)
+    ready = prepare(model, tokenizer, data, keep=keep)
+    held_out = ready.cut(ready.recipe, keep_dense=True).held_out
     assert held_out is not None
-    uniform = next(one for one in held_out.candidates if one.name == "uniform")
-    assert held_out.divergence <= min(one.divergence for one in held_out.candidates) + 1e-6
-    assert held_out.divergence <= uniform.divergence + 1e-6
     assert ready.search.reference is not None
-    assert held_out.tokens == ready.search.reference.tokens > 0
+    reference = Reference(ready.search.reference.batches, dense)
+    assert held_out.tokens == reference.tokens > 0
+    assert held_out.divergence == pytest.approx(reference.of(model).divergence, abs=1e-6)
+    ready.bench.restore()
+    assert reference.of(model).divergence == pytest.approx(0, abs=1e-6)
+    ranks = candidates(ready)
+    said = {one.name: one.divergence for one in held_out.candidates}
+    assert {tuple(ranks[name]) for name in said} == set(map(tuple, ranks.values()))
+    measured = {}
+    for name in said:
+        with ready.bench.tried(ranks[name]):
+            measured[name] = reference.of(model).divergence
+    assert said == pytest.approx(measured, abs=1e-6)
+    assert held_out.divergence <= min(measured.values()) + 1e-6
 
 
 def test_held_out_windows_are_not_calibrated_on(decaying, tokenizer, data):

@@ -13,7 +13,7 @@ from eckart.model import portable, targets
 from eckart.model.portable import LowRankLinear
 from eckart.recovery import learning, windows
 from eckart.recovery.settings import make_training
-from eckart.recovery.training import Trained, train
+from eckart.recovery.training import Trained, TrainingMethod, train
 
 TOKENIZER = tiny_tokenizer()
 _CUT: dict[str, Any] = {}
@@ -52,7 +52,8 @@ def learn(model: Any, examples: Any, workdir: Path, resume: bool = False, **more
     given = {"steps": 8, "batch": 8, "learning_rate": 5e-3, "seed": 1, **own}
     settings = make_training(**given)
     finish = learning.choose(model, settings)
-    trained = train(model, TOKENIZER, examples, settings, workdir=workdir, resume=resume, **more)
+    method = TrainingMethod(**more)
+    trained = train(model, TOKENIZER, examples, settings, workdir=workdir, method=method, resume=resume)
     finish()
     return trained
 

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from eckart import calibrate, checkpoint, linalg
 from eckart.analysis.spectra import Inputs
-from eckart.calibrate.observing import observe
+from eckart.calibrate.observing import MomentCache, observe
+from eckart.data import texts_of
 from eckart.estimate import counting
 from eckart.model import loading, reading, replacing, text, vocabulary
 from eckart.model.targets import Found, find_targets, weight_of
-from eckart.recovery.lessons import texts_of
 from eckart.types import (
     SAMPLE_TOKENS,
     SAMPLES,
@@ -222,7 +222,9 @@ def observed(subject: Subject, samples: int | None, max_length: int, cache: bool
     chosen = [target.name for target in subject.found.targets]
     names = [name for name in chosen if not vocabulary.is_embedding(model, name)]
     kinds = frozenset({"second"})
-    sums = observe(model, tokenizer, windows, names, kinds, folder=subject.folder, cache=cache, track=track)
+    sums = observe(
+        model, tokenizer, windows, names, kinds, cache=MomentCache(cache, subject.folder), track=track
+    )
     rows = _rows(model, tokenizer, windows, list(sums.moments), track)
     unreached = [name for name in names if sums.spaces[name] not in rows]
     return Seen(sums, rows, [f"{name}: no token of the data reached it" for name in unreached])

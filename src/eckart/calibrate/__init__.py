@@ -3,7 +3,7 @@
 It does not know what the sums are for.
 """
 
-from eckart.calibrate.blocks import Finished, Resident, watch_blocks
+from eckart.calibrate.blocks import BlockOptions, Finished, Resident, watch_blocks
 from eckart.calibrate.losses import TEMPERATURE, loss_for, softened, true_labels
 from eckart.calibrate.observed import GRADIENT_KINDS, INPUT_KINDS, Observed, merge
 from eckart.calibrate.packing import pack, unpack
@@ -20,6 +20,7 @@ __all__ = [
     "INPUT_KINDS",
     "TEMPERATURE",
     "WIDEST",
+    "BlockOptions",
     "Finished",
     "Loss",
     "NotWalkableError",

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from eckart.calibrate.modes import evaluating, frozen, uncached
 from eckart.calibrate.observed import GRADIENT_KINDS, INPUT_KINDS, Observed
 from eckart.calibrate.passes import Call, NotWalkableError, Passes, Shelf, floats, mapped
-from eckart.calibrate.rows import Batch, glance, masks_of, module_input
+from eckart.calibrate.rows import Batch, first_tokens, masks_of, module_input
 from eckart.calibrate.sums import InputSum, OutputSum, mirror
 from eckart.calibrate.watch import Loss, loss_of, run_on
 from eckart.types import Moment, Track, silent
@@ -44,6 +44,29 @@ class Finished:
     moments: dict[str, Moment]
 
 
+@dataclass
+class BlockOptions:
+    """How blocks come and go, and who is told of their sums.
+
+    Attributes:
+        differentiated: how many of the batches, the first ones, are differentiated; `None` for all.
+        resident: brings the weights of a block; default: they are there.
+        shelf: where activations wait; default in memory.
+        finished: called with sums as soon as they are complete. What it takes out of the moments that it is
+            handed is out of the answer, too: so they need not all be in memory.
+        to_the_end: whether the model runs on behind the last of the blocks, where nothing is differentiated
+            and no target is outside of them. If not, a block that is run again is not noticed.
+        adding: a context around all that is added to a sum, as to time it.
+    """
+
+    differentiated: int | None = None
+    resident: Resident = nullcontext
+    shelf: Shelf | None = None
+    finished: Callable[[Finished], None] = lambda complete: None
+    to_the_end: bool = True
+    adding: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+
 def watch_blocks(
     model: Any,
     blocks: Sequence[nn.Module],
@@ -53,33 +76,18 @@ def watch_blocks(
     track: Track = silent,
     *,
     loss: Loss | None = None,
-    asked: int | None = None,
-    resident: Resident = nullcontext,
-    shelf: Shelf | None = None,
-    finished: Callable[[Finished], None] | None = None,
-    to_the_end: bool = True,
-    adding: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    options: BlockOptions | None = None,
 ) -> Observed:
     """As `watch`, block by block.
 
     Args:
-        blocks: whose weights `resident` brings; everything else of the model is in memory.
-        asked: how many of the batches, the first ones, are differentiated; default all.
-        resident: brings the weights of a block; default: they are there.
-        shelf: where activations wait; default in memory.
-        finished: told of sums as soon as they are complete. What it takes out of the moments that it is
-            handed is out of the answer, too: so they need not all be in memory.
-        to_the_end: whether the model runs on behind the last of the blocks, where nothing is differentiated
-            and no target is outside of them. If not, a block that is run again is not noticed.
-        adding: a context around all that is added to a sum, as to time it.
+        blocks: whose weights `options.resident` brings; everything else of the model is in memory.
 
     Raises:
         NotWalkableError: the model does not run its blocks one after another, each once, for every input.
         EckartError: as `watch`.
     """
-    job = _Blockwise(model, blocks, names, batches, kinds, loss, len(batches) if asked is None else asked)
-    job.to_the_end, job.adding = to_the_end, adding
-    job.resident, job.shelf, job.finished = resident, shelf, finished or (lambda complete: None)
+    job = _Blockwise(model, blocks, names, batches, kinds, loss, options or BlockOptions())
     with torch.inference_mode(False), evaluating(model), uncached(model), frozen(model):
         return job.run(track)
 
@@ -93,12 +101,6 @@ class _Record:
 
 
 class _Blockwise:
-    resident: Resident
-    shelf: Shelf | None
-    finished: Callable[[Finished], None]
-    to_the_end: bool
-    adding: Callable[[], AbstractContextManager[Any]]
-
     def __init__(
         self,
         model: Any,
@@ -107,24 +109,26 @@ class _Blockwise:
         batches: Sequence[Batch],
         kinds: frozenset[str],
         loss: Loss | None,
-        asked: int,
+        options: BlockOptions,
     ) -> None:
+        self.options, self.shelf = options, options.shelf
+        differentiated = len(batches) if options.differentiated is None else options.differentiated
         self.model, self.blocks, self.kinds = model, list(blocks), kinds
         self.loss = loss if kinds & GRADIENT_KINDS else None
         self.batches = list(batches)
-        self.asked = asked if self.loss else 0
+        self.differentiated = differentiated if self.loss else 0
         self.home = {name: self._home(model, name) for name in names}
         self.at: int | None = None
         self.again = False
         self.tokens = 0
         self.spaces: dict[str, str] = {}
         self.leaders: dict[tuple[int, int], str] = {}
-        self.glanced: dict[str, Tensor] = {}
+        self.first_inputs: dict[str, Tensor] = {}
         self.versions: dict[str, int] = {}
         self.inputs = {name: InputSum(name, kinds) for name in names} if kinds & INPUT_KINDS else {}
         self.outputs = {name: OutputSum(name, kinds) for name in names} if self.loss else {}
         self.steps: list[tuple[nn.Module, list[_Record]]] = []
-        self.first_seen: list[dict[int, tuple[Tensor, int]]] = [{} for _ in range(self.asked)]
+        self.first_seen: list[dict[int, tuple[Tensor, int]]] = [{} for _ in range(self.differentiated)]
         self.observed = Observed(self.spaces, {}, 0, {}, kinds)
 
     def _home(self, model: Any, name: str) -> int | None:
@@ -140,7 +144,8 @@ class _Blockwise:
     def run(self, track: Track) -> Observed:
         with self._hooked(), ExitStack() as stack:
             passes = Passes(
-                self.blocks, [self._glance, *(partial(self._pass, at) for at in range(len(self.batches)))]
+                self.blocks,
+                [self._first_tokens, *(partial(self._pass, at) for at in range(len(self.batches)))],
             )
             stack.callback(passes.close)
             self._forward(passes, track)
@@ -153,17 +158,17 @@ class _Blockwise:
         self.observed.spaces = {name: self.spaces[name] for name in self.home}
         return self.observed
 
-    def _glance(self) -> None:
+    def _first_tokens(self) -> None:
         """A few tokens ahead of all batches: which modules are handed the very same tensor."""
         self._turn(None)
         with torch.no_grad():
-            run_on(self.model, glance(self.batches[0]))
+            run_on(self.model, first_tokens(self.batches[0]))
 
     def _pass(self, at: int) -> None:
         batch = self.batches[at]
         self._turn(at)
         self.tokens += sum(int(mask.sum()) for mask in self.masks)
-        if at >= self.asked:
+        if at >= self.differentiated:
             with torch.no_grad():
                 run_on(self.model, batch)
             return
@@ -174,12 +179,12 @@ class _Blockwise:
         self._finish_batch(None)
 
     def _turn(self, at: int | None) -> None:
-        """From here on it is this batch that runs; `None` for the glance."""
-        if at is not None and len(self.glanced) > len(self.spaces):
+        """From here on it is this batch that runs; `None` for the first few tokens."""
+        if at is not None and len(self.first_inputs) > len(self.spaces):
             # A space is named after the first of its targets in the model's order, not in that of the calls.
             for name in self.home:
-                if name in self.glanced and name not in self.spaces:
-                    key = id(self.glanced[name]), self.versions[name]
+                if name in self.first_inputs and name not in self.spaces:
+                    key = id(self.first_inputs[name]), self.versions[name]
                     self.spaces[name] = self.leaders.setdefault(key, name)
         self.at = at
         self.masks = [] if at is None else masks_of(self.batches[at])
@@ -194,9 +199,9 @@ class _Blockwise:
             if id(block) in seen:
                 raise NotWalkableError("this model runs a block more than once")
             seen.add(id(block))
-            if self.asked:
+            if self.differentiated:
                 self.steps.append((block, []))
-            with self.resident(block):
+            with self.options.resident(block):
                 if len(seen) == len(self.blocks) and None not in self.home.values():
                     self._finish(passes)
                 else:
@@ -210,20 +215,20 @@ class _Blockwise:
     def _finish(self, passes: Passes) -> None:
         """The last block; behind it only those go on that are differentiated: logits are large.
 
-        And the glance, which would come upon a block once more.
+        And the pass of the first tokens, which would come upon a block once more.
         """
-        on = range(self.asked + 1)
+        on = range(self.differentiated + 1)
         self._answer(passes, 0)
         for index in [index for index in passes.calls if index not in on]:
             self._answer(passes, index)
             passes.dismiss([index])
-        if self.asked or self.to_the_end:
+        if self.differentiated or self.options.to_the_end:
             passes.step(partial(self._answer, passes))
         else:
             passes.close()
 
     def _answer(self, passes: Passes, index: int) -> Any:
-        """What the block gives one pass; the glance has the first."""
+        """What the block gives one pass; that of the first tokens is the first."""
         at = index - 1 if index else None
         self._turn(at)
         call = passes.calls[index]
@@ -231,7 +236,7 @@ class _Blockwise:
             call.each(self.shelf.back)
         with torch.no_grad():
             answer = passes.answer(index)
-        if at is None or at >= self.asked:
+        if at is None or at >= self.differentiated:
             return answer
         given: list[Tensor] = []
 
@@ -257,13 +262,13 @@ class _Blockwise:
     # back
 
     def _backward(self, track: Track) -> None:
-        waiting: list[dict[int, Tensor]] = [{} for _ in range(self.asked)]
+        waiting: list[dict[int, Tensor]] = [{} for _ in range(self.differentiated)]
         # In front of the first block with a target there is nothing to go back for.
         targeted = [at for at, (block, _) in enumerate(self.steps) if id(block) in self.home.values()]
         todo = range(len(self.steps) - 1, min(targeted, default=len(self.steps)) - 1, -1)
         for step in track(todo, "differentiating", len(todo)):
             block, records = self.steps[step]
-            with self.resident(block):
+            with self.options.resident(block):
                 for at, record in enumerate(records):
                     self._turn(at)
                     self._through(block, record, waiting[at])
@@ -338,14 +343,14 @@ class _Blockwise:
     def _read(self, name: str, module: nn.Module, positional: Any, named: Any) -> None:
         if self.at is None:
             x = module_input(positional, named)
-            self.glanced[name] = x
+            self.first_inputs[name] = x
             self.versions[name] = x._version
         elif self.inputs and self.spaces.get(name) == name and not self.again:
-            with self.adding():
+            with self.options.adding():
                 self.inputs[name](module, positional, named)
 
     def _written(self, name: str, module: nn.Module, positional: Any, named: Any, y: Tensor) -> Tensor | None:
-        if self.at is None or self.at >= self.asked or not torch.is_grad_enabled():
+        if self.at is None or self.at >= self.differentiated or not torch.is_grad_enabled():
             return None
         return self.outputs[name](module, positional, named, y)
 
@@ -361,7 +366,7 @@ class _Blockwise:
         for moment in made.values():
             mirror(moment)
         kept = self.observed.gradients if backward else self.observed.moments
-        self.finished(Finished(block, backward, made))
+        self.options.finished(Finished(block, backward, made))
         kept.update(made)
 
     def _check(self) -> None:

@@ -7,11 +7,9 @@ what is differentiated, the code that does it and the libraries under it. What i
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -41,6 +39,36 @@ def cache_dir() -> Path:
     return Path(given).expanduser() if given else Path.home() / ".cache" / "eckart"
 
 
+@dataclass(frozen=True)
+class Gradients:
+    """The loss whose gradients are summed, and on how many windows.
+
+    Attributes:
+        labels, temperature, seed: as in `calibrate.losses.loss_for`. A model that predicts none of its data's
+            tokens (an encoder, a classifier) has no labels there: they are always sampled.
+        windows: how many are differentiated, evenly spread; `None` for all.
+    """
+
+    labels: str = "sampled"
+    temperature: float = TEMPERATURE
+    seed: int = 0
+    windows: int | None = None
+
+
+@dataclass(frozen=True)
+class MomentCache:
+    """Whether moments are kept on disk, and what tells the model from others there.
+
+    Attributes:
+        used: whether to look for the moments on disk, and to put them there.
+        folder: where the model was loaded from, if it is as it was loaded: its files tell it from others.
+            Without it the tensors in memory do.
+    """
+
+    used: bool = True
+    folder: Path | None = None
+
+
 def observe(
     model: Any,
     tokenizer: Any,
@@ -48,12 +76,8 @@ def observe(
     names: Sequence[str],
     kinds: frozenset[str],
     *,
-    labels: str = "sampled",
-    temperature: float = TEMPERATURE,
-    seed: int = 0,
-    folder: Path | None = None,
-    cache: bool = True,
-    gradient_windows: int | None = None,
+    gradients: Gradients | None = None,
+    cache: MomentCache | None = None,
     track: Track = silent,
 ) -> Observed:
     """What the named targets read on the windows, and what a loss says back to them.
@@ -61,21 +85,21 @@ def observe(
     Args:
         windows: each counts once for the inputs.
         kinds: which sums, as `calibrate.watch` names them.
-        labels, temperature, seed: the loss, as in `calibrate.losses.loss_for`. A model that predicts none
-            of its data's tokens (an encoder, a classifier) has no labels there: they are always sampled.
-        folder: where the model was loaded from, if it is as it was loaded: its files tell it from others.
-            Without it the tensors in memory do.
-        cache: whether to look for the moments on disk, and to put them there.
-        gradient_windows: how many windows are differentiated, evenly spread; default all.
+        gradients: the loss; default on labels that the model samples, of all windows.
+        cache: default used, for a model that is in memory alone.
 
     Raises:
         EckartError: a target reads or gets something that is not finite, or in an unknown shape.
     """
-    labels = labels_for(model, labels)
-    loss = calibrate.loss_for(labels, temperature, seed) if kinds & GRADIENT_KINDS else None
-    asked = spread(len(windows), gradient_windows if loss else None)
+    gradients, cache = gradients or Gradients(), cache or MomentCache()
+    labels = labels_for(model, gradients.labels)
+    how = [labels, gradients.temperature, gradients.seed]
+    loss = (
+        calibrate.loss_for(labels, gradients.temperature, gradients.seed) if kinds & GRADIENT_KINDS else None
+    )
+    asked = spread(len(windows), gradients.windows if loss else None)
     job = _Job(model, tokenizer, windows, names, kinds, loss, asked, track)
-    place = _place(_key(job, folder, [labels, temperature, seed])) if cache else None
+    place = _place(_key(job, cache.folder, how)) if cache.used else None
     if place is None:
         return job.run()
     found = _find(place, model.device)
@@ -145,36 +169,25 @@ def spread(count: int, wanted: int | None) -> list[int]:
 
 def _key(job: _Job, folder: Path | None, loss: list[Any]) -> str:
     model = job.model
+    code = [*sorted(Path(calibrate.__file__).parent.glob("*.py")), Path(text.__file__)]
     whole = {
-        "code": _files([*Path(calibrate.__file__).parent.glob("*.py"), Path(text.__file__)]),
+        "code": checkpoint.sha256_of(code),
         "versions": {name: version(name) for name in ("eckart", "torch", "transformers")},
-        "model": _weights(model) if folder is None else _files(_model_files(folder)),
+        "model": _weights(model) if folder is None else checkpoint.sha256_of(_model_files(folder)),
         "runs": [str(model.dtype), model.device.type, getattr(model.config, "_attn_implementation", None)],
         # What a tokenizer does, and how long a window may be, is in the windows.
-        "windows": _sha256([window.ids, window.labels] for window in job.windows),
+        "windows": checkpoint.json_digest([window.ids, window.labels] for window in job.windows),
         "padding": text.padding_id(job.tokenizer),
         "batches": [BACKWARD_TOKENS, text.batches.__defaults__],
         "names": list(job.names),
         "kinds": sorted(job.kinds),
         "loss": [*loss, job.asked] if job.loss else None,
     }
-    return _sha256([whole])
-
-
-def _sha256(rows: Iterable[Any]) -> str:
-    whole = hashlib.sha256()
-    for row in rows:
-        whole.update(json.dumps(row, sort_keys=True).encode() + b"\n")
-    return whole.hexdigest()
+    return checkpoint.json_digest([whole])
 
 
 def _model_files(folder: Path) -> list[Path]:
     return [*checkpoint.open_checkpoint(folder).files, folder / "config.json"]
-
-
-def _files(paths: Sequence[Path]) -> dict[str, str]:
-    with ThreadPoolExecutor() as pool:
-        return dict(zip([path.name for path in paths], pool.map(checkpoint.sha256, paths), strict=True))
 
 
 def _weights(model: Any) -> list[Any]:

@@ -32,7 +32,7 @@ def module_input(positional: tuple[Any, ...], named: dict[str, Any]) -> Tensor:
     return first
 
 
-def glance(batch: Batch) -> Batch:
+def first_tokens(batch: Batch) -> Batch:
     """The first few tokens of the first window."""
     return {key: value[:1, :GLANCE_TOKENS] for key, value in batch.items() if value.ndim > 1}
 

@@ -18,7 +18,7 @@ from eckart.calibrate.passes import NotWalkableError, Passes, Shelf
 from eckart.calibrate.rows import (
     Batch,
     PaddingUnknownError,
-    glance,
+    first_tokens,
     masks_of,
     module_input,
     real_tokens,
@@ -156,7 +156,7 @@ def require_walkable(model: Any, blocks: Sequence[nn.Module], batch: Batch) -> N
     Raises:
         NotWalkableError: the model runs a block more than once.
     """
-    with Walk(model, blocks, [glance(batch)], give=lambda index, output: None) as walk:
+    with Walk(model, blocks, [first_tokens(batch)], give=lambda index, output: None) as walk:
         for _ in walk.path():
             walk.step()
 

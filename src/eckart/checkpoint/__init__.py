@@ -3,10 +3,11 @@
 The only room that reads or writes safetensors files itself.
 """
 
-from eckart.checkpoint.reading import DTYPES, Checkpoint, Stored, open_checkpoint, sha256
+from eckart.checkpoint.digests import digest, file_digest, json_digest, sha256, sha256_of
+from eckart.checkpoint.reading import DTYPES, Checkpoint, Stored, open_checkpoint, weight_digests
 from eckart.checkpoint.shards import read_shard, shard_name, write_index, write_shard
 from eckart.checkpoint.spilling import Spill
-from eckart.checkpoint.tensors import digest, read_tensors, write_tensors
+from eckart.checkpoint.tensors import read_tensors, write_tensors
 from eckart.checkpoint.writing import (
     appearing,
     copy_companions,
@@ -24,6 +25,8 @@ __all__ = [
     "appearing",
     "copy_companions",
     "digest",
+    "file_digest",
+    "json_digest",
     "open_checkpoint",
     "read_shard",
     "read_tensors",
@@ -32,7 +35,9 @@ __all__ = [
     "replace_file",
     "settle",
     "sha256",
+    "sha256_of",
     "shard_name",
+    "weight_digests",
     "write_index",
     "write_shard",
     "write_tensors",

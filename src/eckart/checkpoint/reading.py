@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from eckart.checkpoint.digests import sha256_of
 from eckart.types import EckartError
 
 ITEM_BYTES = {
@@ -137,10 +138,9 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(folder, tensors)
 
 
-def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def weight_digests(folder: Path) -> dict[str, str]:
+    """Hex digests of a model folder's weight files by their names: every byte of the weights."""
+    return sha256_of(open_checkpoint(folder).files)
 
 
 def _read_index(index: Path) -> dict[str, str]:

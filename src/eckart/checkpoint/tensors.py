@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from eckart.checkpoint.digests import digest
 from eckart.types import EckartError
 
 SUFFIX = ".safetensors"
 WORDS = "eckart"
-BLOCK = 1 << 24
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], words: dict[str, Any]) -> None:
@@ -73,26 +70,3 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if digest(tensors.items()) != expected:
         raise EckartError(f"{path} is damaged: its tensors are not the ones that were written")
     return tensors, words
-
-
-def digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """Hex digest of tensors on any device: names, dtypes, shapes and every byte, in the order given."""
-    whole = hashlib.sha256()
-    # Blocks are hashed side by side, since hashing one after another is slower than reading them.
-    with ThreadPoolExecutor() as pool:
-        for name, tensor in tensors:
-            whole.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-            for block in pool.map(_sha256, _blocks(tensor)):
-                whole.update(block)
-    return whole.hexdigest()
-
-
-def _blocks(tensor: Tensor) -> Iterator[memoryview]:
-    flat = tensor.detach().cpu().contiguous().flatten()
-    # NumPy has no bfloat16: bytes are bytes.
-    view = flat.view(torch.uint8).numpy().data
-    return (view[at : at + BLOCK] for at in range(0, len(view), BLOCK))
-
-
-def _sha256(block: memoryview) -> bytes:
-    return hashlib.sha256(block).digest()

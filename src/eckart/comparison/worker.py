@@ -26,11 +26,12 @@ from eckart.comparison.protocol import Request, split_texts
 from eckart.compression.course import Course
 from eckart.compression.cuts import Cut
 from eckart.compression.loaded import Loaded, compress_loaded, prepare
+from eckart.data import texts_of
 from eckart.evaluation.machine import peak_memory_bytes
 from eckart.evaluation.measuring import measure, read_material
 from eckart.model import loading, replacing
 from eckart.model import targets as targets_
-from eckart.recovery.lessons import Lessons, texts_of
+from eckart.recovery.runs import TrainingSetup
 from eckart.types import ComparisonRow, Recipe, Text, Track, in_one_line
 
 Send = Callable[[dict[str, Any]], None]
@@ -100,7 +101,7 @@ class Comparing:
         assert recipe.keep is not None
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as scratch:
-            lessons = Lessons.of(
+            setup = TrainingSetup.before_cut(
                 self.model,
                 self.tokenizer,
                 request.data or "",
@@ -111,7 +112,7 @@ class Comparing:
                 self.track,
             )
             loaded = Loaded(self.model, self.tokenizer, cache=False)
-            made = compress_loaded(loaded, recipe, self.texts, lessons, track=self.track)
+            made = compress_loaded(loaded, recipe, self.texts, setup, track=self.track)
         row = self._row(recipe.keep, time.perf_counter() - started, peak.so_far())
         for note in [*made.notes, *self._missed(row)]:
             self.send({"note": note, "keep": recipe.keep})

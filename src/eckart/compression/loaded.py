@@ -16,7 +16,7 @@ from eckart.estimate.prices import Prices
 from eckart.model import replacing
 from eckart.model import targets as targets_
 from eckart.recovery import learning
-from eckart.recovery.lessons import Lessons
+from eckart.recovery.runs import TrainingSetup
 from eckart.types import Manifest, Recipe, Text, Track, TrainingRecord, silent
 
 
@@ -61,11 +61,11 @@ def compress_loaded(
     loaded: Loaded,
     recipe: Recipe,
     texts: Sequence[Text],
-    lessons: Lessons | None = None,
+    setup: TrainingSetup | None = None,
     merge: bool = False,
     track: Track = silent,
 ) -> Manifest:
-    """Cut a loaded model in place and, with lessons, train what is left; what was done, for its manifest.
+    """Cut a loaded model in place and, with a training setup, train what is left.
 
     Args:
         texts: what to calibrate on.
@@ -73,20 +73,20 @@ def compress_loaded(
     """
     model = loaded.model
     before = Before.of(model)
-    if lessons:
+    if setup:
         model.float()
     course = prepare(loaded, recipe, texts, track)
     runs: list[TrainingRecord] = []
-    if lessons and recipe.selection is not None:
-        cut, runs = select(course.bench, recipe, lessons)
+    if setup and recipe.selection is not None:
+        cut, runs = select(course.bench, recipe, setup)
     else:
         whole = course.cut(recipe)
         assert whole is not None
         cut = whole
-        if lessons:
-            runs.append(lessons.recover(model)[1])
+        if setup:
+            runs.append(setup.recover(model)[1])
             cut = cut.trained()
-    if lessons:
+    if setup:
         learning.cast(model, model.config)
     cut = course.rounded(cut, recipe)
     if merge:

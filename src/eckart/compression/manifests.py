@@ -11,7 +11,6 @@ from typing import Any
 from eckart import checkpoint
 from eckart.compression.cuts import Cut
 from eckart.model import replacing, saving
-from eckart.recovery.lessons import digest
 from eckart.types import Bytes, Count, Manifest, Recipe, TrainingRecord
 
 MANIFEST = "eckart.json"
@@ -57,7 +56,7 @@ def make_manifest(
         transformers=version("transformers"),
         source=source,
         recipe=recipe.model_copy(update={"data": recipe.data and Path(recipe.data).name}),
-        data_sha256=None if recipe.data is None else digest(recipe.data),
+        data_sha256=None if recipe.data is None else checkpoint.file_digest(recipe.data),
         calibration_tokens=tokens,
         parameters=Count(
             before=before.parameters,

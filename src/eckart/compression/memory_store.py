@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from eckart import calibrate, recipes
-from eckart.calibrate.observing import observe
+from eckart.calibrate.observing import Gradients, MomentCache, observe
 from eckart.compression.dividing import divide
 from eckart.compression.store import OUTSIDE, Store
 from eckart.evaluation import Moved, Reference
@@ -77,11 +77,8 @@ class MemoryStore(Store):
             windows,
             [target.name for target in self.targets if target not in embeddings],
             metric.moments or frozenset({"absolute"}),
-            labels=metric.labels,
-            temperature=metric.temperature,
-            gradient_windows=self.divided.gradient_windows,
-            folder=folder,
-            cache=cache,
+            gradients=Gradients(metric.labels, metric.temperature, windows=self.divided.gradient_windows),
+            cache=MomentCache(cache, folder),
             track=self.track,
         )
         watched = metric.moments & calibrate.INPUT_KINDS or not metric.moments

@@ -11,7 +11,7 @@ from eckart.compression.bench import Bench, picked
 from eckart.compression.cuts import Cut
 from eckart.estimate import budget
 from eckart.recovery.bases import BasisLinear, Selecting, ranks
-from eckart.recovery.lessons import Lessons, length
+from eckart.recovery.runs import TrainingSetup, training_tokens
 from eckart.recovery.settings import LENGTHS, Training
 from eckart.structures import Site, put
 from eckart.types import Recipe, Target, TargetRecord, TrainingRecord
@@ -20,7 +20,7 @@ _LENGTH: dict[str, Any] = dict.fromkeys(LENGTHS)
 """A training's length, not said."""
 
 
-def select(bench: Bench, recipe: Recipe, lessons: Lessons) -> tuple[Cut, list[TrainingRecord]]:
+def select(bench: Bench, recipe: Recipe, setup: TrainingSetup) -> tuple[Cut, list[TrainingRecord]]:
     """Cut a model by basis selection (METHODS: Basis Selection, algorithm 1), and train what is left.
 
     Args:
@@ -28,15 +28,15 @@ def select(bench: Bench, recipe: Recipe, lessons: Lessons) -> tuple[Cut, list[Tr
         recipe: with a `keep` and a `selection`.
     """
     assert recipe.selection is not None
-    total = length(lessons.examples.rows, lessons.training)
-    first, second = split(lessons.training, total, recipe.selection.share)
-    bases = Bases(bench, recipe, lessons.training.seed)
+    total = training_tokens(setup.examples.rows, setup.training)
+    first, second = split(setup.training, total, recipe.selection.share)
+    bases = Bases(bench, recipe, setup.training.seed)
     try:
-        run = lessons.run(
+        run = setup.run(
             bench.model,
             first,
             recipe.recovery,
-            objective=bases.callback.watch(lessons.objective),
+            objective=bases.callback.watch(setup.objective),
             callbacks=[bases.callback],
             parameter_groups=bases.groups,
         )
@@ -44,7 +44,7 @@ def select(bench: Bench, recipe: Recipe, lessons: Lessons) -> tuple[Cut, list[Tr
         bases.restore()
         raise
     cut = Cut(bases.finish())
-    return cut, [run, lessons.recover(bench.model, second)[1]]
+    return cut, [run, setup.recover(bench.model, second)[1]]
 
 
 class Bases:

@@ -2,7 +2,7 @@
 
 from eckart.data.files import SEPARATOR
 from eckart.data.pocket import POCKET_TEXTS, is_built_in
-from eckart.data.reading import read_pairs, read_rows, read_texts
+from eckart.data.reading import read_pairs, read_rows, read_texts, texts_of
 from eckart.data.shapes import SHAPES, Shape
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "read_pairs",
     "read_rows",
     "read_texts",
+    "texts_of",
 ]

@@ -13,6 +13,9 @@ from eckart.data.pocket import POCKET_TEXTS, is_built_in, pocket_texts
 from eckart.data.shapes import parse_fields, text_of
 from eckart.types import Text, UsageError
 
+MADE_TOKENS = 64
+"""Of a built-in text at least: so many texts are made that a run need not read one twice."""
+
 
 def read_texts(
     source: str,
@@ -54,6 +57,25 @@ def read_texts(
     if not texts:
         raise UsageError(f"{source} is empty: it has no text")
     return texts
+
+
+def texts_of(
+    source: str,
+    generates: bool,
+    fields: str | None = None,
+    samples: int | None = None,
+    tokens: int | None = None,
+) -> list[Text]:
+    """The texts of a source for a model: to calibrate on, to train on or to analyse with.
+
+    Args:
+        generates: whether the model writes text; one that only reads has a line of plain text at a time.
+        samples: texts at most. Built-in data are made: as many as this, or as `tokens` may ask for.
+    """
+    if is_built_in(source):
+        count = samples or (tokens and -(-tokens // MADE_TOKENS))
+        return read_texts(source, count=count) if count else read_texts(source)
+    return read_texts(source, lines=not generates, fields=fields)[:samples]
 
 
 def read_rows(source: str, *, split: str = "train") -> list[dict[str, Any]]:

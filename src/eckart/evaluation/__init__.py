@@ -2,10 +2,10 @@
 
 from eckart.evaluation.asking import Request, Settings
 from eckart.evaluation.divergence import Moved, Reference
-from eckart.evaluation.perplexity import perplexity
 from eckart.evaluation.score import Score, lower_is_better
-from eckart.evaluation.stsb import stsb
 from eckart.evaluation.tasks import TASKS, Task, find_task
+from eckart.evaluation.tasks.perplexity import perplexity
+from eckart.evaluation.tasks.stsb import stsb
 
 __all__ = [
     "TASKS",

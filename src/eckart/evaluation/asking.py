@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from eckart.evaluation.generation import BATCH, write
+from eckart.evaluation.generation import BATCH, Decoding, write
 from eckart.evaluation.keeping import Kept
 from eckart.model.text import usable_length
 from eckart.types import Text, Track, UsageError, silent
@@ -96,12 +96,7 @@ def ask(
         request.model,
         request.tokenizer,
         [shown(prompt, settings.examples) for prompt in prompts],
-        fresh,
-        stop=stop,
-        temperature=settings.temperature,
-        seed=settings.seed,
-        max_length=longest,
-        batch_size=settings.batch,
+        Decoding(fresh, stop, settings.temperature, settings.seed, longest, settings.batch),
         done=request.kept.rows,
         track=request.track,
     )

@@ -22,6 +22,28 @@ SPARE_TOKENS = 4
 
 
 @dataclass(frozen=True)
+class Decoding:
+    """How continuations are decoded.
+
+    Attributes:
+        max_new_tokens: of a continuation at most.
+        stop: a row ends with the first of these, which is cut off.
+        temperature: of the distribution to sample from; 0 takes the likeliest token.
+        seed: of the samples; each batch has its own from it.
+        max_length: tokens of prompt and continuation at most, where the model would take more. A longer
+            prompt loses its beginning.
+        batch_size: prompts at once.
+    """
+
+    max_new_tokens: int
+    stop: Sequence[str] = ()
+    temperature: float = 0.0
+    seed: int = 0
+    max_length: int = sys.maxsize
+    batch_size: int = BATCH
+
+
+@dataclass(frozen=True)
 class Written:
     """What was written behind one prompt.
 
@@ -48,7 +70,8 @@ def generate(
 ) -> list[str]:
     """Greedy continuations of the prompts, in their order, without special tokens; see `write`."""
     written = [""] * len(prompts)
-    for piece in write(model, tokenizer, prompts, max_new_tokens, track=track, batch_size=batch_size):
+    decoding = Decoding(max_new_tokens, batch_size=batch_size)
+    for piece in write(model, tokenizer, prompts, decoding, track=track):
         for one in piece:
             written[one.index] = one.text
     return written
@@ -58,13 +81,8 @@ def write(
     model: Any,
     tokenizer: Any,
     prompts: Sequence[str],
-    max_new_tokens: int,
+    decoding: Decoding,
     *,
-    stop: Sequence[str] = (),
-    temperature: float = 0.0,
-    seed: int = 0,
-    max_length: int = sys.maxsize,
-    batch_size: int = BATCH,
     done: Container[int] = (),
     track: Track = silent,
 ) -> Iterator[list[Written]]:
@@ -76,18 +94,14 @@ def write(
     says, writing is greedy, or by samples of the whole distribution.
 
     Args:
-        stop: a row ends with the first of these, which is cut off.
-        temperature: of the distribution to sample from; 0 takes the likeliest token.
-        seed: of the samples; each batch has its own from it.
-        max_length: tokens of prompt and continuation at most, where the model would take more. A longer
-            prompt loses its beginning.
         done: places of prompts that need nothing.
 
     Raises:
         UsageError: so many new tokens leave no room for a prompt.
     """
     both = is_encoder_decoder(model)
-    longest = usable_length(model, tokenizer, max_length)
+    longest = usable_length(model, tokenizer, decoding.max_length)
+    max_new_tokens, batch_size, stop = decoding.max_new_tokens, decoding.batch_size, decoding.stop
     room = longest if both else longest - max_new_tokens
     if room < 1 or max_new_tokens > longest:
         raise UsageError(
@@ -99,7 +113,7 @@ def write(
     left = [(at, piece) for at, piece in enumerate(pieces) if any(index not in done for index in piece)]
     for at, piece in track(left, "writing", len(left)):
         kept = [_shortened(rows[index], room, tokenizer) for index in piece]
-        fresh = _continued(model, tokenizer, kept, max_new_tokens, stop, temperature, seed + at * 1_000_003)
+        fresh = _continued(model, tokenizer, kept, decoding, decoding.seed + at * 1_000_003)
         texts = [_text(tokenizer, [] if both else ids, new) for ids, new in zip(kept, fresh, strict=True)]
         ends = _ends(model, tokenizer)
         yield [
@@ -144,25 +158,23 @@ def _continued(
     model: Any,
     tokenizer: Any,
     rows: list[list[int]],
-    max_new_tokens: int,
-    stop: Sequence[str],
-    temperature: float,
+    decoding: Decoding,
     seed: int,
 ) -> Tensor:
     """The new ids, `(rows, at most max_new_tokens)`."""
     batch = padded(model, tokenizer, rows, left=True)
     start = 1 if is_encoder_decoder(model) else batch["input_ids"].shape[1]
     how: dict[str, Any] = {"do_sample": False}
-    if temperature > 0:
-        how = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-    if stop:
-        how["stopping_criteria"] = StoppingCriteriaList([_Stop(tokenizer, stop, start)])
+    if decoding.temperature > 0:
+        how = {"do_sample": True, "temperature": decoding.temperature, "top_k": 0, "top_p": 1.0}
+    if decoding.stop:
+        how["stopping_criteria"] = StoppingCriteriaList([_Stop(tokenizer, decoding.stop, start)])
     cuda = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(cuda):
         torch.manual_seed(seed)
         tokens: Tensor = model.generate(
             **batch,
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=decoding.max_new_tokens,
             num_beams=1,
             use_cache=True,
             pad_token_id=padding_id(tokenizer),

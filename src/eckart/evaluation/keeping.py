@@ -144,14 +144,6 @@ def fingerprint(model: Any) -> str:
     return whole.hexdigest()
 
 
-def digest(material: Iterable[object]) -> str:
-    """A hash of what a task asks."""
-    whole = hashlib.sha256()
-    for piece in material:
-        whole.update(json.dumps(piece, default=str).encode() + b"\n")
-    return whole.hexdigest()
-
-
 def _refuse_another(folder: Path, asked: dict[str, Any]) -> None:
     """Raises UsageError where the answers in a folder are not those that are asked for."""
     try:

@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+from eckart import checkpoint
 from eckart.data import read_pairs, read_rows, read_texts
 from eckart.evaluation import keeping
 from eckart.evaluation import tasks as table
-from eckart.evaluation.answers import FINAL, require_answers
 from eckart.evaluation.asking import Request, Settings, require_prompts
-from eckart.evaluation.harness import find
 from eckart.evaluation.score import Score
 from eckart.evaluation.tasks import find_task
+from eckart.evaluation.tasks.answers import FINAL, require_answers
+from eckart.evaluation.tasks.harness import find
 from eckart.model import loading
 from eckart.types import Text, Track, UsageError, unknown
 
@@ -169,8 +170,8 @@ def identity(request: Request, model: str) -> dict[str, Any]:
         "task": request.task,
         "model": model,
         "weights": keeping.fingerprint(request.model),
-        "data": keeping.digest(pieces),
-        "examples": keeping.digest(asdict(text) for text in request.settings.examples),
+        "data": checkpoint.json_digest(pieces),
+        "examples": checkpoint.json_digest(asdict(text) for text in request.settings.examples),
         **settings,
     }
 

@@ -18,7 +18,6 @@ from eckart.analysis import spectra, subjects
 from eckart.data import is_built_in
 from eckart.model import loading, portable
 from eckart.model.targets import block_of, weight_of
-from eckart.recovery.lessons import digest
 from eckart.types import MAX_LENGTH, Analysis, Matrix, Target, Track, UsageError, silent
 
 
@@ -167,7 +166,7 @@ def analyzed(
         bytes=subject.bytes,
         tied=counted.tied,
         data=None if data is None else data if is_built_in(data) else Path(data).name,
-        data_sha256=None if data is None else digest(data),
+        data_sha256=None if data is None else checkpoint.file_digest(data),
         tokens=None if seen is None else seen.sums.tokens,
         matrices=[each.matrix for each in looked],
         sizes=spectra.sizes(chosen, looked, counted.parameters, subject.bytes, subject.model.dtype.itemsize),

@@ -16,12 +16,13 @@ from eckart.compression import rounding as quantizing
 from eckart.compression.blocks import Job, settled
 from eckart.compression.loaded import Loaded, compress_loaded
 from eckart.compression.saving import save_folder
+from eckart.data import texts_of
 from eckart.estimate.gains import slower
 from eckart.evaluation.machine import peak_memory_bytes
 from eckart.model import loading, replacing
 from eckart.recipes import making
 from eckart.recovery import processes
-from eckart.recovery.lessons import Lessons, digest, fingerprint, texts_of, working
+from eckart.recovery.runs import TrainingSetup, working_folder
 from eckart.recovery.settings import Training, make_training
 from eckart.types import (
     MAX_LENGTH,
@@ -176,11 +177,13 @@ def compress(
             model = loading.load_model(folder, device, dtype)
             tokenizer = loading.load_tokenizer(folder) if texts or loading.has_tokenizer(folder) else None
         replacing.require_finite(model)
-        lessons = None
+        setup = None
         if settings is not None and work is not None:
-            lessons = Lessons.of(model, tokenizer, recipe.data or "", texts, settings, work, resume, track)
+            setup = TrainingSetup.before_cut(
+                model, tokenizer, recipe.data or "", texts, settings, work, resume, track
+            )
         loaded = Loaded(model, tokenizer, source, folder, cache)
-        manifest = compress_loaded(loaded, recipe, texts, lessons, merge, track)
+        manifest = compress_loaded(loaded, recipe, texts, setup, merge, track)
         manifest.notes += whole
         if out is not None:
             save_folder(model, tokenizer, manifest, folder, Path(out))
@@ -269,8 +272,8 @@ def _request(
 ) -> dict[str, Any]:
     """What makes a request the same as another one."""
     return {
-        "model": folder and fingerprint(folder),
-        "data": [recipe.data, digest(recipe.data or ""), fields],
+        "model": folder and checkpoint.weight_digests(folder),
+        "data": [recipe.data, checkpoint.file_digest(recipe.data or ""), fields],
         **recipe.model_dump(mode="json", exclude={"data"}),
         **(settings.model_dump() if settings else {}),
     }
@@ -294,5 +297,5 @@ def _working(
     else:
         request = _request(folder, recipe, settings, fields)
         work = Path(f"{out}.training")
-        with working(work, request, resume):
+        with working_folder(work, request, resume):
             yield work

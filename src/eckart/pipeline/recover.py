@@ -11,11 +11,12 @@ from typing import Any
 from eckart import checkpoint
 from eckart.compression.manifests import MANIFEST
 from eckart.compression.saving import save_folder
+from eckart.data import texts_of
 from eckart.evaluation.machine import peak_memory_bytes
 from eckart.model import loading, replacing
 from eckart.model.quantizing import is_quantized
 from eckart.recovery import distillation, learning, processes
-from eckart.recovery.lessons import Lessons, digest, fingerprint, texts_of, working
+from eckart.recovery.runs import TrainingSetup, working_folder
 from eckart.recovery.settings import FACTORS, Training, make_training
 from eckart.types import (
     Bytes,
@@ -87,25 +88,25 @@ def recover(
     loading.require_device(processes.own_device(device))
     texts = texts_of(data, loading.generates(config), fields, samples)
     request = {
-        "model": fingerprint(folder),
-        "data": [data, digest(data), fields, samples],
-        "teacher": teaching and fingerprint(teaching),
+        "model": checkpoint.weight_digests(folder),
+        "data": [data, checkpoint.file_digest(data), fields, samples],
+        "teacher": teaching and checkpoint.weight_digests(teaching),
         "objective": objective and asdict(objective),
         "dtype": dtype,
         **training.model_dump(),
     }
     work = Path(f"{out}.training")
-    with working(work, request, resume):
+    with working_folder(work, request, resume):
         where = processes.own_device(device)
         student = loading.load_model(folder, where, dtype)
         tokenizer = loading.load_tokenizer(folder)
         replacing.require_finite(student)
         before = replacing.count_parameters(student)
-        lessons = Lessons(student, tokenizer, data, texts, training, work, resume=resume, track=track)
+        setup = TrainingSetup(student, tokenizer, data, texts, training, work, resume=resume, track=track)
         if objective is not None and teacher is not None and teaching is not None:
             name = loading.name_of(teacher, teaching)
-            lessons.imitate(loading.load_model(teaching, where), name, objective)
-        student, record = lessons.recover(student)
+            setup.imitate(loading.load_model(teaching, where), name, objective)
+        student, record = setup.recover(student)
         learning.cast(student, config)
         manifest = _manifest(folder, loading.name_of(model, folder), student, before, stored.nbytes)
         manifest.training.append(record)

@@ -17,7 +17,6 @@ from eckart.evaluation.measuring import identity, read_material
 from eckart.model import loading, replacing
 from eckart.model.targets import block_of
 from eckart.recipes import making
-from eckart.recovery.lessons import digest
 from eckart.sweeping.asking import Asked, make_asked, require_parts
 from eckart.sweeping.files import MEASURED, files
 from eckart.sweeping.grid import BEST, Grid, Place, left, make_grid, rank_at
@@ -207,7 +206,7 @@ class _Sweeping:
                 metric=dense.metric,
                 lower_is_better=lower_is_better(dense.metric or ""),
                 data=asked.data and Path(asked.data).name,
-                data_sha256=asked.data and digest(asked.data),
+                data_sha256=asked.data and checkpoint.file_digest(asked.data),
                 prompts=asked.prompts,
                 dense=dense,
                 cells=cells,

@@ -6,6 +6,7 @@ if it does not fit in a row at all, an axis is missing a value.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -116,9 +117,22 @@ class Method:
         return bool(METRICS[self.metric].moments) or self.recovery in SELECTIONS
 
 
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (
+def by_name(rows: Iterable[Method]) -> dict[str, Method]:
+    """The rows by their names.
+
+    Raises:
+        ValueError: two rows have one name.
+    """
+    found: dict[str, Method] = {}
+    for row in rows:
+        if row.name in found:
+            raise ValueError(f"two rows are called {row.name!r}")
+        found[row.name] = row
+    return found
+
+
+METHODS: dict[str, Method] = by_name(
+    (
         Method(
             "svd",
             metric="identity",
@@ -254,7 +268,7 @@ METHODS: dict[str, Method] = {
             departure="without data: identity, pivoted, uniform, none",
         ),
     )
-}
+)
 
 
 def find_method(name: str) -> Method:

@@ -1,4 +1,4 @@
-"""The training loop: transformers' Trainer, told what a loss is, how it is shared out, and what to keep."""
+"""The training loop: transformers' Trainer with an objective, checkpoints and a log of its own."""
 
 from __future__ import annotations
 
@@ -37,6 +37,23 @@ Groups = Callable[[Any], list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
+class TrainingMethod:
+    """What a run minimises, and what goes along with it.
+
+    Attributes:
+        objective: `(model, teacher, batch)` to a summed loss and its count.
+        teacher: the model that is imitated, handed to the objective.
+        callbacks: transformers' own.
+        parameter_groups: parameters with settings of their own; the rest has the run's.
+    """
+
+    objective: Objective = cross_entropy
+    teacher: Any = None
+    callbacks: Sequence[TrainerCallback] = ()
+    parameter_groups: Groups | None = None
+
+
+@dataclass(frozen=True)
 class Trained:
     """What a run came to.
 
@@ -60,10 +77,7 @@ def train(
     training: Training,
     *,
     workdir: Path,
-    teacher: Any = None,
-    objective: Objective | None = None,
-    callbacks: Sequence[TrainerCallback] = (),
-    parameter_groups: Groups | None = None,
+    method: TrainingMethod | None = None,
     resume: bool = False,
     track: Track = silent,
 ) -> Trained:
@@ -78,11 +92,7 @@ def train(
         examples: what `windows.read` gives.
         workdir: for checkpoints and `training.jsonl`, a line for each step: `step`, `loss`, `lr`, `tokens`
             and `seconds` so far.
-        teacher: handed to the objective.
-        objective: `(model, teacher, batch)` to a summed loss and its count; default cross entropy of the
-            labels.
-        callbacks: transformers' own.
-        parameter_groups: parameters with settings of their own; the rest has the run's.
+        method: default cross entropy of the labels.
         resume: go on from the last checkpoint in `workdir`, where there is one.
 
     Raises:
@@ -90,6 +100,7 @@ def train(
         EckartError: a loss or a gradient that is not finite: says at which step, and which checkpoint is
             the last good one.
     """
+    method = method or TrainingMethod()
     passes = processes.windows_a_pass(training.batch, training.accumulate)
     steps = order.plan([len(example) for example in examples], training)
     kept = keeping.Checkpoints(workdir)
@@ -99,17 +110,15 @@ def train(
     start = kept.latest() if resume else None
     log = _Log(workdir / LOG, [sum(len(examples[index]) for index in step) for step in steps])
     arguments = _arguments(model, training, workdir, len(steps), passes)
-    undropped = nullcontext() if teacher is None else without_dropout(model)
-    with quiet(), _prepared(model, teacher, training), undropped:
+    undropped = nullcontext() if method.teacher is None else without_dropout(model)
+    with quiet(), _prepared(model, method.teacher, training), undropped:
         trainer = _Trainer(
             model=model,
             args=arguments,
             train_dataset=_Stream(examples, steps),
             data_collator=Collator(model, text.padding_id(tokenizer)),
-            callbacks=[_Bar(track), *callbacks],
-            objective=objective or cross_entropy,
-            teacher=teacher,
-            parameter_groups=parameter_groups,
+            callbacks=[_Bar(track), *method.callbacks],
+            method=method,
             kept=kept,
             log=log,
         )
@@ -189,23 +198,15 @@ class _Trainer(Trainer):
     args: Any
     objective: Objective
 
-    def __init__(
-        self,
-        *,
-        objective: Objective,
-        teacher: Any,
-        parameter_groups: Groups | None,
-        kept: keeping.Checkpoints,
-        log: _Log,
-        **rest: Any,
-    ) -> None:
+    def __init__(self, *, method: TrainingMethod, kept: keeping.Checkpoints, log: _Log, **rest: Any) -> None:
         super().__init__(**rest)
         self.remove_callback(PrinterCallback)
-        self.objective, self.teacher, self.parameter_groups = objective, teacher, parameter_groups
+        self.objective, self.teacher = method.objective, method.teacher
+        self.parameter_groups = method.parameter_groups
         self.kept, self.lines = kept, log
-        if teacher is not None:
-            teacher.eval()
-            self.teacher = self.accelerator.prepare_model(teacher, evaluation_mode=True)
+        if self.teacher is not None:
+            self.teacher.eval()
+            self.teacher = self.accelerator.prepare_model(self.teacher, evaluation_mode=True)
         # Of one step: the summed loss so far, and over how many tokens.
         self.sums = torch.zeros(2, dtype=torch.float32, device=self.args.device)
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
 
+from eckart import checkpoint
 from eckart.evaluation import Request
 from eckart.evaluation.generation import generate
-from eckart.evaluation.keeping import Kept, digest
+from eckart.evaluation.keeping import Kept
 from eckart.evaluation.measuring import run
 from eckart.sweeping.truncating import Truncated
 from eckart.types import EckartError, in_one_line
@@ -64,7 +65,7 @@ class Judge:
             UsageError, EckartError: the dense model cannot do what is asked. Of all others the error is
                 what was measured, and is not kept for another run.
         """
-        key = digest([part, sorted(ranks.items())])[:16]
+        key = checkpoint.json_digest([part, sorted(ranks.items())])[:16]
         row = self.kept.rows.get(key)
         if row is None or row["error"] is not None:
             found = self._measure(ranks, part)

@@ -21,7 +21,7 @@ from eckart.estimate import budget
 from eckart.evaluation.machine import give_back
 from eckart.model import loading, probe, replacing, saving
 from eckart.model.streaming import NotStoredByBlockError, Streamed
-from eckart.recovery.lessons import working
+from eckart.recovery.runs import working_folder
 from eckart.types import Manifest, Recipe, Text, Track
 
 WORDS = "words"
@@ -79,7 +79,7 @@ class Job:
         together = Together(self.device)
         try:
             # The first makes the folder that all use, and looks at what is in it.
-            with working(work, request() if together.leads else {}, resume, begun):
+            with working_folder(work, request() if together.leads else {}, resume, begun):
                 if together.leads:
                     tidy(work)
                 together.wait()

@@ -82,12 +82,14 @@ class Pass:
                 self.kinds,
                 store.track if store.leads else silent,
                 loss=loss if self.two_sided else None,
-                asked=len(first),
-                resident=store.resident_block,
-                shelf=spill,
-                finished=finished,
-                to_the_end=to_the_end,
-                adding=partial(store.clock.of, "moments"),
+                options=calibrate.BlockOptions(
+                    differentiated=len(first),
+                    resident=store.resident_block,
+                    shelf=spill,
+                    finished=finished,
+                    to_the_end=to_the_end,
+                    adding=partial(store.clock.of, "moments"),
+                ),
             )
 
     def _take(self, block: str, moments: dict[str, Moment], back: bool) -> None:

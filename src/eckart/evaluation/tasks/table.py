@@ -6,15 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from eckart.evaluation.answers import gsm8k, math
 from eckart.evaluation.asking import Request
-from eckart.evaluation.harness import PREFIX, harness
-from eckart.evaluation.perplexity import perplexity
-from eckart.evaluation.pocket import pocket_code, pocket_math, pocket_stories
-from eckart.evaluation.programs import humaneval, mbpp
 from eckart.evaluation.score import Score
-from eckart.evaluation.stsb import stsb
-from eckart.evaluation.summaries import pairs, samsum
+from eckart.evaluation.tasks.answers import gsm8k, math
+from eckart.evaluation.tasks.harness import PREFIX, harness
+from eckart.evaluation.tasks.perplexity import perplexity
+from eckart.evaluation.tasks.pocket import pocket_code, pocket_math, pocket_stories
+from eckart.evaluation.tasks.programs import humaneval, mbpp
+from eckart.evaluation.tasks.stsb import stsb
+from eckart.evaluation.tasks.summaries import pairs, samsum
 from eckart.types import MAX_LENGTH
 
 Reads = Literal["texts", "sentence pairs", "prompts", "problems", "nothing", "harness"]

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from eckart.data import read_texts
-from eckart.evaluation.answers import final_number, last_box, require_answers, same_answer
+from eckart.evaluation.tasks.answers import final_number, last_box, require_answers, same_answer
 from eckart.types import Text, UsageError
 
-TASKS = Path(__file__).parents[3] / "shared" / "data" / "tasks"
+TASKS = Path(__file__).parents[4] / "shared" / "data" / "tasks"
 real = pytest.mark.skipif(not TASKS.is_dir(), reason=f"no {TASKS}: the real data are not here")
 
 

@@ -1,4 +1,4 @@
-"""What every training after (or during) a cut shares: its texts, its length, its folder, its record."""
+"""Training runs during or after a cut: their examples, length, work folder and record."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from eckart import checkpoint
-from eckart.data import is_built_in, read_texts
+from eckart.data import is_built_in
 from eckart.recovery import distillation, learning, order, processes, windows
 from eckart.recovery.keeping import Checkpoints
 from eckart.recovery.objective import Objective, cross_entropy
 from eckart.recovery.settings import Training
-from eckart.recovery.training import Trained, train
+from eckart.recovery.training import Trained, TrainingMethod, train
 from eckart.recovery.windows import Example
 from eckart.types import Text, Track, TrainingRecord, UsageError, silent
 
@@ -25,12 +25,9 @@ REQUEST = "request.json"
 POINTS = 200
 """Losses that a manifest holds at most."""
 
-MADE_TOKENS = 64
-"""Of a built-in text at least: so many texts are made that a run need not read one twice."""
 
-
-class Lessons:
-    """What a model learns from, how, and where its checkpoints go.
+class TrainingSetup:
+    """Examples, objective, settings and checkpoint folder of the training runs of one model.
 
     A model that writes learns the labels, unless it has a teacher to imitate.
 
@@ -59,12 +56,12 @@ class Lessons:
         self.objective: Objective = cross_entropy
 
     @classmethod
-    def of(cls, model: Any, *rest: Any) -> Lessons:
-        """The same for a model that is still to be cut: one that writes nothing imitates itself as it was."""
-        lessons = cls(model, *rest)
+    def before_cut(cls, model: Any, *rest: Any) -> TrainingSetup:
+        """The setup for a model yet to be cut: one that writes nothing imitates itself as it was."""
+        setup = cls(model, *rest)
         if not model.can_generate():
-            lessons.imitate(copy.deepcopy(model), "the dense model", distillation.Distillation())
-        return lessons
+            setup.imitate(copy.deepcopy(model), "the dense model", distillation.Distillation())
+        return setup
 
     def imitate(self, teacher: Any, name: str, objective: distillation.Distillation) -> None:
         """Learn to answer as the teacher does."""
@@ -77,11 +74,11 @@ class Lessons:
         run = self.run(model, training, "recovery")
         return done(), run
 
-    def run(self, model: Any, training: Training, purpose: str, **how: Any) -> TrainingRecord:
+    def run(self, model: Any, training: Training, purpose: str, **method: Any) -> TrainingRecord:
         """Train what requires a gradient, and say what it came to.
 
         Args:
-            how: further arguments of `recovery.training.train`.
+            method: fields of `recovery.training.TrainingMethod` in which this run differs.
         """
         trained = train(
             model,
@@ -89,17 +86,16 @@ class Lessons:
             self.examples.rows,
             training,
             workdir=self.work / purpose,
-            teacher=self.teacher,
+            method=TrainingMethod(**{"objective": self.objective, "teacher": self.teacher, **method}),
             resume=self.resume,
             track=self.track,
-            **{"objective": self.objective, **how},
         )
         objective = self.objective
         return TrainingRecord(
             purpose=purpose,
             settings=training.model_dump(exclude_none=True),
             data=self.data if is_built_in(self.data) else Path(self.data).name,
-            data_sha256=digest(self.data),
+            data_sha256=checkpoint.file_digest(self.data),
             teacher=self.teacher_name,
             objective=asdict(objective) if isinstance(objective, distillation.Distillation) else None,
             examples=len(self.examples.rows),
@@ -110,36 +106,8 @@ class Lessons:
         )
 
 
-def texts_of(
-    data: str,
-    generates: bool,
-    fields: str | None = None,
-    samples: int | None = None,
-    tokens: int | None = None,
-) -> list[Text]:
-    """What to learn from.
-
-    Args:
-        samples: texts at most. Built-in data are made: as many as this, or as `tokens` may ask for.
-    """
-    if is_built_in(data):
-        count = samples or (tokens and -(-tokens // MADE_TOKENS))
-        return read_texts(data, count=count) if count else read_texts(data)
-    return read_texts(data, lines=not generates, fields=fields)[:samples]
-
-
-def digest(data: str) -> str | None:
-    """The hash of a data file; of built-in data and the hub's none."""
-    return checkpoint.sha256(Path(data)) if Path(data).is_file() else None
-
-
-def fingerprint(folder: Path) -> dict[str, str]:
-    """What tells a model from others: every byte of its weights."""
-    return {path.name: checkpoint.sha256(path) for path in checkpoint.open_checkpoint(folder).files}
-
-
-def length(examples: Sequence[Example], training: Training) -> int:
-    """Tokens that a run reads."""
+def training_tokens(examples: Sequence[Example], training: Training) -> int:
+    """Number of tokens that a run reads."""
     sizes = [len(example) for example in examples]
     return sum(sizes[index] for step in order.plan(sizes, training) for index in step)
 
@@ -149,10 +117,10 @@ def _has_checkpoints(work: Path) -> bool:
 
 
 @contextmanager
-def working(
+def working_folder(
     work: Path, request: dict[str, Any], resume: bool, begun: Callable[[Path], bool] = _has_checkpoints
 ) -> Iterator[None]:
-    """The folder beside `out`, while the work lasts; afterwards only where it can be gone on with.
+    """Work folder beside `out`: it holds the request, and stays only where it can be resumed from.
 
     Args:
         begun: whether a folder holds something to go on from.

@@ -14,7 +14,7 @@ from architectures import BERT, GPT2, LLAMA, POSITIONS, T5, WORDS, Architecture,
 from eckart.evaluation import perplexity
 from eckart.types import EckartError, Text, UsageError
 
-MODULE = importlib.import_module("eckart.evaluation.perplexity")
+MODULE = importlib.import_module("eckart.evaluation.tasks.perplexity")
 BOS, PAD = 1, 0
 DECODERS = [LLAMA, GPT2]
 

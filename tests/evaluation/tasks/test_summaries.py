@@ -13,10 +13,10 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from eckart import evaluate
 from eckart.data import read_texts
-from eckart.evaluation.summaries import KINDS, completion_loss, rouge
+from eckart.evaluation.tasks.summaries import KINDS, completion_loss, rouge
 from eckart.types import EckartError, Text
 
-SHARED = Path(__file__).parents[3] / "shared" / "data" / "tasks" / "samsum_test.arrow"
+SHARED = Path(__file__).parents[4] / "shared" / "data" / "tasks" / "samsum_test.arrow"
 BOS = 1
 
 

@@ -12,7 +12,7 @@ import torch
 from architectures import BERT, LLAMA, T5, WORDS
 
 from eckart import EckartError, UsageError, evaluate
-from eckart.evaluation import harness
+from eckart.evaluation.tasks import harness
 
 CHOICES = """
 task: tiny_choices

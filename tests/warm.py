@@ -78,7 +78,7 @@ def _end(code: int) -> NoReturn:
 
 def warm_up() -> None:
     """Go through a whole run, so that what libraries import late is there before the first fork."""
-    sys.path.append(str(Path(__file__).parents[1]))
+    sys.path.append(str(Path(__file__).parent))
     from architectures import LLAMA, tiny_tokenizer, write_data
 
     with tempfile.TemporaryDirectory() as temporary:

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from eckart.evaluation.asking import BETWEEN, Request, ask, counts, shown
-from eckart.evaluation.perplexity import BATCH_LOGITS, BATCH_TOKENS, perplexity
 from eckart.evaluation.score import Score
+from eckart.evaluation.tasks.perplexity import BATCH_LOGITS, BATCH_TOKENS, perplexity
 from eckart.model.text import begun, is_encoder_decoder, padded, usable_length
 from eckart.types import EckartError, Text, Track, UsageError, silent
 

@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from eckart.evaluation import stsb
-from eckart.evaluation.stsb import embed
+from eckart.evaluation.tasks.stsb import embed
 from eckart.types import EckartError, UsageError
 
 PAD = 0

@@ -7,8 +7,8 @@ from itertools import islice
 from typing import Any
 
 from eckart.evaluation.generation import generate
-from eckart.evaluation.perplexity import perplexity
 from eckart.evaluation.score import Score
+from eckart.evaluation.tasks.perplexity import perplexity
 from eckart.pocket import Sample, samples
 from eckart.pocket.grading import grade_code, grade_math
 from eckart.types import Text, Track, silent
