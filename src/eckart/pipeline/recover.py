@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from eckart import checkpoint
-from eckart.compression.manifests import MANIFEST
 from eckart.compression.saving import save_folder
 from eckart.evaluation.machine import peak_memory_bytes
 from eckart.model import loading, replacing
@@ -18,6 +17,7 @@ from eckart.recovery import distillation, learning, processes
 from eckart.recovery.lessons import Lessons, digest, fingerprint, texts_of, working
 from eckart.recovery.settings import FACTORS, Training, make_training
 from eckart.types import (
+    MANIFEST,
     Bytes,
     Count,
     Manifest,

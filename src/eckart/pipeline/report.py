@@ -17,11 +17,11 @@ from pydantic import BaseModel, ValidationError
 
 from eckart import checkpoint, report
 from eckart.comparison.protocol import PROTOCOL, RESULTS, Kept, read_rows
-from eckart.compression.manifests import MANIFEST
 from eckart.evaluation import lower_is_better
 from eckart.evaluation.generation import generate
 from eckart.model import loading
 from eckart.types import (
+    MANIFEST,
     Analysis,
     ComparisonRow,
     EckartError,

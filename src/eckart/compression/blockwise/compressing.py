@@ -16,12 +16,12 @@ from eckart.compression.blockwise.fitting import Portion, portion
 from eckart.compression.blockwise.running import AgainError, cut_blocks
 from eckart.compression.blockwise.together import Together
 from eckart.compression.blockwise.units import begun, tidy
-from eckart.compression.manifests import MANIFEST, Before, make_manifest, seal, summary_of
+from eckart.compression.manifests import Before, make_manifest, seal, summary_of
 from eckart.evaluation.machine import give_back
 from eckart.model import loading, probe, replacing, saving
 from eckart.model.streaming import NotStoredByBlockError, Streamed
 from eckart.recovery.lessons import working
-from eckart.types import Manifest, Recipe, Text, Track
+from eckart.types import MANIFEST, Manifest, Recipe, Text, Track
 
 WORDS = "words"
 
