@@ -1,11 +1,12 @@
 """The jobs, from end to end. This room knows everyone and computes nothing."""
 
+from eckart.analysis.bases import Bases
 from eckart.compression.verification import Verdict
 from eckart.estimate.adapters import LoraPlan, plan_lora
 from eckart.evaluation.measuring import TASKS
 from eckart.integrations.exports import Exported
 from eckart.pipeline.analyze import Analyzed, analyze, analyzed
-from eckart.pipeline.bases import Bases, bases
+from eckart.pipeline.bases import bases
 from eckart.pipeline.bench import bench
 from eckart.pipeline.compare import compare
 from eckart.pipeline.compress import compress
