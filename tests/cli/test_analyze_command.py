@@ -181,7 +181,7 @@ def test_integers_have_no_spectrum(eckart: Eckart, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "moment", ["eckart.analysis.spectra:analyze_weight", "eckart.analysis.folder:analysis_page"]
+    "moment", ["eckart.analysis.spectra:analyze_weight", "eckart.analysis.folder:analysis_files"]
 )
 def test_an_interruption_leaves_nothing(process: Eckart, tmp_path: Path, moment: str) -> None:
     before = listing(tmp_path)

@@ -12,7 +12,7 @@ from typing import Any
 
 from eckart import checkpoint
 from eckart.analysis.spectra import Spectra
-from eckart.report import analysis_page, analysis_pictures
+from eckart.report.files import analysis_files
 from eckart.types import Analysis, Matrix, Spectrum
 
 DIGITS = 12
@@ -50,9 +50,8 @@ def write(analysis: Analysis, spectra: Sequence[Spectra], out: Path, png: bool =
             ("name", "rank", "random", "activations", "weighted"),
         )
         _table(folder / "sizes.csv", (size.model_dump() for size in analysis.sizes))
-        (folder / "report.html").write_text(analysis_page(kept), encoding="utf-8")
-        for name, picture in (analysis_pictures(kept) if png else {}).items():
-            (folder / name).write_bytes(picture)
+        for name, content in analysis_files(kept, png).items():
+            (folder / name).write_bytes(content)
 
 
 def _rounded(value: Any) -> Any:
