@@ -47,8 +47,8 @@ def main() -> None:
         row = {
             "method": method,
             "keep": keep,
-            "of": request["of"],
-            "task": request["task"],
+            "of": request["protocol"]["of"],
+            "task": request["protocol"]["task"],
             "parameters": int(1000 * keep),
             "targets_parameters": int(800 * keep),
             "seconds": 1.5,

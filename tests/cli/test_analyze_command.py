@@ -182,7 +182,9 @@ def test_integers_have_no_spectrum(eckart: Eckart, tmp_path: Path) -> None:
     eckart("analyze", "model").fails(1, name, "int8", "quantized")
 
 
-@pytest.mark.parametrize("moment", ["eckart.analysis.spectra:look", "eckart.analysis.folder:analysis_page"])
+@pytest.mark.parametrize(
+    "moment", ["eckart.analysis.spectra:analyze_weight", "eckart.analysis.folder:analysis_files"]
+)
 def test_an_interruption_leaves_nothing(process: Eckart, tmp_path: Path, moment: str) -> None:
     before = listing(tmp_path)
     answer = process("analyze", "pocket", "-o", "new/out", interrupt_at=[moment], signal=int(signal.SIGINT))

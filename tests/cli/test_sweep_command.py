@@ -10,7 +10,7 @@ import pytest
 from architectures import LLAMA
 from outside import Eckart, listing
 
-from eckart.sweeping import judging
+from eckart.sweeping import measuring
 
 
 def test_a_sweep_says_scores_sizes_and_texts(eckart: Eckart, stored: Any, data: str, tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_the_same_in_another_process(
 def test_a_model_that_fails_is_exit_code_1_with_the_others_done(
     eckart: Eckart, stored: Any, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    really, times = judging.run, []
+    really, times = measuring.run, []
 
     def broken(request: Any) -> Any:
         times.append(request)
@@ -64,7 +64,7 @@ def test_a_model_that_fails_is_exit_code_1_with_the_others_done(
             raise MemoryError
         return really(request)
 
-    monkeypatch.setattr(judging, "run", broken)
+    monkeypatch.setattr(measuring, "run", broken)
     options = ["--ratios", "0.5", "--task", "perplexity", "--data", data, "-o", "out"]
     answer = eckart("sweep", stored(LLAMA), *options)
     assert answer.code == 1

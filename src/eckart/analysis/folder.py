@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from eckart import checkpoint
-from eckart.analysis.spectra import Looked
-from eckart.report import analysis_page, analysis_pictures
+from eckart.analysis.spectra import Spectra
+from eckart.report.files import analysis_files
 from eckart.types import Analysis, Matrix, Spectrum
 
 DIGITS = 12
@@ -22,7 +22,7 @@ SHOWN = 7
 """In the tables, where errors stand themselves."""
 
 
-def write(analysis: Analysis, looked: Sequence[Looked], out: Path, png: bool = False) -> None:
+def write(analysis: Analysis, spectra: Sequence[Spectra], out: Path, png: bool = False) -> None:
     """Write a folder that appears whole or not at all: `analysis.json`, four tables and `report.html`.
 
     Args:
@@ -39,7 +39,7 @@ def write(analysis: Analysis, looked: Sequence[Looked], out: Path, png: bool = F
         written = json.dumps(rounded, allow_nan=False, ensure_ascii=False)
         (folder / "analysis.json").write_text(written + "\n", encoding="utf-8")
         _table(folder / "matrices.csv", (_scalars(matrix) for matrix in analysis.matrices))
-        _table(folder / "spectra.csv", (row for each in looked for row in _values(each)))
+        _table(folder / "spectra.csv", (row for each in spectra for row in _values(each)))
         _table(
             folder / "cosines.csv",
             (
@@ -50,9 +50,8 @@ def write(analysis: Analysis, looked: Sequence[Looked], out: Path, png: bool = F
             ("name", "rank", "random", "activations", "weighted"),
         )
         _table(folder / "sizes.csv", (size.model_dump() for size in analysis.sizes))
-        (folder / "report.html").write_text(analysis_page(kept), encoding="utf-8")
-        for name, picture in (analysis_pictures(kept) if png else {}).items():
-            (folder / name).write_bytes(picture)
+        for name, content in analysis_files(kept, png).items():
+            (folder / name).write_bytes(content)
 
 
 def _rounded(value: Any) -> Any:
@@ -81,7 +80,7 @@ def _scalars(matrix: Matrix) -> dict[str, Any]:
     return row | {f"break_even_{structure}": rank for structure, rank in matrix.break_even.items()}
 
 
-def _values(each: Looked) -> Iterable[dict[str, Any]]:
+def _values(each: Spectra) -> Iterable[dict[str, Any]]:
     """A singular value in a row, with the relative error at the rank that it is the last value of."""
     plain, weighted = _errors(each.plain), [] if each.weighted is None else _errors(each.weighted)
     for index, (one, other) in enumerate(zip_longest(plain, weighted, fillvalue=(None, None)), 1):

@@ -1,4 +1,4 @@
-"""One weight to what its spectrum says, and all of them to what cuts would come to."""
+"""Spectra of single weights, and the sizes that uniform cuts of all would come to."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def spectral_structures() -> list[str]:
 
 
 @dataclass(frozen=True)
-class Inputs:
+class WeightInputs:
     """What a weight reads on the data: its second moment as a side of the metric, and a few rows."""
 
     side: linalg.Side
@@ -40,24 +40,24 @@ class Inputs:
 
 
 @dataclass(frozen=True)
-class Looked:
-    """A weight with its spectra as they were found; `weighted` where there were data."""
+class Spectra:
+    """The spectra of a weight as they were found, with what they say; `weighted` where there were data."""
 
     matrix: Matrix
     plain: Spectrum
     weighted: Spectrum | None
 
 
-def look(
+def analyze_weight(
     weight: Any,
     name: str = "",
     place: tuple[str, int] | None = None,
     *,
     ranks: Sequence[int] | None = None,
     fast: bool = False,
-    inputs: Inputs | None = None,
+    inputs: WeightInputs | None = None,
     dtype: str | None = None,
-) -> Looked:
+) -> Spectra:
     """Analyse one weight.
 
     Args:
@@ -117,17 +117,21 @@ def look(
         cosines=found.cosines,
         exact=exact,
     )
-    return Looked(matrix, plain, weighted)
+    return Spectra(matrix, plain, weighted)
 
 
 @dataclass(frozen=True)
 class _Decomposed:
+    """Spectra of one weight, and cosines at some ranks."""
+
     plain: Spectrum
     weighted: Spectrum | None
     cosines: list[Cosine]
 
 
-def _decomposed(weight: Any, wanted: list[int], count: int | None, inputs: Inputs | None) -> _Decomposed:
+def _decomposed(
+    weight: Any, wanted: list[int], count: int | None, inputs: WeightInputs | None
+) -> _Decomposed:
     if inputs is None:
         plain = linalg.spectrum_of(weight) if count is None else linalg.leading_spectrum(weight, count)
         at = [rank for rank in wanted if rank <= len(plain.values)]
@@ -162,8 +166,8 @@ def _spelled(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def sizes(
-    targets: Sequence[Target], found: Sequence[Looked], parameters: int, size: int, item: int
+def uniform_sizes(
+    targets: Sequence[Target], found: Sequence[Spectra], parameters: int, size: int, item: int
 ) -> list[Size]:
     """What uniform cuts of the targets would come to, in each structure.
 

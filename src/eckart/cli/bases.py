@@ -13,7 +13,7 @@ from eckart.cli.options import Debug, Device, Json, Layers, Model, Targets, fill
 from eckart.cli.saying import console, print_json, say, show_notes, track
 
 if TYPE_CHECKING:
-    from eckart.pipeline.bases import Bases
+    from eckart.pipeline import Bases
 
 SHOWN, SHOWN_BASES, SHOWN_TOKENS = 4, 2, 5
 """Targets in the table, bases of each, and tokens at either end of each."""

@@ -13,17 +13,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from eckart import checkpoint
 from eckart.data import is_built_in
+from eckart.evaluation.keeping import refuse_foreign
 from eckart.model import loading
 from eckart.recovery.settings import Training
-from eckart.types import ComparisonRow, EckartError, Recipe, Text, UsageError
+from eckart.report.files import table
+from eckart.types import ComparisonRow, EckartError, Recipe, UsageError
 
 PROTOCOL = "compare.json"
 RESULTS = "results.csv"
 COLUMNS = tuple(ComparisonRow.model_fields)
 DENSE = "dense"
 """The method of the row that every other is measured against."""
-HELD_OUT = 8
-"""One text in so many is held out of a file that serves for calibration and task alike."""
 AXES = ("metric", "structure", "allocation", "recovery")
 
 
@@ -75,35 +75,28 @@ class Kept(BaseModel):
 
 
 class Request(BaseModel):
-    """What the process of one method is told.
+    """What the process of one method is asked for.
 
     Attributes:
+        method: the label of its rows.
         model: a folder.
         recipe: at the largest of the sizes; `None` measures the dense model.
         keeps: descending.
-        of, targets, layers: as for `compress`.
+        protocol: what all rows have in common. Its training is of every model, after the cut or on the way.
         data: what methods calibrate on.
         test: what the task reads.
-        training: how every model is trained after the cut, or on the way; `None` leaves it as it is.
         held_out: instead of `test`, every eighth text of `data`, which nothing is calibrated on.
+        debug: show the tracebacks of rows that fail on standard error.
     """
 
     model: str
     method: str
     recipe: Recipe | None
     keeps: list[float]
-    of: Literal["model", "targets"]
-    targets: list[str] | None
-    layers: str | None
+    protocol: Protocol
     data: str | None
     test: str | None
     held_out: bool
-    max_length: int
-    task: str
-    limit: int | None
-    training: Training | None = None
-    device: str
-    dtype: str
     debug: bool = False
 
 
@@ -163,12 +156,9 @@ class ComparisonFolder:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise EckartError(f"{self.out} could not be made ({error.strerror or error})") from error
-        text = StringIO()
-        table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        table.writeheader()
-        table.writerows(row.model_dump() for row in self.rows)
+        rows = table(COLUMNS, (row.model_dump() for row in self.rows))
         checkpoint.replace_file(self.out / PROTOCOL, (self.kept.model_dump_json(indent=1) + "\n").encode())
-        checkpoint.replace_file(self.out / RESULTS, text.getvalue().encode())
+        checkpoint.replace_file(self.out / RESULTS, rows)
 
 
 def model_digest(folder: Path) -> str:
@@ -187,12 +177,6 @@ def data_digest(source: str | None) -> str | None:
     return checkpoint.sha256(Path(source))
 
 
-def split_texts(texts: list[Text]) -> tuple[list[Text], list[Text]]:
-    """Texts to calibrate on, and every eighth, which is held out."""
-    kept = [text for index, text in enumerate(texts) if index % HELD_OUT != HELD_OUT - 1]
-    return kept, texts[HELD_OUT - 1 :: HELD_OUT]
-
-
 def axes(recipe: Recipe) -> dict[str, str]:
     """The recipe's choice on each axis."""
     return {axis: getattr(recipe, axis) for axis in AXES}
@@ -206,14 +190,7 @@ def _read(out: Path) -> Kept | None:
             return Kept.model_validate_json(path.read_bytes())
         except ValidationError as error:
             raise EckartError(f"{path} is damaged: {error.errors()[0]['msg']}; give another folder") from None
-    if not out.is_dir():
-        checkpoint.refuse_existing(out)
-        return None
-    # An own file that was not finished begins with a dot.
-    if others := sorted(path.name for path in out.iterdir() if not path.name.startswith(".")):
-        raise UsageError(
-            f"{out} exists already and holds something else ({others[0]}); give another output folder"
-        )
+    refuse_foreign(out, PROTOCOL)
     return None
 
 
@@ -226,14 +203,12 @@ def read_rows(path: Path) -> list[ComparisonRow]:
     if not path.is_file():
         return []
     try:
-        table = csv.DictReader(StringIO(path.read_text(encoding="utf-8")), strict=True)
-        rows = [
+        return [
             ComparisonRow.model_validate({name: value or None for name, value in row.items()})
-            for row in table
+            for row in csv.DictReader(StringIO(path.read_text(encoding="utf-8")), strict=True)
         ]
     except (ValidationError, csv.Error, UnicodeDecodeError) as error:
         raise EckartError(f"{path} is damaged: {str(error).splitlines()[0]}; give another folder") from None
-    return rows
 
 
 def _refuse_another(out: Path, found: Kept, asked: Kept) -> None:

@@ -22,11 +22,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from eckart.comparison.protocol import Request, split_texts
+from eckart.comparison.protocol import Request
 from eckart.compression.course import Course
 from eckart.compression.cuts import Cut
 from eckart.compression.loaded import Loaded, compress_loaded, prepare
 from eckart.data import texts_of
+from eckart.data.splitting import hold_out
 from eckart.evaluation.machine import peak_memory_bytes
 from eckart.evaluation.measuring import measure, read_material
 from eckart.model import loading, replacing
@@ -37,25 +38,26 @@ from eckart.types import ComparisonRow, Recipe, Text, Track, in_one_line
 Send = Callable[[dict[str, Any]], None]
 
 
-class Comparing:
-    """A loaded dense model, and the rows that are asked of it."""
+class MethodRun:
+    """One method on a loaded dense model: a row for each size."""
 
     def __init__(self, request: Request, send: Send) -> None:
-        self.request, self.send, self.track = request, send, telling(send)
+        self.request, self.protocol = request, request.protocol
+        self.send, self.track = send, progress_sender(send)
         folder = Path(request.model)
         self.tokenizer = loading.load_tokenizer(folder)
-        self.model = loading.load_model(folder, request.device, request.dtype)
+        self.model = loading.load_model(folder, self.protocol.device, self.protocol.dtype)
         generates = bool(self.model.can_generate())
         self.texts: list[Text] = []
         if request.data is not None and (request.held_out or request.recipe is not None):
-            tokens = request.training.tokens if request.training else None
+            tokens = self.protocol.training.tokens if self.protocol.training else None
             self.texts = texts_of(request.data, generates, tokens=tokens)
         if request.held_out:
-            self.texts, self.material = split_texts(self.texts)
+            self.texts, self.material = hold_out(self.texts)
         else:
-            self.material = read_material(request.task, request.test, generates)
+            self.material = read_material(self.protocol.task, request.test, generates)
         replacing.require_finite(self.model)
-        found = targets_.find_targets(self.model, request.targets, request.layers).targets
+        found = targets_.find_targets(self.model, self.protocol.targets, self.protocol.layers).targets
         self.before = replacing.count_parameters(self.model)
         self.targets_before = sum(target.out_features * target.in_features for target in found)
 
@@ -63,10 +65,10 @@ class Comparing:
         """Send a row for each size, the largest first."""
         recipe = self.request.recipe
         if recipe is None:
-            self._finish(self._row(1.0, 0.0))
+            self._measure(self._row(1.0, 0.0))
             return
         peak = Peak()
-        if self.request.training is not None:
+        if self.protocol.training is not None:
             for keep in self.request.keeps:
                 self._guarded(lambda recipe: self._train(recipe, peak), recipe, keep)
                 peak.forget()
@@ -89,15 +91,15 @@ class Comparing:
         try:
             make(recipe.model_copy(update={"keep": keep}))
         except Exception as error:
-            self._debug()
+            self._show_traceback()
             failed = self._row(keep)
             self.send({"row": failed.model_copy(update={"error": in_one_line(error)}).model_dump()})
 
     def _train(self, recipe: Recipe, peak: Peak) -> None:
         """A row of a model that is cut and trained; each begins with the dense one."""
         request = self.request
-        self.model = loading.load_model(Path(request.model), request.device, request.dtype)
-        assert request.training is not None
+        self.model = loading.load_model(Path(request.model), self.protocol.device, self.protocol.dtype)
+        assert self.protocol.training is not None
         assert recipe.keep is not None
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as scratch:
@@ -106,7 +108,7 @@ class Comparing:
                 self.tokenizer,
                 request.data or "",
                 self.texts,
-                request.training,
+                self.protocol.training,
                 Path(scratch),
                 False,
                 self.track,
@@ -114,9 +116,9 @@ class Comparing:
             loaded = Loaded(self.model, self.tokenizer, cache=False)
             made = compress_loaded(loaded, recipe, self.texts, setup, track=self.track)
         row = self._row(recipe.keep, time.perf_counter() - started, peak.so_far())
-        for note in [*made.notes, *self._missed(row)]:
+        for note in [*made.notes, *self._size_notes(row)]:
             self.send({"note": note, "keep": recipe.keep})
-        self._finish(row)
+        self._measure(row)
 
     def _cut(self, course: Course, recipe: Recipe, shared: float, peak: Peak) -> None:
         started = time.perf_counter()
@@ -126,13 +128,18 @@ class Comparing:
         seconds = shared + time.perf_counter() - started
         assert recipe.keep is not None
         row = self._row(recipe.keep, seconds, peak.so_far())
-        for note in [*cut.notes, *self._missed(row)]:
+        for note in [*cut.notes, *self._size_notes(row)]:
             self.send({"note": note, "keep": recipe.keep})
-        self._finish(row)
+        self._measure(row)
 
     def _row(self, keep: float, seconds: float | None = None, peak: int | None = None) -> ComparisonRow:
         """A row of the model as it is now, without its value; or its name alone without `seconds`."""
-        row = ComparisonRow(method=self.request.method, keep=keep, of=self.request.of, task=self.request.task)
+        row = ComparisonRow(
+            method=self.request.method,
+            keep=keep,
+            of=self.protocol.of,
+            task=self.protocol.task,
+        )
         if seconds is not None:
             row.parameters = replacing.count_parameters(self.model)
             row.targets_parameters = self.targets_before - self.before + row.parameters
@@ -140,7 +147,7 @@ class Comparing:
             row.peak_memory_bytes = Peak().so_far() if peak is None else peak
         return row
 
-    def _missed(self, row: ComparisonRow) -> list[str]:
+    def _size_notes(self, row: ComparisonRow) -> list[str]:
         """A note where more is left than was asked for: a row must not win by that unseen."""
         pairs = {
             "model": (row.parameters, self.before),
@@ -151,30 +158,30 @@ class Comparing:
             return []
         return [f"{(after or 0) / before:.3f} of the {row.of} is left, more than was asked for"]
 
-    def _finish(self, row: ComparisonRow) -> None:
+    def _measure(self, row: ComparisonRow) -> None:
         """Measure the model as it is now and send its row, with what went wrong where it could not be."""
         request = self.request
-        material = self.material[: request.limit]
+        material = self.material[: self.protocol.limit]
         try:
             score = measure(
                 self.model,
                 self.tokenizer,
-                request.task,
+                self.protocol.task,
                 material,
-                request.limit,
-                request.max_length,
+                self.protocol.limit,
+                self.protocol.max_length,
                 self.track,
             )
         except Exception as error:
             if request.recipe is None:
                 raise
-            self._debug()
+            self._show_traceback()
             row.error = in_one_line(error)
         else:
             row.metric, row.value, row.loss = score.metric, score.value, score.details.get("loss")
         self.send({"row": row.model_dump()})
 
-    def _debug(self) -> None:
+    def _show_traceback(self) -> None:
         if self.request.debug:
             traceback.print_exc()
 
@@ -203,8 +210,8 @@ class Peak:
             Path("/proc/self/clear_refs").write_text("5")
 
 
-def telling(send: Send) -> Track:
-    """A `Track` that sends where it is. A loop within a loop is not told of."""
+def progress_sender(send: Send) -> Track:
+    """A `Track` that sends where it is. A loop within a loop is left out."""
     busy = False
 
     def track(items: Iterable[Any], description: str, total: int) -> Iterator[Any]:
@@ -252,7 +259,7 @@ def main() -> None:
     request = Request.model_validate_json(sys.stdin.readline())
     threading.Thread(target=_end_with_asker, daemon=True).start()
     try:
-        Comparing(request, send).rows()
+        MethodRun(request, send).rows()
     except Exception as error:
         if request.debug:
             traceback.print_exc()

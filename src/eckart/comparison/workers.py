@@ -68,7 +68,11 @@ class Run:
         for keep in left:
             self._add(
                 ComparisonRow(
-                    method=request.method, keep=keep, of=request.of, task=request.task, error=failed["error"]
+                    method=request.method,
+                    keep=keep,
+                    of=request.protocol.of,
+                    task=request.protocol.task,
+                    error=failed["error"],
                 )
             )
 

@@ -8,13 +8,12 @@ from typing import Any
 
 from eckart.calibrate import count_tokens
 from eckart.calibrate.observing import BACKWARD_TOKENS
+from eckart.data.splitting import hold_out
 from eckart.evaluation import Reference
 from eckart.model import text
 from eckart.recipes import making
 from eckart.types import SAMPLE_TOKENS, SAMPLES, Recipe, Text, UsageError
 
-HELD_OUT = 8
-"""One window in so many is held out of calibration, where something is to be measured."""
 HELD_OUT_TOKENS = 8192
 REFIT_TOKENS = 32768
 GRADIENT_TOKENS = 16384
@@ -82,12 +81,9 @@ def divide(model: Any, tokenizer: Any, recipe: Recipe, texts: Sequence[Text]) ->
     divided.calibrating = windows
     if not making.needs_held_out(recipe):
         return divided
-    held = windows[HELD_OUT - 1 :: HELD_OUT]
+    kept, held = hold_out(windows)
     if held:
-        divided.held = held
-        divided.calibrating = [
-            window for index, window in enumerate(windows) if index % HELD_OUT != HELD_OUT - 1
-        ]
+        divided.calibrating, divided.held = kept, held
     else:
         divided.held = windows
         divided.notes.append(

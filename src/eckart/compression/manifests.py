@@ -8,12 +8,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from eckart import checkpoint
 from eckart.compression.cuts import Cut
 from eckart.model import replacing, saving
-from eckart.types import Bytes, Count, Manifest, Recipe, TrainingRecord
-
-MANIFEST = "eckart.json"
+from eckart.types import MANIFEST, Bytes, Count, EckartError, Manifest, Recipe, TrainingRecord
 
 
 @dataclass(frozen=True)
@@ -93,3 +93,18 @@ def seal(manifest: Manifest, folder: Path) -> None:
         files.append(folder / f"{saving.MODELING_FILE}.py")
     manifest.files = {path.name: checkpoint.sha256(path) for path in files}
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a folder; `None` where it has none.
+
+    Raises:
+        EckartError: it is damaged.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return None
+    try:
+        return Manifest.model_validate_json(path.read_text())
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise EckartError(f"{path} is damaged: {str(error).splitlines()[0]}") from error

@@ -1,4 +1,4 @@
-"""The memory that one model takes, in a process of its own, where nothing else is in it.
+"""Peak memory of one model, in a process of its own, where nothing else is in it.
 
 `python -m eckart.evaluation.alone` reads one line of JSON, the arguments of `peak`, and answers with one.
 """
@@ -41,7 +41,7 @@ def peak(folder: str, dense: bool, device: str, dtype: str, batch: int, tokens: 
     return peak_memory_bytes()
 
 
-def asked(**request: Any) -> int:
+def peak_in_subprocess(**request: Any) -> int:
     """`peak` in a process of its own.
 
     Raises:

@@ -91,12 +91,16 @@ class Kept:
             checkpoint.replace_file(self.folder / name, content)
 
 
-def refuse_foreign(folder: Path) -> None:
-    """Raises UsageError where a folder could not be made, or holds something that is no run."""
+def refuse_foreign(folder: Path, own: str = REQUEST) -> None:
+    """Raises UsageError where a folder could not be made, or holds something that is no run.
+
+    Args:
+        own: the file that every run has.
+    """
     if not folder.is_dir():
         checkpoint.refuse_existing(folder)
         return
-    if (folder / REQUEST).is_file():
+    if (folder / own).is_file():
         return
     # An own file that was not finished begins with a dot.
     if others := sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")):

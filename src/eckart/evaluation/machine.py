@@ -1,4 +1,4 @@
-"""The memory of this machine and of this process."""
+"""The memory of this machine and of this process, and its wall clock."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ctypes
 import os
 import resource
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -52,3 +53,14 @@ def available(device: str = "cpu") -> int:
     except (OSError, KeyError, ValueError):
         # No Linux: half of what there is, as other programs have some of it.
         return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) // 2
+
+
+class Stopwatch:
+    """Wall time since it was made."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+
+    def seconds(self) -> float:
+        """Seconds so far."""
+        return time.perf_counter() - self._started

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eckart.integrations.asking import Runner, question, stateless
+from eckart.integrations.parity import Runner, example_batch, stateless
 from eckart.model.loading import quiet
 from eckart.model.text import Batch
 from eckart.structures import QuantizedLinear, put
@@ -25,7 +25,7 @@ TRACED = (2, 12)
 LONGEST_REASON = 200
 
 
-class _Answering(nn.Module):
+class _FirstOutput(nn.Module):
     """A model with inputs in order and its first output alone."""
 
     def __init__(self, model: Any, names: list[str]) -> None:
@@ -33,8 +33,8 @@ class _Answering(nn.Module):
         self.model, self.names, self.options = model, names, stateless(model)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        answer: Tensor = self.model(**dict(zip(self.names, inputs, strict=True)), **self.options)[0]
-        return answer
+        output: Tensor = self.model(**dict(zip(self.names, inputs, strict=True)), **self.options)[0]
+        return output
 
 
 def write(model: Any, folder: Path) -> tuple[list[str], str]:
@@ -55,14 +55,14 @@ def write(model: Any, folder: Path) -> tuple[list[str], str]:
         # What it chooses by itself is an operator that ONNX does not have.
         model.set_experts_implementation("batched_mm")
     _widen(model)
-    batch = question(model, *TRACED)
+    batch = example_batch(model, *TRACED)
     with torch.no_grad():
         output = next(iter(model(**batch, **stateless(model)).keys()))
     lengths = [("decoder_" if name.startswith("decoder_") else "") + "sequence" for name in batch]
     try:
-        with _silent():
+        with _without_output():
             program = torch.onnx.export(
-                _Answering(model, list(batch)).eval(),
+                _FirstOutput(model, list(batch)).eval(),
                 tuple(batch.values()),
                 dynamo=True,
                 verbose=False,
@@ -71,7 +71,7 @@ def write(model: Any, folder: Path) -> tuple[list[str], str]:
                 dynamic_shapes=(tuple({0: "batch", 1: length} for length in lengths),),
             )
             assert program is not None
-            _forget_where(program.model)
+            _strip_locations(program.model)
             program.save(folder / FILE)
     except torch.onnx.OnnxExporterError as error:
         raise EckartError(f"{type(model).__name__} cannot be exported to ONNX: {_why(error)}") from error
@@ -112,17 +112,17 @@ def runner(path: Path) -> Runner:
     except failures as error:
         raise EckartError(f"ONNX Runtime does not take the graph: {_short(str(error))}") from error
 
-    def answer(batch: Batch) -> Tensor:
+    def run(batch: Batch) -> Tensor:
         try:
             outputs = session.run(None, {name: tensor.numpy() for name, tensor in batch.items()})
         except failures as error:
             raise EckartError(f"ONNX Runtime fails on the graph: {_short(str(error))}") from error
         return torch.from_numpy(outputs[0])
 
-    return answer
+    return run
 
 
-def _forget_where(model: Any) -> None:
+def _strip_locations(model: Any) -> None:
     """Take the lines of code, with their paths on this machine, out of each node: most of a small file."""
     for graph in (model.graph, *model.functions.values()):
         for node in graph.all_nodes():
@@ -132,7 +132,7 @@ def _forget_where(model: Any) -> None:
 
 
 @contextlib.contextmanager
-def _silent() -> Iterator[None]:
+def _without_output() -> Iterator[None]:
     """Without what the exporter prints and logs, whole graphs where it fails: its error has the reason."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)

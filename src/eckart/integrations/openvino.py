@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from eckart.integrations import onnx
-from eckart.integrations.asking import Runner
+from eckart.integrations.parity import Runner
 from eckart.model.text import Batch
 from eckart.types import EckartError
 
@@ -57,14 +57,14 @@ def runner(path: Path) -> Runner:
     except RuntimeError as error:
         raise EckartError(f"OpenVINO does not take the model: {_first_line(error)}") from error
 
-    def answer(batch: Batch) -> Tensor:
+    def run(batch: Batch) -> Tensor:
         try:
             found = compiled({name: tensor.numpy() for name, tensor in batch.items()})[0]
         except RuntimeError as error:
             raise EckartError(f"OpenVINO fails on the model: {_first_line(error)}") from error
         return torch.from_numpy(found.copy())
 
-    return answer
+    return run
 
 
 def _first_line(error: Exception) -> str:

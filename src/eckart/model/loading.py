@@ -67,6 +67,11 @@ def name_of(model: str | Path, folder: Path) -> str:
     return folder.resolve().name if Path(model).exists() else str(model)
 
 
+def name_of_loaded(model: Any) -> str:
+    """The name of a model in memory: that of the folder it is from, else its class."""
+    return Path(getattr(model.config, "name_or_path", "")).name or type(model).__name__
+
+
 def load_config(folder: Path) -> Any:
     """The config of a model folder.
 

@@ -11,6 +11,10 @@ from eckart.types import EckartError, Probe
 
 LENGTH = 16
 KEPT = 32
+TOLERANCE = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 5e-2}
+"""Largest difference of a probed value, relative to the largest of them, that another machine's rounding
+explains, by the dtype that is computed in. On the machine that saved the folder it is 0, unless the model
+was cast in memory (`.to(bfloat16)` rounds what is not saved too, the frequencies of rotary positions)."""
 
 STANDALONE = """
 import inspect, json, sys
@@ -30,6 +34,11 @@ stride = max(1, len(answer) // 32)
 print(json.dumps(answer[::stride][:32].tolist()))
 """
 """`take_probe` for a process without Eckart: JSON on standard input, the outputs as the last line."""
+
+
+def tolerance(dtype: str) -> float:
+    """What `TOLERANCE` says of a dtype; of any other, what it says of float32."""
+    return TOLERANCE.get(dtype, TOLERANCE["float32"])
 
 
 @torch.no_grad()

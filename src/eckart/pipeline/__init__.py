@@ -1,20 +1,23 @@
 """The jobs, from end to end. This room knows everyone and computes nothing."""
 
+from eckart.analysis.bases import Bases
+from eckart.compression.verification import Verdict
 from eckart.estimate.adapters import LoraPlan, plan_lora
 from eckart.evaluation.measuring import TASKS
+from eckart.integrations.exports import Exported
 from eckart.pipeline.analyze import Analyzed, analyze, analyzed
-from eckart.pipeline.bases import Bases, bases
+from eckart.pipeline.bases import bases
 from eckart.pipeline.bench import bench
 from eckart.pipeline.compare import compare
 from eckart.pipeline.compress import compress
 from eckart.pipeline.demo import demo
 from eckart.pipeline.evaluate import evaluate
-from eckart.pipeline.export import Exported, export
+from eckart.pipeline.export import export
 from eckart.pipeline.plan import Plan, PlannedSite, plan
 from eckart.pipeline.recover import recover
 from eckart.pipeline.report import Described, describe
 from eckart.pipeline.sweep import sweep
-from eckart.pipeline.verify import Verdict, verify
+from eckart.pipeline.verify import verify
 
 __all__ = [
     "TASKS",

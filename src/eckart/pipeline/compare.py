@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from eckart import checkpoint, recipes, report, structures
+from eckart.comparison.page import comparison_page
 from eckart.comparison.protocol import (
     DENSE,
     ComparisonFolder,
@@ -17,17 +18,17 @@ from eckart.comparison.protocol import (
     axes,
     data_digest,
     model_digest,
-    split_texts,
 )
 from eckart.comparison.workers import OnRow, Run
 from eckart.data import is_built_in, read_texts
+from eckart.data.splitting import hold_out
 from eckart.evaluation import lower_is_better
 from eckart.evaluation.measuring import COMPARED, read_material
 from eckart.model import loading
 from eckart.model import targets as targets_
-from eckart.pipeline.report import PAGE, comparison_page
 from eckart.recipes import making
 from eckart.recovery.settings import make_training
+from eckart.report.files import PAGE
 from eckart.types import (
     MAX_LENGTH,
     Comparison,
@@ -130,35 +131,34 @@ def compare(
     task = _task(task, test, config)
     test, held_out, notes = _test(task, data, test, loading.generates(config))
     first = next(iter(chosen.values()))
-    folder = ComparisonFolder(
-        Path(out),
-        Kept(
-            source=loading.name_of(model, source),
-            data=data and Path(data).name,
-            test=test and Path(test).name,
-            protocol=Protocol(
-                model=model_digest(source),
-                of=first.of,
-                targets=first.targets,
-                layers=layers,
-                data=data_digest(data),
-                samples=samples,
-                max_length=max_length,
-                task=task,
-                test=data_digest(test),
-                limit=limit,
-                training=settings,
-                device=device,
-                dtype=dtype,
-                eckart=version("eckart"),
-                torch=version("torch"),
-                transformers=version("transformers"),
-            ),
-            methods={label: axes(recipe) for label, recipe in chosen.items()},
-            keeps=sizes,
-            notes=found.notes + notes,
-        ),
+    protocol = Protocol(
+        model=model_digest(source),
+        of=first.of,
+        targets=first.targets,
+        layers=layers,
+        data=data_digest(data),
+        samples=samples,
+        max_length=max_length,
+        task=task,
+        test=data_digest(test),
+        limit=limit,
+        training=settings,
+        device=device,
+        dtype=dtype,
+        eckart=version("eckart"),
+        torch=version("torch"),
+        transformers=version("transformers"),
     )
+    kept = Kept(
+        source=loading.name_of(model, source),
+        data=data and Path(data).name,
+        test=test and Path(test).name,
+        protocol=protocol,
+        methods={label: axes(recipe) for label, recipe in chosen.items()},
+        keeps=sizes,
+        notes=found.notes + notes,
+    )
+    folder = ComparisonFolder(Path(out), kept)
     whole: dict[str, tuple[Recipe | None, list[float]]] = {DENSE: (None, [1.0])}
     asked = whole | {label: (recipe, sizes) for label, recipe in chosen.items()}
     requests = [
@@ -167,18 +167,10 @@ def compare(
             method=label,
             recipe=recipe and recipe.model_copy(update={"keep": max(missing)}),
             keeps=missing,
-            of=first.of,
-            targets=first.targets,
-            layers=layers,
+            protocol=protocol,
             data=data,
             test=test,
             held_out=held_out,
-            max_length=max_length,
-            task=task,
-            limit=limit,
-            training=settings,
-            device=device,
-            dtype=dtype,
             debug=debug,
         )
         for label, (recipe, keeps) in asked.items()
@@ -297,7 +289,7 @@ def _test(task: str, data: str | None, test: str | None, writes: bool) -> tuple[
         return test, False, ["methods calibrate on what the task is measured on"] if seen else []
     if data is None:
         raise UsageError(f"task {task} needs texts: give --test FILE, or --data FILE to hold some out of")
-    _, held = split_texts(texts)
+    _, held = hold_out(texts)
     if not held:
         raise UsageError(
             f"{data} has too few texts ({len(texts)}) to hold every eighth out: give --test FILE for the task"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from eckart.evaluation.machine import Stopwatch
 from eckart.evaluation.measuring import POCKET
 from eckart.pipeline.compress import compress
 from eckart.pipeline.evaluate import evaluate
@@ -48,6 +48,6 @@ def demo(limit: int = 200, track: Track = silent) -> list[Row]:
 
 
 def _measure(model: str, limit: int, track: Track) -> tuple[dict[str, float], float]:
-    started = time.perf_counter()
+    watch = Stopwatch()
     skills = {task: evaluate(model, task, limit=limit, track=track).value for task in POCKET}
-    return skills, time.perf_counter() - started
+    return skills, watch.seconds()

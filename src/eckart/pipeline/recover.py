@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from eckart import checkpoint
-from eckart.compression.manifests import MANIFEST
 from eckart.compression.saving import save_folder
 from eckart.data import texts_of
 from eckart.evaluation.machine import peak_memory_bytes
@@ -19,6 +18,7 @@ from eckart.recovery import distillation, learning, processes
 from eckart.recovery.runs import TrainingSetup, working_folder
 from eckart.recovery.settings import FACTORS, Training, make_training
 from eckart.types import (
+    MANIFEST,
     Bytes,
     Count,
     Manifest,

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Mapping, Sequence
-from io import StringIO
+from collections.abc import Sequence
 
-from eckart import report
+from eckart.report.files import sweep_files, table
 from eckart.types import Cell, Step, Sweep
 
 MEASURED = "measured.jsonl"
@@ -22,11 +20,11 @@ def files(made: Sweep) -> dict[str, bytes]:
     cells = [_cell(kind, row, prompts) for kind, row in zip(kinds, rows, strict=False)]
     found = {
         "sweep.json": (made.model_dump_json(indent=1) + "\n").encode(),
-        "report.html": report.sweep_page(made).encode(),
-        "cells.csv": _table(("row", *CELLS, *prompts), cells),
+        **sweep_files(made),
+        "cells.csv": table(("row", *CELLS, *prompts), cells),
     }
     if made.steps:
-        found["steps.csv"] = _table(tuple(Step.model_fields), [step.model_dump() for step in made.steps])
+        found["steps.csv"] = table(tuple(Step.model_fields), [step.model_dump() for step in made.steps])
     return found
 
 
@@ -34,11 +32,3 @@ def _cell(kind: str, cell: Cell, prompts: Sequence[str]) -> dict[str, object]:
     row = cell.model_dump(exclude={"ranks", "continuations"})
     texts = dict(zip(prompts, cell.continuations, strict=False))
     return {"row": kind, **row, "weights": len(cell.ranks), **texts}
-
-
-def _table(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> bytes:
-    text = StringIO()
-    table = csv.DictWriter(text, columns, lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    return text.getvalue().encode("utf-8", errors="backslashreplace")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from eckart import linalg
 from eckart.compression.cuts import MERGED
@@ -14,27 +13,24 @@ from eckart.model import replacing
 from eckart.model.targets import weight_of
 from eckart.structures import Site
 from eckart.sweeping.grid import cost
+from eckart.sweeping.models import SweptModel
 from eckart.sweeping.truncating import Truncated
 from eckart.types import Bytes, Count, Manifest, Option, Recipe, Target, TargetRecord
 
 
 def save(
     truncated: Truncated,
-    tokenizer: Any,
+    swept: SweptModel,
     ranks: Mapping[str, int],
     recipe: Recipe,
-    source: str,
-    folder: Path | None,
     out: Path,
     merge: bool,
-    notes: list[str],
+    notes: Sequence[str],
 ) -> Manifest:
     """Write the model at these ranks as a compressed folder; in memory it is dense again afterwards.
 
     Args:
         recipe: what its manifest says was asked for.
-        source: the model's name.
-        folder: where it was loaded from.
         merge: put every product in its dense weight's place, so that any tool loads the folder.
 
     Raises:
@@ -52,7 +48,7 @@ def save(
             eckart=version("eckart"),
             torch=version("torch"),
             transformers=version("transformers"),
-            source=source,
+            source=swept.name,
             recipe=recipe,
             parameters=Count(
                 before=before,
@@ -66,7 +62,7 @@ def save(
             merged=merge,
             notes=[*notes, *([MERGED] if merge else [])],
         )
-        save_folder(model, tokenizer, manifest, folder, out)
+        save_folder(model, swept.tokenizer, manifest, swept.folder, out)
     finally:
         bench.restore()
         replacing.undescribe(model.config)

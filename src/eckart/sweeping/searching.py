@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from eckart.model.targets import block_of
 from eckart.sweeping.grid import cost, left, rank_at
-from eckart.sweeping.judging import SEEN, Judge, Measured
+from eckart.sweeping.measuring import SEARCH_PART, Evaluator, Measured
 from eckart.types import Step, Target, Track
 
 
 def search(
-    judge: Judge,
+    evaluator: Evaluator,
     targets: Sequence[Target],
     ratios: Sequence[float],
     lower: bool,
@@ -32,21 +32,21 @@ def search(
     Returns:
         Every trial in order, and the ranks that were taken.
     """
-    model = judge.truncated.bench.model
+    model = evaluator.truncated.bench.model
     placed = [(block, target) for target in targets if (block := block_of(model, target.name))]
     stacks = list(dict.fromkeys(stack for (stack, _), _ in placed))
     # Sorting keeps the model's order within a block.
     placed.sort(key=lambda each: (-stacks.index(each[0][0]), -each[0][1]))
     steps: list[Step] = []
     taken: dict[str, int] = {}
-    now = judge.measure({}, SEEN)
+    now = evaluator.measure({}, SEARCH_PART)
     for (stack, block), target in track(placed, "searching", len(placed)):
         for ratio in sorted(ratios):
             rank = rank_at(ratio, target)
             ranks = {**taken, target.name: rank}
-            trial = judge.measure(ranks, SEEN)
+            trial = evaluator.measure(ranks, SEARCH_PART)
             smaller = cost(target, rank, structure) < target.out_features * target.in_features
-            takes = _takes(trial, now, lower, smaller)
+            takes = _at_least_as_good(trial, now, lower, smaller)
             steps.append(
                 Step(
                     stack=stack,
@@ -66,7 +66,7 @@ def search(
     return steps, taken
 
 
-def _takes(trial: Measured, now: Measured, lower: bool, smaller: bool) -> bool:
+def _at_least_as_good(trial: Measured, now: Measured, lower: bool, smaller: bool) -> bool:
     """Whether a trial is at least as good as what is there. Loss settles equal scores, and then size."""
     if trial.error is not None or trial.value is None or now.value is None:
         return False

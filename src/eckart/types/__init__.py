@@ -7,6 +7,7 @@ from eckart.types.analysis import Analysis, Basis, Cosine, Matrix, Size, Tied
 from eckart.types.comparison import Comparison, ComparisonRow
 from eckart.types.errors import EckartError, UsageError, in_one_line, unknown
 from eckart.types.manifest import (
+    MANIFEST,
     Bytes,
     Candidate,
     Count,
@@ -24,6 +25,7 @@ from eckart.types.sweep import Cell, Sample, Step, Sweep
 from eckart.types.texts import MAX_LENGTH, SAMPLE_TOKENS, SAMPLES, Text, Track, silent
 
 __all__ = [
+    "MANIFEST",
     "MAX_LENGTH",
     "SAMPLES",
     "SAMPLE_TOKENS",

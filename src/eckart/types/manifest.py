@@ -10,6 +10,9 @@ from pydantic import BaseModel, model_validator
 from eckart.types.numbers import Option, Quantize
 from eckart.types.recipe import Recipe
 
+MANIFEST = "eckart.json"
+"""The name of the manifest's file in a saved folder."""
+
 
 class Count(BaseModel):
     """Parameters before and after, counted from modules, tied weights once.

@@ -16,13 +16,13 @@ from eckart.compression.blocks.store import MODEL, BlockStore
 from eckart.compression.blocks.together import Together
 from eckart.compression.blocks.units import begun, tidy
 from eckart.compression.course import Course
-from eckart.compression.manifests import MANIFEST, Before, make_manifest, seal, summary_of
+from eckart.compression.manifests import Before, make_manifest, seal, summary_of
 from eckart.estimate import budget
 from eckart.evaluation.machine import give_back
 from eckart.model import loading, probe, replacing, saving
 from eckart.model.streaming import NotStoredByBlockError, Streamed
 from eckart.recovery.runs import working_folder
-from eckart.types import Manifest, Recipe, Text, Track
+from eckart.types import MANIFEST, Manifest, Recipe, Text, Track
 
 WORDS = "words"
 

@@ -1,4 +1,4 @@
-"""What an analysis looks at: weights on the disk, one at a time, or in memory; and what they read on data."""
+"""Weights to be analysed, read from the disk one at a time or in memory; and their inputs on data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from eckart import calibrate, checkpoint, linalg
-from eckart.analysis.spectra import Inputs
+from eckart.analysis.spectra import WeightInputs
 from eckart.calibrate.observing import MomentCache, observe
 from eckart.data import texts_of
 from eckart.estimate import counting
@@ -34,12 +34,12 @@ ROWS_TOKENS = 8192
 
 
 @dataclass
-class Subject:
-    """A model to be analysed.
+class WeightSource:
+    """The weights of one model.
 
     Attributes:
         model: loaded, or on the meta device where its weights are read from the disk.
-        source: its name.
+        name: its name.
         found: its targets.
         counted: its sizes.
         notes: what a reader should know.
@@ -50,7 +50,7 @@ class Subject:
     """
 
     model: Any
-    source: str
+    name: str
     found: Found
     counted: counting.Counted
     notes: list[str]
@@ -94,20 +94,20 @@ class Subject:
 
 
 def in_folder(
-    name: str | Path,
+    model: str | Path,
     targets: Sequence[str] | None,
     layers: str | None,
     data: str | None,
     fields: str | None,
     device: str,
-) -> Subject:
+) -> WeightSource:
     """A model folder, a hub id or `pocket`: loaded where there are data, or where its weights ask for it.
 
     Raises:
         UsageError: there is no such model, it is not dense, or it has no such target.
         EckartError: what is there does not make a model, or the data cannot be read.
     """
-    folder = loading.find_model(name)
+    folder = loading.find_model(model)
     config = loading.load_config(folder)
     loading.refuse_compressed(config, "analyze")
     stored = checkpoint.open_checkpoint(folder)
@@ -125,9 +125,9 @@ def in_folder(
         tokenizer = loading.load_tokenizer(folder)
     elsewhere = [target.name for target in found.targets if f"{target.name}.weight" not in names]
     notes = found.notes + counted.notes
-    subject = Subject(
+    source = WeightSource(
         model=empty,
-        source=loading.name_of(name, folder),
+        name=loading.name_of(model, folder),
         found=found,
         counted=counted,
         notes=notes,
@@ -138,16 +138,16 @@ def in_folder(
         tokenizer=tokenizer,
     )
     if data is None and not elsewhere:
-        return subject
+        return source
     if elsewhere:
-        subject.notes.append(
+        source.notes.append(
             f"the whole model was loaded: {len(elsewhere)} weights, {elsewhere[0]} among them, are stored in "
             "another form than they are used in"
         )
-    subject.model, subject.stored = loading.load_model(folder, device), None
-    subject.found = find_targets(subject.model, targets, layers)
-    replacing.require_finite(subject.model)
-    return subject
+    source.model, source.stored = loading.load_model(folder, device), None
+    source.found = find_targets(source.model, targets, layers)
+    replacing.require_finite(source.model)
+    return source
 
 
 def in_memory(
@@ -157,7 +157,7 @@ def in_memory(
     data: str | None,
     fields: str | None,
     tokenizer: Any,
-) -> Subject:
+) -> WeightSource:
     """A loaded transformers model.
 
     Raises:
@@ -170,9 +170,9 @@ def in_memory(
     found = find_targets(model, targets, layers)
     counted = counting.count_loaded(model)
     texts = [] if data is None else texts_of(data, model.can_generate(), fields)
-    return Subject(
+    return WeightSource(
         model=model,
-        source=Path(getattr(model.config, "name_or_path", "")).name or type(model).__name__,
+        name=loading.name_of_loaded(model),
         found=found,
         counted=counted,
         notes=found.notes + counted.notes,
@@ -182,7 +182,7 @@ def in_memory(
 
 
 @dataclass
-class Seen:
+class ObservedInputs:
     """What the targets read on the data.
 
     Attributes:
@@ -196,7 +196,7 @@ class Seen:
     notes: list[str]
     _side: tuple[str, linalg.Side] | None = None
 
-    def inputs(self, target: Target) -> Inputs | None:
+    def of(self, target: Target) -> WeightInputs | None:
         """What a target reads; `None` where no token reached it."""
         space = self.sums.spaces.get(target.name)
         if space is None or space not in self.rows or space not in self.sums.moments:
@@ -207,27 +207,29 @@ class Seen:
                 self._side = space, linalg.Side.from_second_moment(self.sums.moments[space])
             except ValueError as error:
                 raise EckartError(f"what {space} reads on the data cannot weigh it: {error}") from error
-        return Inputs(self._side[1], self.rows[space])
+        return WeightInputs(self._side[1], self.rows[space])
 
 
-def observed(subject: Subject, samples: int | None, max_length: int, cache: bool, track: Track) -> Seen:
+def observe_inputs(
+    source: WeightSource, samples: int | None, max_length: int, cache: bool, track: Track
+) -> ObservedInputs:
     """Run the model on the data: second moments of all of it, and a few rows.
 
     Raises:
         EckartError: the data give no token, or a target reads something that is not finite.
     """
     limit, least = (samples, 0) if samples else (SAMPLES, SAMPLE_TOKENS)
-    model, tokenizer = subject.model, subject.tokenizer
-    windows = text.windows(model, tokenizer, subject.texts, max_length, limit, least)
-    chosen = [target.name for target in subject.found.targets]
+    model, tokenizer = source.model, source.tokenizer
+    windows = text.windows(model, tokenizer, source.texts, max_length, limit, least)
+    chosen = [target.name for target in source.found.targets]
     names = [name for name in chosen if not vocabulary.is_embedding(model, name)]
     kinds = frozenset({"second"})
     sums = observe(
-        model, tokenizer, windows, names, kinds, cache=MomentCache(cache, subject.folder), track=track
+        model, tokenizer, windows, names, kinds, cache=MomentCache(cache, source.folder), track=track
     )
     rows = _rows(model, tokenizer, windows, list(sums.moments), track)
     unreached = [name for name in names if sums.spaces[name] not in rows]
-    return Seen(sums, rows, [f"{name}: no token of the data reached it" for name in unreached])
+    return ObservedInputs(sums, rows, [f"{name}: no token of the data reached it" for name in unreached])
 
 
 def _rows(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
 from pathlib import Path
@@ -20,13 +19,12 @@ from transformers import AutoModelForCausalLM
 
 import eckart
 from eckart import EckartError, UsageError
-from eckart.integrations import asking
+from eckart.compression import verification
+from eckart.integrations import graphs, parity
+from eckart.integrations import onnx as onnx_
 from eckart.model import loading
 from eckart.model.portable import QuantizedLinear
 from eckart.pipeline import verify
-
-module = importlib.import_module("eckart.pipeline.export")
-verifying = importlib.import_module("eckart.pipeline.verify")
 
 
 def one_block(architecture: Architecture) -> Any:
@@ -155,7 +153,9 @@ def test_a_dense_folder_is_the_model_in_plain_layers_and_verifies(
     assert any(str(answer.bytes.before // 1000) in note for note in manifest["notes"][-1:])
     assert (out / "tokenizer.json").is_file()
     if kind == "dense":  # the other is the same, and a process without Eckart takes seconds
-        monkeypatch.setattr(verifying, "_loads_without", lambda *_: verifying.Check("skipped", True, ""))
+        monkeypatch.setattr(
+            verification, "check_plain_loading", lambda *_: verification.Check("skipped", True, "")
+        )
     assert verify(out).ok
     commands = " ".join(answer.commands)
     assert (str(out) in commands) == (kind == "gguf-ready")
@@ -172,7 +172,9 @@ def test_in_half_precision_what_the_products_rounding_costs_is_said(
     assert all(1e-4 < each.relative < 5e-2 for each in answer.checks)
     assert any("tokenizer_config.json" in note for note in answer.notes)
     # Nothing told how it was compressed, and the dense folder can be verified all the same.
-    monkeypatch.setattr(verifying, "_loads_without", lambda *_: verifying.Check("skipped", True, ""))
+    monkeypatch.setattr(
+        verification, "check_plain_loading", lambda *_: verification.Check("skipped", True, "")
+    )
     assert verify(tmp_path / "dense").ok
 
 
@@ -181,7 +183,7 @@ def test_int4_weights_are_floats_before_a_graph_is_made_and_int8_ones_stay() -> 
         model = one_block(LLAMA)
         eckart.compress(model, rank=8, method="svd", quantize=kind)
         before = outputs(model, asked(LLAMA))
-        module.onnx._widen(model)
+        onnx_._widen(model)
         assert torch.equal(outputs(model, asked(LLAMA)), before)
         assert any(isinstance(each, QuantizedLinear) for each in model.modules()) == stays
 
@@ -231,7 +233,7 @@ def test_wrong_requests_are_refused_before_any_work(
     (experts / "config.json").write_text(json.dumps(config))
     refused(experts, out, "onnx", "experts", "dense first")
 
-    monkeypatch.setattr(module, "find_spec", lambda name: None if name == "onnxscript" else name)
+    monkeypatch.setattr(graphs, "find_spec", lambda name: None if name == "onnxscript" else name)
     refused(folder, out, "openvino", "onnxscript", 'pip install "eckart[export]"')
     assert not out.exists()
 
@@ -245,16 +247,18 @@ def test_a_graph_that_answers_otherwise_is_not_left_behind(
         (folder / "model.onnx").touch()
         return ["input_ids", "attention_mask"], "logits"
 
-    monkeypatch.setattr(module.onnx, "write", write)
+    monkeypatch.setattr(onnx_, "write", write)
     for wrong, words in (
         (lambda x: x + 0.5, "differ"),
         (lambda x: x * torch.nan, "nan"),
         (lambda x: x[:1], "shape"),
     ):
         monkeypatch.setattr(
-            module.onnx,
+            onnx_,
             "runner",
-            lambda path, wrong=wrong: lambda batch: wrong(asking.run(loading.load_model(made(LLAMA)))(batch)),
+            lambda path, wrong=wrong: (
+                lambda batch: wrong(parity.model_runner(loading.load_model(made(LLAMA)))(batch))
+            ),
         )
         with pytest.raises(EckartError, match=words) as error:
             eckart.export(made(LLAMA), path, format="onnx")

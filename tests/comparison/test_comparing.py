@@ -16,10 +16,11 @@ from safetensors.torch import load_file, save_file
 from eckart import EckartError, compress, evaluate, linalg
 from eckart.comparison import worker as comparing
 from eckart.comparison import workers
-from eckart.comparison.protocol import Request, split_texts
-from eckart.comparison.worker import Comparing, Peak, telling
+from eckart.comparison.protocol import Protocol, Request
+from eckart.comparison.worker import MethodRun, Peak, progress_sender
 from eckart.compression import cutting
 from eckart.compression import search as searching
+from eckart.data.splitting import hold_out
 from eckart.model import replacing
 from eckart.recipes.making import make_recipe
 from eckart.types import ComparisonRow, Recipe, Text
@@ -63,14 +64,24 @@ def request_of(stored: Any, data: str) -> Make:
         if method is not None:
             shared = {name: asked[name] for name in ("of", "targets", "layers", "data", "max_length")}
             recipe = make_recipe(method=method, keep=asked["keeps"][0], samples=SAMPLES, **shared, **axes)
-        return Request(method=method or "dense", recipe=recipe, **asked)
+        own = ("model", "keeps", "data", "test", "held_out", "debug")
+        protocol = Protocol(
+            model="its hash",
+            data="its hash",
+            test="its hash",
+            samples=SAMPLES,
+            **dict.fromkeys(("eckart", "torch", "transformers"), "0"),
+            **{name: value for name, value in asked.items() if name not in own},
+        )
+        given = {name: asked[name] for name in own if name in asked}
+        return Request(method=method or "dense", recipe=recipe, protocol=protocol, **given)
 
     return make
 
 
 def told(request: Request) -> Told:
     said: Told = []
-    Comparing(request, said.append).rows()
+    MethodRun(request, said.append).rows()
     json.dumps(said, allow_nan=False)
     return said
 
@@ -164,7 +175,7 @@ def test_what_is_held_out_is_measured_and_not_calibrated_on(
 
 def test_texts_are_split_without_rest() -> None:
     texts = [Text("", str(number)) for number in range(17)]
-    kept, held = split_texts(texts)
+    kept, held = hold_out(texts)
     assert [int(text.text) for text in held] == [7, 15]
     assert sorted(kept + held, key=lambda text: int(text.text)) == texts
 
@@ -354,7 +365,7 @@ def test_measuring_is_no_part_of_the_peak(request_of: Make, monkeypatch: pytest.
 
 def test_progress_is_told_without_loops_within_loops() -> None:
     said: Told = []
-    track = telling(said.append)
+    track = progress_sender(said.append)
     for _ in track("ab", "outer", 2):
         assert list(track([1, 2, 3], "inner", 3)) == [1, 2, 3]
     for _ in track("cd", "left", 2):

@@ -1,4 +1,4 @@
-"""Fixed questions to a model, and how far another runtime's answers are from its own."""
+"""Parity of another runtime with a model: fixed batches, and how far its outputs are from the model's own."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from eckart.model.text import Batch, is_encoder_decoder
 from eckart.types import EckartError, UsageError
 
 SHAPES = ((1, 5), (3, 19))
-"""Batch and length of each question. A graph is traced at neither."""
+"""Batch and length of each batch. A graph is traced at neither."""
 
 Runner = Callable[[Batch], Tensor]
 """A batch to the first output that a runtime gives for it, of any float dtype, on the CPU."""
 
 
 @dataclass(frozen=True)
-class Question:
-    """A batch, and what the model gave for it."""
+class Reference:
+    """A batch, and the model's own output for it."""
 
     batch: Batch
-    answer: Tensor
+    output: Tensor
 
 
 @dataclass(frozen=True)
-class Compared:
-    """How far an answer is from the model's own.
+class Deviation:
+    """How far an output is from the model's own.
 
     Attributes:
-        batch, length: the question's shape, in rows and tokens.
+        batch, length: the shape of the batch, in rows and tokens.
         difference: the largest of any output, absolute.
         relative: the same, as a share of the model's largest output.
     """
@@ -44,7 +44,7 @@ class Compared:
     relative: float
 
 
-def question(model: Any, batch: int, length: int) -> Batch:
+def example_batch(model: Any, batch: int, length: int) -> Batch:
     """Token ids and what goes with them, of `batch` rows of `length` tokens, cut where the model ends.
 
     Of several rows the first is padded on the right. An encoder-decoder reads a decoder's ids too, of
@@ -62,13 +62,13 @@ def question(model: Any, batch: int, length: int) -> Batch:
     mask = torch.ones_like(ids)
     if batch > 1:
         mask[0, -(length // 4) :] = 0
-    asked = {"input_ids": ids, "attention_mask": mask}
+    inputs = {"input_ids": ids, "attention_mask": mask}
     # RoBERTa takes token types too, and knows one.
     if "token_type_ids" in accepted and getattr(config, "type_vocab_size", 0) > 1:
-        asked["token_type_ids"] = (torch.arange(length) >= length // 2).long().repeat(batch, 1)
+        inputs["token_type_ids"] = (torch.arange(length) >= length // 2).long().repeat(batch, 1)
     if is_encoder_decoder(model):
-        asked["decoder_input_ids"] = ids[:, : length // 2 + 1].clone()
-    return {name: tensor for name, tensor in asked.items() if name in accepted}
+        inputs["decoder_input_ids"] = ids[:, : length // 2 + 1].clone()
+    return {name: tensor for name, tensor in inputs.items() if name in accepted}
 
 
 def stateless(model: Any) -> dict[str, bool]:
@@ -77,49 +77,49 @@ def stateless(model: Any) -> dict[str, bool]:
 
 
 @torch.no_grad()
-def ask(model: Any) -> list[Question]:
-    """The model's own answers to questions of `SHAPES`: its first output."""
-    batches = [question(model, *shape) for shape in SHAPES]
-    return [Question(batch, run(model)(batch)) for batch in batches]
+def references(model: Any) -> list[Reference]:
+    """The model's own first output for a batch of each of `SHAPES`."""
+    batches = [example_batch(model, *shape) for shape in SHAPES]
+    return [Reference(batch, model_runner(model)(batch)) for batch in batches]
 
 
-def run(model: Any) -> Runner:
+def model_runner(model: Any) -> Runner:
     """A model as a runtime among others."""
 
     @torch.no_grad()
-    def answer(batch: Batch) -> Tensor:
+    def run(batch: Batch) -> Tensor:
         found: Tensor = model(**batch, **stateless(model))[0]
         return found.cpu()
 
-    return answer
+    return run
 
 
-def compare(questions: list[Question], runner: Runner, tolerance: float, where: str) -> list[Compared]:
-    """Ask a runtime the same.
+def compare(expected: list[Reference], runner: Runner, tolerance: float, where: str) -> list[Deviation]:
+    """Run a runtime on the same batches.
 
     Args:
         tolerance: largest difference, as a share of the model's largest output.
         where: the runtime's name, for an error.
 
     Raises:
-        EckartError: an answer has another shape, is not finite or is further away than `tolerance`.
+        EckartError: an output has another shape, is not finite or is further away than `tolerance`.
     """
     found = []
-    for asked in questions:
-        batch, length = asked.batch["input_ids"].shape
-        answer, expected = runner(asked.batch).double(), asked.answer.double()
-        if answer.shape != expected.shape:
+    for reference in expected:
+        batch, length = reference.batch["input_ids"].shape
+        output, own = runner(reference.batch).double(), reference.output.double()
+        if output.shape != own.shape:
             raise EckartError(
-                f"in {where} the answer to {batch} x {length} tokens has shape {tuple(answer.shape)}, and "
-                f"the model's own {tuple(expected.shape)}; nothing was exported"
+                f"in {where} the answer to {batch} x {length} tokens has shape {tuple(output.shape)}, and "
+                f"the model's own {tuple(own.shape)}; nothing was exported"
             )
-        difference = float((answer - expected).abs().max())
-        relative = difference / (float(expected.abs().max()) or 1.0)
+        difference = float((output - own).abs().max())
+        relative = difference / (float(own.abs().max()) or 1.0)
         # Written so that NaN fails too.
         if not relative <= tolerance:
             raise EckartError(
                 f"in {where} the answers to {batch} x {length} tokens differ from the model's own by "
                 f"{relative:.1e} of the largest, more than {tolerance:g}; nothing was exported"
             )
-        found.append(Compared(batch, length, difference, relative))
+        found.append(Deviation(batch, length, difference, relative))
     return found

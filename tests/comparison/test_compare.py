@@ -73,6 +73,7 @@ def test_every_method_is_told_the_same_but_for_its_own_axes(compare: Compare, tm
     own = ("method", "recipe", "keeps")
     first, *others = [{key: value for key, value in request.items() if key not in own} for request in asked]
     assert all(other == first for other in others)
+    first = first["protocol"]
     assert first["of"] == "targets"
     assert (first["layers"], first["targets"], first["max_length"]) == ("0-1", ["q_proj"], 33)
     assert (first["limit"], first["dtype"], first["device"]) == (5, "float32", "cpu")
@@ -114,7 +115,7 @@ def test_what_trains_is_compared_only_where_all_do(compare: Compare, tmp_path: P
     compare(methods=None, training={"epochs": 1}, out=tmp_path / "trained")
     asked = requests(tmp_path)
     assert [request["method"] for request in asked] == ["dense", *compared()]
-    assert all(request["training"]["epochs"] == 1 for request in asked)
+    assert all(request["protocol"]["training"]["epochs"] == 1 for request in asked)
     with pytest.raises(UsageError, match=r"another protocol: .*training"):
         compare(methods=["svd"], training={"epochs": 2}, out=tmp_path / "trained")
 
@@ -157,13 +158,17 @@ def test_an_encoder_is_measured_on_pairs(compare: Compare, stored: Any, tmp_path
     rows = [f"main\tnews\t2016\t1\t{n}\t{WORDS[n]} w40\tw50 {WORDS[n + 9]}\n" for n in range(9)]
     (tmp_path / "pairs.csv").write_text("".join(rows))
     compare(model=stored(BERT), test=str(tmp_path / "pairs.csv"))
-    assert {request["task"] for request in requests(tmp_path)} == {"stsb"}
+    assert {request["protocol"]["task"] for request in requests(tmp_path)} == {"stsb"}
 
 
 def test_a_task_that_brings_its_own_data_needs_none(compare: Compare, tmp_path: Path) -> None:
     compare(task="pocket-math", data=None, methods=["svd"])
     for request in requests(tmp_path):
-        assert (request["task"], request["test"], request["held_out"]) == ("pocket-math", None, False)
+        assert (request["protocol"]["task"], request["test"], request["held_out"]) == (
+            "pocket-math",
+            None,
+            False,
+        )
 
 
 # Going on

@@ -11,10 +11,10 @@ import torch
 from architectures import BERT, GPT2, LLAMA, QWEN3, T5, WIDTH, WORDS, Architecture
 
 import eckart
+from eckart.analysis.bases import Bases
 from eckart.linalg import reconstruct
 from eckart.model import loading, meaning, replacing
 from eckart.model.targets import weight_of
-from eckart.pipeline.bases import Bases
 
 READ, WRITTEN = 21, 7
 

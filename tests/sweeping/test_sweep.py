@@ -17,7 +17,7 @@ from eckart import EckartError, UsageError, linalg, pipeline
 from eckart.compression.bench import Workbench
 from eckart.model.targets import find_targets
 from eckart.recipes.making import make_recipe
-from eckart.sweeping import judging
+from eckart.sweeping import measuring
 from eckart.sweeping.truncating import Truncated
 from eckart.types import Sweep
 
@@ -132,7 +132,7 @@ def test_prompts_need_no_task(sweep: Run) -> None:
 def test_what_fails_is_said_and_the_others_go_on(
     sweep: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, asked: list[Any]
 ) -> None:
-    really = judging.run
+    really = measuring.run
 
     def broken(request: Any) -> Any:
         if len(asked) == 2:
@@ -141,7 +141,7 @@ def test_what_fails_is_said_and_the_others_go_on(
         return really(request)
 
     with monkeypatch.context() as patch:
-        patch.setattr(judging, "run", broken)
+        patch.setattr(measuring, "run", broken)
         made = sweep(out=tmp_path / "out", prompts=["w1"])
     assert [cell.error is None for cell in made.cells] == [True, False, True, True]
     assert "no memory left" in made.notes[0]
@@ -160,7 +160,7 @@ def test_a_dense_model_that_cannot_be_measured_ends_it(
     def broken(request: Any) -> Any:
         raise EckartError("the loss is not finite")
 
-    monkeypatch.setattr(judging, "run", broken)
+    monkeypatch.setattr(measuring, "run", broken)
     with pytest.raises(EckartError, match="not finite"):
         sweep(out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -230,11 +230,11 @@ def test_the_search_looks_at_every_fifth_text_and_all_else_is_measured_on_the_ot
 def test_equal_scores_are_settled_by_loss_and_then_by_size(
     trial: tuple[float | None, float | None], lower: bool, smaller: bool, takes: bool
 ) -> None:
-    from eckart.sweeping.searching import _takes
+    from eckart.sweeping.searching import _at_least_as_good
 
-    now = judging.Measured(value=2.0, loss=1.0)
+    now = measuring.Measured(value=2.0, loss=1.0)
     value, loss = trial
-    assert _takes(judging.Measured(value=value, loss=loss), now, lower, smaller) is takes
+    assert _at_least_as_good(measuring.Measured(value=value, loss=loss), now, lower, smaller) is takes
 
 
 # The folder

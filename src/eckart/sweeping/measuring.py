@@ -1,4 +1,4 @@
-"""What a model of a sweep is worth: its score, its loss and its continuations, each measured once."""
+"""Measurements of the models of a sweep: score, loss and continuations, each made once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from eckart.evaluation.measuring import run
 from eckart.sweeping.truncating import Truncated
 from eckart.types import EckartError, in_one_line
 
-ALL, SEEN, REST = "all", "seen", "rest"
+ALL, SEARCH_PART, REST = "all", "seen", "rest"
 """Parts of the data: a search looks at one in so many texts, and everything else is measured on the rest."""
 SEARCHED = 5
 """One text in so many is what a search looks at: the paper's 20%."""
@@ -33,7 +33,7 @@ class Measured:
     error: str | None = None
 
 
-class Judge:
+class Evaluator:
     """Measures a model at given ranks, once for each set of them, and keeps what came out.
 
     Args:
@@ -78,8 +78,8 @@ class Judge:
         found = Measured()
         try:
             self.truncated.put(ranks)
-            if part != SEEN and self.prompts:
-                found = replace(found, continuations=tuple(self._continued()))
+            if part != SEARCH_PART and self.prompts:
+                found = replace(found, continuations=tuple(self._continuations()))
             if self.request is not None:
                 score = run(replace(self.request, material=self._material(self.request.material, part)))
                 if not isfinite(score.value):
@@ -95,7 +95,7 @@ class Judge:
             )
         return found
 
-    def _continued(self) -> list[str]:
+    def _continuations(self) -> list[str]:
         model = self.truncated.bench.model
         training = model.training
         model.eval()
@@ -105,7 +105,7 @@ class Judge:
             model.train(training)
 
     def _material(self, material: list[Any], part: str) -> list[Any]:
-        if part == SEEN:
+        if part == SEARCH_PART:
             return material[::SEARCHED]
         if part == REST:
             return [one for index, one in enumerate(material) if index % SEARCHED]

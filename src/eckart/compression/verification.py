@@ -1,0 +1,184 @@
+"""Checks of a compressed folder: its files, its counts, and that it loads with Eckart and without."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from eckart import checkpoint
+from eckart.compression.manifests import read_manifest
+from eckart.model import loading, probe, replacing, saving
+from eckart.types import MANIFEST, EckartError, Manifest, Track, UsageError
+
+CONFIGS = ("config.json", "generation_config.json", "model.safetensors.index.json")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check: its name, whether it passed, and what was found."""
+
+    check: str
+    ok: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All the checks of one folder."""
+
+    out: str
+    checks: list[Check]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every check passed."""
+        return all(check.ok for check in self.checks)
+
+
+def require_manifest(folder: Path) -> Manifest:
+    """The manifest of a folder that Eckart wrote, with outputs to compare with.
+
+    Raises:
+        UsageError: there is none.
+        EckartError: it is damaged.
+    """
+    path = folder / MANIFEST
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise UsageError(f"{folder} has no {MANIFEST}: it is not a folder that Eckart wrote")
+    if manifest.probe is None or not manifest.probe.outputs:
+        raise EckartError(f"{path} is damaged: it holds no outputs to compare with")
+    return manifest
+
+
+def check_folder(folder: Path, manifest: Manifest, track: Track) -> list[Check]:
+    """All checks, in the order that they are made in."""
+    checks = [check_files, check_shapes, check_loading, check_plain_loading]
+    return [check(folder, manifest) for check in track(checks, "verifying", len(checks))]
+
+
+def check_files(folder: Path, manifest: Manifest) -> Check:
+    """The weights and the code against the hashes in the manifest."""
+    for name, digest in manifest.files.items():
+        path = folder / name
+        if Path(name).name != name or not path.is_file():
+            return Check("files", False, f"{name} is missing")
+        if checkpoint.sha256(path) != digest:
+            return Check("files", False, f"{name} is not the file that was saved")
+    return Check("files", True, f"{len(manifest.files)} files as saved")
+
+
+def check_shapes(folder: Path, manifest: Manifest) -> Check:
+    """Counts, ranks and stored shapes against the manifest."""
+    try:
+        model = loading.build_empty(loading.load_config(folder))
+    except (ValueError, EckartError) as error:
+        return Check("shapes", False, str(error))
+    count = replacing.count_parameters(model)
+    stored = checkpoint.open_checkpoint(folder)
+    if manifest.parameters.after not in (count, stored.parameters):
+        return Check(
+            "shapes",
+            False,
+            f"{count:,} parameters by its config, {manifest.parameters.after:,} by its manifest",
+        )
+    modules = dict(model.named_modules())
+    for record in manifest.targets:
+        rank = getattr(modules.get(record.name), "rank", None)
+        # A product that stands in the dense weight's place has a rank, and no factors to show it by.
+        expected = None if record.structure == "dense" else record.rank
+        if rank != expected:
+            return Check(
+                "shapes",
+                False,
+                f"{record.name} has rank {rank} by the config, {expected} by the manifest",
+            )
+        if expected is None:
+            continue
+        part = cast(Any, modules[record.name]).V
+        coded = hasattr(part, "codes")
+        name, columns = ("codes", part.codes.shape[1]) if coded else ("weight", record.in_features)
+        full = f"{record.name}.V.{name}"
+        # A head that is tied is stored as the embedding.
+        shape = stored.tensors.get(full) or stored.tensors.get(model.all_tied_weights_keys.get(full, full))
+        if shape is None or shape.shape != (expected, columns):
+            return Check("shapes", False, f"{record.name} is not stored at rank {expected}")
+    return Check("shapes", True, f"{manifest.parameters.after:,} parameters, {len(manifest.targets)} targets")
+
+
+def check_loading(folder: Path, manifest: Manifest) -> Check:
+    """Outputs of the model that plain transformers loads after `import eckart`."""
+    name = "loads after import eckart"
+    try:
+        found = probe.take_probe(loading.load_model(folder)).outputs
+    except EckartError as error:
+        return Check(name, False, str(error))
+    return _compare_outputs(name, found, folder, manifest)
+
+
+def check_plain_loading(folder: Path, manifest: Manifest) -> Check:
+    """Outputs of the model in a process that has transformers only, and sees no code but Eckart's own."""
+    if manifest.merged:
+        return _check_merged_loading(folder, manifest)
+    name = "loads without eckart, trust_remote_code"
+    file = folder / f"{saving.MODELING_FILE}.py"
+    config = loading.raw_config(folder)
+    autos = saving.read_auto_map(config)
+    if autos is None or not file.is_file() or file.read_text() != saving.modeling_source(set(autos.values())):
+        return Check(name, False, f"{file.name} is not what this version of Eckart writes; it was not run")
+    return _check_isolated(name, folder, manifest, saving.auto_of(autos, config["architectures"][0]), [file])
+
+
+def _check_merged_loading(folder: Path, manifest: Manifest) -> Check:
+    """A merged model is a dense one, and names no code."""
+    name = "loads without eckart"
+    config = loading.raw_config(folder)
+    if strange := next((entry for entry in ("quantization_config", "auto_map") if entry in config), None):
+        return Check(name, False, f"it was merged, and its config.json has {strange}")
+    autos = saving.auto_classes(loading.build_empty(loading.load_config(folder)))
+    return _check_isolated(name, folder, manifest, saving.auto_of(autos, config["architectures"][0]), [])
+
+
+def _check_isolated(name: str, folder: Path, manifest: Manifest, auto: str, code: list[Path]) -> Check:
+    """Load weights, configs and this code by `auto` in another process, and compare its values."""
+    assert manifest.probe is not None
+    with tempfile.TemporaryDirectory() as temporary:
+        # Anything else in the folder could bring code along: an adapter's base, a generation loop.
+        isolated = Path(temporary, "model")
+        isolated.mkdir()
+        needed = [*code, *checkpoint.open_checkpoint(folder).files, *map(folder.joinpath, CONFIGS)]
+        for path in needed:
+            if path.is_file():
+                (isolated / path.name).symlink_to(path.resolve())
+        request = {"folder": str(isolated), "auto": auto, "ids": manifest.probe.input_ids}
+        run = subprocess.run(
+            [sys.executable, "-P", "-c", probe.STANDALONE],
+            input=json.dumps(request),
+            capture_output=True,
+            text=True,
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(Path(temporary, "modules"))},
+            check=False,
+        )
+    if run.returncode:
+        return Check(name, False, run.stderr.strip().splitlines()[-1] if run.stderr.strip() else "it failed")
+    return _compare_outputs(name, json.loads(run.stdout.splitlines()[-1]), folder, manifest)
+
+
+def _compare_outputs(name: str, found: list[float], folder: Path, manifest: Manifest) -> Check:
+    """The outputs of a loaded model against those that were saved."""
+    assert manifest.probe is not None
+    saved = manifest.probe.outputs
+    if len(found) != len(saved):
+        return Check(name, False, f"it gives {len(found)} values where {len(saved)} were saved")
+    if found == saved:
+        return Check(name, True, "same values, bit for bit")
+    largest = max(map(abs, saved)) or 1.0
+    difference = max(abs(one - other) for one, other in zip(found, saved, strict=True)) / largest
+    tolerance = probe.tolerance(loading.raw_config(folder).get("dtype", "float32"))
+    return Check(name, difference <= tolerance, f"values differ by {difference:.1e} of the largest")
