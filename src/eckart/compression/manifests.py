@@ -56,7 +56,7 @@ def make_manifest(
         torch=version("torch"),
         transformers=version("transformers"),
         source=source,
-        recipe=recipe.model_copy(update={"data": recipe.data and Path(recipe.data).name}),
+        recipe=recipe,
         data_sha256=None if recipe.data is None else digest(recipe.data),
         calibration_tokens=tokens,
         parameters=Count(
