@@ -37,9 +37,7 @@ def compare(
     with errors(debug):
         from eckart import pipeline
 
-        made = pipeline.compare(
-            model, out, recipe=recipe, debug=debug, track=track, on_row=_say_row, **given
-        )
+        made = pipeline.compare(model, out, recipe=recipe, debug=debug, track=track, on_row=_say_row, **given)
         _show(made)
         show_notes(made.notes)
         print_json(

@@ -8,8 +8,8 @@ from typing import Any
 from eckart.cli.ending import errors, resumable
 from eckart.cli.options import Debug, Json, ModelOrRecipe, Out, RecipeFile, takes
 from eckart.cli.saying import console, print_json, say, show_held_out, show_notes, shrunk, track
-from eckart.recovery import processes
 from eckart.recipes import verbs
+from eckart.recovery import processes
 
 
 @takes(verbs.Compress)

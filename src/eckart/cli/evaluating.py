@@ -50,4 +50,3 @@ def evaluate(
         if out is not None:
             say(f"{out}: each answer in samples.jsonl, the score in score.json")
         print_json(as_json, score.as_json())
-

@@ -1,4 +1,4 @@
-"""Options of commands, made from the groups that Python and recipe files share; and those of every command."""
+"""Options of commands: made from the groups of `recipes`, and those that every command has."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Model = Annotated[
 ModelOrRecipe = Annotated[
     str | None,
     typer.Argument(
-        metavar="[MODEL]", help="A folder, a hub id, or pocket; default that of --recipe.", callback=filled
+        metavar="MODEL", help="A folder, a hub id, or pocket; default that of --recipe.", callback=filled
     ),
 ]
 Out = Annotated[
@@ -73,11 +73,13 @@ def takes(kind: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
 
     def give(command: Callable[..., None]) -> Callable[..., None]:
         def called(**values: Any) -> None:
-            command(**{
-                name: value
-                for name, value in values.items()
-                if name not in found or (value is not None and value != [])
-            })
+            command(
+                **{
+                    name: value
+                    for name, value in values.items()
+                    if name not in found or (value is not None and value != [])
+                }
+            )
 
         found = {
             name: inspect.Parameter(
@@ -114,6 +116,7 @@ def _annotated(kind: type, name: str) -> Any:
         more["parser"] = option.parse
     if get_args(of):
         of = list[str] if option.repeated else str
+        more.setdefault("metavar", "TEXT" if option.repeated else "LIST")
     return Annotated[
         of if option.required else of | None,
         typer.Option(
@@ -126,7 +129,7 @@ def _annotated(kind: type, name: str) -> Any:
 
 
 def _default(value: Any) -> str:
-    if value is None or value is False:
+    if value in (None, False, ()):
         return ""
     if value is True:
         return "  [default: yes]"

@@ -94,3 +94,29 @@ def seal(manifest: Manifest, folder: Path) -> None:
         files.append(folder / f"{saving.MODELING_FILE}.py")
     manifest.files = {path.name: checkpoint.sha256(path) for path in files}
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")
+
+
+def recovered_manifest(folder: Path, source: str, model: Any, before: int, nbytes: int) -> Manifest:
+    """What the folder's own manifest says, of the trained model; a new one where there is none.
+
+    What was measured of the cut is true of it alone, and is left out.
+    """
+    after, size = replacing.count_parameters(model), replacing.count_bytes(model)
+    path = folder / MANIFEST
+    if path.is_file():
+        manifest = Manifest.model_validate_json(path.read_text())
+        manifest.bytes.after, manifest.held_out = size, None
+        for record in manifest.targets:
+            record.measured_error = None
+        versions = {name: version(name) for name in ("eckart", "torch", "transformers")}
+        return manifest.model_copy(update=versions)
+    return Manifest(
+        eckart=version("eckart"),
+        torch=version("torch"),
+        transformers=version("transformers"),
+        source=source,
+        recipe=Recipe(method="dense", metric="identity", structure="dense", allocation="uniform"),
+        parameters=Count(before=before, after=after, keep=after / before, targets_before=0, targets_after=0),
+        bytes=Bytes(before=nbytes, after=size),
+        targets=[],
+    )

@@ -1,4 +1,4 @@
-"""What stands before the engine: whether a run is done already, what it reads, how it can go, where it works."""
+"""Requests before the engine: what is done already, what is read, how it can go, and where."""
 
 from __future__ import annotations
 
@@ -72,7 +72,9 @@ def identity(folder: Path | None, recipe: Recipe) -> dict[str, Any]:
 
 
 @contextmanager
-def workplace(out: str | Path | None, folder: Path | None, recipe: Recipe, resume: bool) -> Iterator[Path | None]:
+def workplace(
+    out: str | Path | None, folder: Path | None, recipe: Recipe, resume: bool
+) -> Iterator[Path | None]:
     """Where checkpoints go while a model is trained: beside `out`, so that a run can be gone on with."""
     if recipe.training is None:
         yield None

@@ -40,8 +40,8 @@ def compress(
     unless told otherwise. An encoder imitates itself as it was.
 
     Args:
-        model: a folder, a hub id, `pocket`, or a loaded transformers model, which is changed in place; default
-            that of the recipe.
+        model: a folder, a hub id, `pocket`, or a loaded transformers model, which is changed in place;
+            default that of the recipe.
         out: folder to save in; it must not exist. Without it the result is in memory only. What was stopped
             is gone on with, with `resume`, from `<out>.training` or `<out>.work`.
         recipe: a file of YAML or JSON with options, an `eckart.json`, or a mapping; options given here win.
@@ -57,7 +57,7 @@ def compress(
     started = time.perf_counter()
     given = {"training": training, "selection": selection, **options}
     model, found = files.asked(verbs.Compress, model, given, recipe)
-    asked = verbs.Compress(**reading.completed(verbs.Compress, found))
+    asked = reading.completed(verbs.Compress, found)
     made, settings = _recipe(model, asked, found.training)
     blocks, resume = _blocks(asked["blocks"]), asked["resume"]
     rounding.require_possible(made.quantize, made.merge)
@@ -72,7 +72,10 @@ def compress(
         job = blockwise.Job(folder, source, Path(str(out)), made, texts, *place)
         manifest = job.run(lambda: requests.identity(folder, made), resume, track, whole)
         if manifest is not None:
-            seconds, dtype = time.perf_counter() - started, loading.dtype_of(loading.load_config(folder), made.dtype)
+            seconds, dtype = (
+                time.perf_counter() - started,
+                loading.dtype_of(loading.load_config(folder), made.dtype),
+            )
             warnings = requests.no_faster(manifest, dtype, asked["device"])
             return Result(None, manifest, str(out), seconds, peak_memory_bytes(), job.clock.seconds, warnings)
     if resume and settings is None:
@@ -102,11 +105,11 @@ def compress(
 
 
 def _recipe(
-    model: Any, asked: verbs.Compress, training: dict[str, Any] | None
+    model: Any, asked: dict[str, Any], training: dict[str, Any] | None
 ) -> tuple[Recipe, Training | None]:
     """All that does it again, and how the model is trained in it."""
     cut = {name: value for name, value in asked.items() if name in verbs.fields(verbs.Cut)}
-    made = making.make_recipe(**cut)  # type: ignore[typeddict-item]
+    made = making.make_recipe(**cut)
     settings = making.make_settings(made, training)
     more = {
         "model": str(model) if isinstance(model, (str, Path)) else None,

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Unpack
 
 from eckart import allocate, linalg
 from eckart.compression.blockwise.fitting import needed
@@ -16,7 +17,8 @@ from eckart.estimate.memory import Need
 from eckart.estimate.prices import Prices
 from eckart.model import loading, replacing
 from eckart.model import targets as targets_
-from eckart.recipes import making
+from eckart.recipes import making, reading, verbs
+from eckart.recipes.describing import takes
 from eckart.types import Bytes, Count, Recipe, Target, Tied
 
 
@@ -56,46 +58,18 @@ class Plan:
     notes: list[str] = field(default_factory=list)
 
 
-def plan(
-    model: str | Path,
-    *,
-    keep: float | None = None,
-    rank: int | None = None,
-    ratio: float | None = None,
-    size: int | None = None,
-    of: str = "model",
-    method: str | None = None,
-    structure: str | None = None,
-    allocation: str | None = None,
-    quantize: str | None = None,
-    targets: list[str] | None = None,
-    layers: str | None = None,
-) -> Plan:
+@takes(verbs.Plan)
+def plan(model: str | Path, **options: Unpack[verbs.Plan]) -> Plan:
     """Count what a model would have left, and where ranks break even, with no weights and no data.
 
     Args:
         model: a folder with at least a `config.json`, a hub id, or `pocket`.
-        keep, rank, ratio, size, of, method, structure, allocation, quantize, targets, layers: as for
-            `compress`.
 
     Raises:
         UsageError: the request is wrong, or lower than the targets allow.
     """
     started = time.perf_counter()
-    recipe = making.make_recipe(
-        method=method or ("svd" if keep is None and size is None else None),
-        structure=structure,
-        allocation=allocation,
-        keep=keep,
-        rank=rank,
-        ratio=ratio,
-        size=size,
-        quantize=quantize,
-        of=of,
-        targets=targets,
-        layers=layers,
-        data="(none needed to plan)",
-    ).model_copy(update={"data": None})
+    recipe = _recipe(reading.completed(verbs.Plan, reading.given(verbs.Plan, options)))
     folder = loading.find_model(model, weights=False)
     config = loading.load_config(folder)
     loading.refuse_compressed(config)
@@ -134,6 +108,14 @@ def plan(
         tied=counted.tied,
         notes=notes,
     )
+
+
+def _recipe(asked: dict[str, Any]) -> Recipe:
+    """What would be done, if there were data."""
+    by_hand = asked["keep"] is None and asked["size"] is None
+    asked = {**asked, "method": asked["method"] or ("svd" if by_hand else None)}
+    made = making.make_recipe(**asked, data="(none needed to plan)")
+    return made.model_copy(update={"data": None})
 
 
 def _ranks(chosen: Sequence[Target], recipe: Recipe, prices: Prices, notes: list[str]) -> list[int | None]:

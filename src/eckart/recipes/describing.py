@@ -46,7 +46,7 @@ def page(kind: type) -> str:
     for title, group in verbs.GROUPS[kind].items():
         lines += ["", f"{title.capitalize()}:"]
         for name, option in verbs.fields(group).items():
-            default = "" if option.default is None else f" Default {option.default!r}."
+            default = "" if option.default in (None, ()) else f" Default {option.default!r}."
             words = f"{name}: {option.help}{default}"
             lines.append(fill(words, 106, initial_indent="    ", subsequent_indent="        "))
     return "\n".join(lines).strip()

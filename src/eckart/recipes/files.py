@@ -74,15 +74,14 @@ def _document(path: str) -> dict[str, Any]:
     """The mapping in a file of YAML or JSON."""
     import yaml
 
-    class Loader(yaml.SafeLoader):
-        """YAML 1.2's numbers: `2e-4` is one."""
-
-    Loader.add_implicit_resolver(
+    # YAML 1.2's numbers: `2e-4` is one.
+    loader: Any = type("Loader", (yaml.SafeLoader,), {})
+    loader.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
     )
     try:
         text = Path(path).read_text(encoding="utf-8")
-        document = json.loads(text) if text.lstrip().startswith("{") else yaml.load(text, Loader)
+        document = json.loads(text) if text.lstrip().startswith("{") else yaml.load(text, loader)
     except FileNotFoundError:
         raise UsageError(f"--recipe {path}: there is no such file") from None
     except OSError as error:
@@ -98,7 +97,9 @@ def _document(path: str) -> dict[str, Any]:
 def _cut(kind: type, manifest: dict[str, Any], path: str, lacking: dict[str, str]) -> dict[str, Any]:
     """The options that a manifest's recipe is made from."""
     if kind is verbs.Compare:
-        raise UsageError(f"{path} is of one model: compare takes a compare.json, or a file of its own options")
+        raise UsageError(
+            f"{path} is of one model: compare takes a compare.json, or a file of its own options"
+        )
     recipe = _recipe(manifest, path)
     if recipe.structure == "dense":
         raise UsageError(f"{path}: nothing was cut there; eckart recover --recipe {path} trains it again")
@@ -127,7 +128,9 @@ def _recovery(kind: type, manifest: dict[str, Any], path: str, lacking: dict[str
     old = manifest.get("format_version", 1) < WHOLE
     run = next((run for run in reversed(runs) if run.get("recipe") or old), None)
     if run is None:
-        raise UsageError(f"{path}: that model was not recovered; eckart compress --recipe {path} cuts it again")
+        raise UsageError(
+            f"{path}: that model was not recovered; eckart compress --recipe {path} cuts it again"
+        )
     values = {**(run.get("recipe") or {}), "training": run.get("settings")}
     if old:
         objective = run.get("objective") or {}
@@ -174,4 +177,6 @@ def _lack_names(path: str, source: str | None, values: dict[str, Any], lacking: 
     for name in ("data", "test"):
         if (file := values.get(name)) is not None and not is_built_in(str(file)):
             del values[name]
-            lacking[name] = f"{path} is of an older Eckart and names data without a folder: give --{name} ({file})"
+            lacking[name] = (
+                f"{path} is of an older Eckart and names data without a folder: give --{name} ({file})"
+            )

@@ -72,7 +72,10 @@ def make_recipe(**options: Unpack[verbs.Cut]) -> Recipe:
     if structure == CORRECTED:
         _check_corrected(allocation, recovery, asked["rank"] or asked["ratio"] or asked["size"])
     made = Recipe(
-        **{name: asked[name] for name in (*reading.DIALS, "of", "layers", "data", "fields", "samples", "max_length")},
+        **{
+            name: asked[name]
+            for name in (*reading.DIALS, "of", "layers", "data", "fields", "samples", "max_length")
+        },
         method=row.name,
         metric=asked["metric"] or row.metric,
         structure=structure,
@@ -95,7 +98,9 @@ def made_again(values: Mapping[str, Any]) -> Recipe | None:
     """The recipe of a cut that the fields of one make; `None` where they make none."""
     known = verbs.fields(verbs.Cut)
     try:
-        return make_recipe(**{key: each for key, each in values.items() if key in known or key == "selection"})
+        return make_recipe(
+            **{key: each for key, each in values.items() if key in known or key == "selection"}
+        )
     except UsageError:
         return None
 

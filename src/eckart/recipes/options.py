@@ -1,7 +1,7 @@
 """The options of the verbs, in groups: one definition for Python, the command line and recipe files.
 
-A field is an option. Its name is the keyword in Python and the key in a recipe file, and with dashes the flag on
-the command line. `None` is the same as not given.
+A field is an option. Its name is the keyword in Python and the key in a recipe file, and with dashes the flag
+on the command line. `None` is the same as not given.
 """
 
 from __future__ import annotations
@@ -81,10 +81,10 @@ Fields = Annotated[
         metavar="PROMPT,COMPLETION",
     ),
 ]
-Structure = Annotated[
-    str | None, Option("Instead of the method's: lowrank, pivoted or quantized+lowrank.")
+Structure = Annotated[str | None, Option("Instead of the method's: lowrank, pivoted or quantized+lowrank.")]
+Merge = Annotated[
+    bool, Option("Save it dense again: any tool loads it, and it is as large as before.", False)
 ]
-Merge = Annotated[bool, Option("Save it dense again: any tool loads it, and it is as large as before.", False)]
 
 
 class Sizes(TypedDict, total=False):
@@ -93,7 +93,9 @@ class Sizes(TypedDict, total=False):
     keep: Annotated[float | None, Option("Parameters after / parameters before.", common=True)]
     size: Annotated[
         int | None,
-        Option("Bytes of the saved weights at most, as 3GB or 800MB.", metavar="SIZE", parse=size, common=True),
+        Option(
+            "Bytes of the saved weights at most, as 3GB or 800MB.", metavar="SIZE", parse=size, common=True
+        ),
     ]
     rank: Annotated[int | None, Option("The same rank for every target, by hand.")]
     ratio: Annotated[float | None, Option("Rank by hand, as a share of the smaller side.")]
@@ -123,7 +125,9 @@ class Form(TypedDict, total=False):
 
     method: Annotated[
         str | None,
-        Option("A row of the catalogue: eckart methods. Default auto, or svd-llm of ranks by hand.", common=True),
+        Option(
+            "A row of the catalogue: eckart methods. Default auto, or svd-llm of ranks by hand.", common=True
+        ),
     ]
     structure: Structure
     allocation: Annotated[
@@ -176,14 +180,17 @@ class Training(TypedDict, total=False):
 
     tokens: Annotated[
         int | None,
-        Option("How long to train, in tokens, as 10M; or", metavar="COUNT", parse=count, common=True),
+        Option(
+            "How long to train, in tokens, as 10M; or by --epochs or --steps.",
+            metavar="COUNT",
+            parse=count,
+            common=True,
+        ),
     ]
-    epochs: Annotated[float | None, Option("in passes over the data; or")]
-    steps: Annotated[int | None, Option("in steps.")]
+    epochs: Annotated[float | None, Option("How long to train, in passes over the data.")]
+    steps: Annotated[int | None, Option("How long to train, in steps.")]
     batch: Annotated[int | None, Option(f"Windows in a step, of all processes; {_setting('batch')}.")]
-    accumulate: Annotated[
-        int | None, Option("Passes that a step is made of: less memory, the same result.")
-    ]
+    accumulate: Annotated[int | None, Option("Passes that a step is made of: less memory, the same result.")]
     learning_rate: Annotated[float | None, Option(f"{_setting('learning_rate').capitalize()}.")]
     train: Annotated[
         str | None,

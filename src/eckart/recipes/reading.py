@@ -101,7 +101,10 @@ def completed(kind: type, found: Given) -> dict[str, Any]:
         if name not in found.options and (name != "training" or found.training is None):
             raise UsageError(why)
     settings = {
-        name for group in verbs.TRAINED if group in verbs.GROUPS[kind].values() for name in verbs.fields(group)
+        name
+        for group in verbs.TRAINED
+        if group in verbs.GROUPS[kind].values()
+        for name in verbs.fields(group)
     }
     return {
         name: found.options.get(name, option.default)
@@ -173,12 +176,13 @@ def _typed(label: str, value: Any, of: type, text: bool = False) -> Any:
             value = float(value)
         except ValueError:
             raise UsageError(f"{label} {value}: not a number") from None
-    if of is float and isinstance(value, Real) and not isinstance(value, bool):
-        return float(value)
-    if of is int and isinstance(value, Real) and not isinstance(value, bool):
-        if isinstance(value, Integral) or float(value).is_integer():
-            return int(value)
-        raise UsageError(f"{label} {float(value):g}: not a whole number")
+    if of in (float, int) and isinstance(value, (int, float, Real)) and type(value) is not bool:
+        number = float(value)
+        if of is float:
+            return number
+        if isinstance(value, Integral) or number.is_integer():
+            return int(value)  # type: ignore[arg-type]
+        raise UsageError(f"{label} {number:g}: not a whole number")
     if value == "":
         raise UsageError(f"{label} is empty")
     if of in (str, bool) and isinstance(value, of):

@@ -22,9 +22,7 @@ PromptsAtOnce = Annotated[int | None, Option("Prompts at once; default 16.")]
 AllowCodeExecution = Annotated[bool, Option("Run code that the model wrote, on this machine.", False)]
 
 
-class Cut(
-    options.Size, options.Axes, options.Targets, options.Data, options.Selection, total=False
-):
+class Cut(options.Size, options.Axes, options.Targets, options.Data, options.Selection, total=False):
     """What makes a recipe of one cut."""
 
 
@@ -59,7 +57,9 @@ class Texts(TypedDict, total=False):
 class Teacher(TypedDict, total=False):
     """How a teacher is imitated: as `eckart.recovery.distillation.Distillation`."""
 
-    teacher: Annotated[str | None, Option("The dense model, to be imitated: a folder, a hub id.", common=True)]
+    teacher: Annotated[
+        str | None, Option("The dense model, to be imitated: a folder, a hub id.", common=True)
+    ]
     temperature: Annotated[float | None, Option("Of both models' logits, with --teacher.")]
     labels: Annotated[float | None, Option("Share of the labels' own loss, with --teacher.")]
     hidden: Annotated[float | None, Option("Weight of the hidden states, with --teacher.")]
@@ -83,7 +83,7 @@ class Methods(TypedDict, total=False):
     """What is compared, at which sizes."""
 
     keep: Annotated[
-        Sequence[float], Option("Sizes, by comma: parameters after / parameters before.", common=True)
+        Sequence[float], Option("Sizes, by comma: parameters after / parameters before.", (), common=True)
     ]
     of: options.Of
     methods: Annotated[
@@ -173,7 +173,8 @@ class Grid(TypedDict, total=False):
     """What is tried."""
 
     ratios: Annotated[
-        Sequence[float], Option("Ranks to try, by comma, as shares of the smaller side.", common=True, required=True)
+        Sequence[float],
+        Option("Ranks to try, by comma, as shares of the smaller side.", common=True, required=True),
     ]
     layers: Annotated[
         Sequence[str] | None,
@@ -196,14 +197,12 @@ class Grid(TypedDict, total=False):
     search: Annotated[
         bool,
         Option(
-            "The paper's greedy search, matrix by matrix from the last block, on every fifth text; all else is "
-            "then measured on the others.",
+            "The paper's greedy search, matrix by matrix from the last block, on every fifth text; all "
+            "else is then measured on the others.",
             False,
         ),
     ]
-    grid: Annotated[
-        bool | None, Option("Try every ratio with every choice; default without --search.")
-    ]
+    grid: Annotated[bool | None, Option("Try every ratio with every choice; default without --search.")]
 
 
 class Judged(TypedDict, total=False):
@@ -219,7 +218,9 @@ class Judged(TypedDict, total=False):
     allow_code_execution: AllowCodeExecution
     prompts: Annotated[
         Sequence[str] | None,
-        Option("A text that every model continues, greedily. May be repeated.", flag="--prompt", repeated=True),
+        Option(
+            "A text that every model continues, greedily. May be repeated.", flag="--prompt", repeated=True
+        ),
     ]
     continuation: Annotated[int, Option("Tokens that a prompt is continued by.", 40)]
 
@@ -251,9 +252,7 @@ class Timed(TypedDict, total=False):
     ]
     new: Annotated[int, Option("Tokens to write in a round.", 16)]
     rounds: Annotated[int, Option("Each is both models once; medians are shown.", 7)]
-    fuse: Annotated[
-        bool, Option("Compute one V for what reads the same input, as eckart.fuse does.", False)
-    ]
+    fuse: Annotated[bool, Option("Compute one V for what reads the same input, as eckart.fuse does.", False)]
     compiled: Annotated[
         bool, Option("Compile both models by torch, on a GPU with its graphs.", False, flag="--compile")
     ]
@@ -342,7 +341,11 @@ def fields(kind: type) -> dict[str, Option]:
 def kind_of(hint: Any) -> Any:
     """`str`, `int`, `float`, `bool`, or a sequence of them: the type of a value that is given."""
     inner = hint.__origin__
-    return next((each for each in get_args(inner) if each is not NoneType), inner) if isinstance(inner, UnionType) else inner
+    return (
+        next((each for each in get_args(inner) if each is not NoneType), inner)
+        if isinstance(inner, UnionType)
+        else inner
+    )
 
 
 def flag(kind: type, name: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from eckart.types.numbers import Quantize, Structure
-from eckart.types.recipe import RecoveryRecipe, Recipe
+from eckart.types.recipe import Recipe, RecoveryRecipe
 
 
 class Count(BaseModel):
@@ -146,7 +146,7 @@ class TrainingRecord(BaseModel):
 class Manifest(BaseModel):
     """What was done, saved as `eckart.json` beside the weights.
 
-    It holds no clock, and no path but those of the model and the data, as they were given, in what does it again.
+    It holds no clock, and no path but what was given for the model and the data, in the recipes.
 
     Attributes:
         format_version: of this file; before 2 the recipe had neither a model nor a training, and data without

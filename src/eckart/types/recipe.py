@@ -42,7 +42,7 @@ class Selection(BaseModel):
 class Recipe(BaseModel):
     """One choice on each axis, the model and the data: everything needed to do it again.
 
-    The model and the data stand as they were given. What a machine decides is not here: device, memory, cache.
+    Model and data stand as they were given. What a machine decides is not here: device, memory, cache.
 
     Attributes:
         model: the folder, hub id or `pocket` that was cut; `None` where it was in memory.
