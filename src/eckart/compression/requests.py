@@ -62,7 +62,7 @@ def may_walk(folder: Path | None, out: str | Path | None, recipe: Recipe, blocks
 
 def identity(folder: Path | None, recipe: Recipe) -> dict[str, Any]:
     """What makes a request the same as another one."""
-    named = {"model", "data", "fields", "training", "merge"}
+    named = {"model", "data", "fields", "training", "merge", "blocks"}
     return {
         **recipe.model_dump(mode="json", exclude=named),
         "model": folder and fingerprint(folder),

@@ -62,7 +62,7 @@ def compare(
         on_row: called with each row once it is on the disk.
 
     Returns:
-        All rows of the folder. Those that failed have an `error`, and there is a note on each.
+        All rows of the folder; there is a note on each that failed.
 
     Raises:
         UsageError: the request is wrong; nothing was started.
@@ -114,10 +114,8 @@ def compare(
         notes=where.notes + notes,
     )
     folder = ComparisonFolder(Path(out), kept)
-    cuts: dict[str, tuple[Recipe | None, list[float]]] = {
-        DENSE: (None, [1.0]),
-        **{label: (recipe, sizes) for label, recipe in chosen.items()},
-    }
+    cuts: dict[str, tuple[Recipe | None, list[float]]] = {DENSE: (None, [1.0])}
+    cuts |= {label: (recipe, sizes) for label, recipe in chosen.items()}
     reads: dict[str, Any] = {"model": str(source), "data": data, "test": test, "held_out": held_out}
     requests = [
         Request(
@@ -133,9 +131,8 @@ def compare(
     ]
     Run(folder, sum(len(request.keeps) for request in requests), track, on_row).all(requests)
     smaller = lower_is_better(folder.rows[0].metric or "")
-    notes = folder.kept.notes + [
-        f"{row.method} at {row.keep:g} failed: {row.error}" for row in folder.rows if row.error
-    ]
+    failed = [row for row in folder.rows if row.error]
+    notes = folder.kept.notes + [f"{row.method} at {row.keep:g} failed: {row.error}" for row in failed]
     checkpoint.replace_file(folder.out / PAGE, comparison_page(folder.kept, folder.rows))
     notes += draw(folder, smaller)
     return Comparison(str(out), folder.rows, notes, smaller)

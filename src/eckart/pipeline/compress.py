@@ -15,6 +15,7 @@ from eckart.evaluation.machine import peak_memory_bytes
 from eckart.model import loading, replacing
 from eckart.recipes import files, making, reading, verbs
 from eckart.recipes.describing import takes
+from eckart.recipes.options import Adapters
 from eckart.recovery import processes
 from eckart.recovery.lessons import Lessons
 from eckart.recovery.settings import Training
@@ -68,8 +69,9 @@ def compress(
     whole: list[str] = []
     if requests.may_walk(folder, out, made, blocks):
         assert folder is not None
+        walked = made.model_copy(update={"blocks": True})
         place = (asked["device"], made.dtype, blocks, asked["memory"])
-        job = blockwise.Job(folder, source, Path(str(out)), made, texts, *place)
+        job = blockwise.Job(folder, source, Path(str(out)), walked, texts, *place)
         manifest = job.run(lambda: requests.identity(folder, made), resume, track, whole)
         if manifest is not None:
             seconds, dtype = (
@@ -113,7 +115,7 @@ def _recipe(
     settings = making.make_settings(made, training)
     more = {
         "model": str(model) if isinstance(model, (str, Path)) else None,
-        "training": settings and settings.model_dump(exclude_none=True),
+        "training": settings and settings.model_dump(exclude_none=True, exclude=set(verbs.fields(Adapters))),
         "dtype": asked["dtype"],
         "merge": asked["merge"],
     }

@@ -34,8 +34,8 @@ def recover(
     """Train what a cut left, and save the same plain folder.
 
     Text is learned, or of prompts and completions the completions; an encoder needs a teacher. Checkpoints
-    and a log of each step are in `<out>.training` until the end. Started by `torchrun` or `accelerate launch`,
-    several processes share each step; the first of them writes, and on GPUs each has its own.
+    and a log of each step are in `<out>.training` until the end. Started by `torchrun` or `accelerate
+    launch`, several processes share each step; the first of them writes, and on GPUs each has its own.
 
     Args:
         model: a folder that `compress` wrote, a dense model's folder, a hub id, or `pocket`; default that of

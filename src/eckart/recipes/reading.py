@@ -64,7 +64,7 @@ def given(kind: type, values: Mapping[str, Any], where: str = "") -> Given:
     """
     known, groups = verbs.fields(kind), verbs.GROUPS[kind]
     trained = [name for name, group in groups.items() if group in verbs.TRAINED]
-    settings = {name for group in trained for name in verbs.fields(groups[group])}
+    settings = {name: option for group in trained for name, option in verbs.fields(groups[group]).items()}
     found = Given()
     for written, value in values.items():
         name = str(written).replace("-", "_")
@@ -73,7 +73,7 @@ def given(kind: type, values: Mapping[str, Any], where: str = "") -> Given:
         if name in groups and isinstance(value, Mapping):
             inner = {str(key).replace("-", "_"): each for key, each in value.items()}
             window = inner.pop(WINDOW, None) if name in trained else None
-            allowed = verbs.fields(groups[name])
+            allowed = settings if name in trained else verbs.fields(groups[name])
             if strange := next((key for key in inner if _named(kind, key) not in allowed), None):
                 raise UsageError(f"{where}{_unknown(f'{name} option', strange, allowed)}")
             part = given(kind, inner, where)

@@ -64,6 +64,7 @@ class Recipe(BaseModel):
             none.
         dtype: that weights were loaded in.
         merge: whether the factors were multiplied out again.
+        blocks: whether one block at a time was cut, and has a file of its own; otherwise it is as fits.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -92,6 +93,7 @@ class Recipe(BaseModel):
     training: dict[str, Any] | None = None
     dtype: str = "auto"
     merge: bool = False
+    blocks: Literal[True] | None = None
 
 
 class RecoveryRecipe(BaseModel):
