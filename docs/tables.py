@@ -23,6 +23,7 @@ SAVED: dict[str, Any] = {
         types.Manifest,
         types.Recipe,
         types.Selection,
+        types.RecoveryRecipe,
         types.Count,
         types.Bytes,
         types.TargetRecord,

@@ -17,9 +17,10 @@ from typer.testing import CliRunner
 
 import eckart
 from eckart.cli.commands import app
+from eckart.recipes import verbs
 from eckart.recipes.making import make_recipe
 from eckart.report.compression import commands, compression_page, place_of
-from eckart.types import EckartError, Manifest, Recipe, Result, Sample, UsageError
+from eckart.types import EckartError, Manifest, Result, Sample, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +154,7 @@ def test_the_command_line_of_a_page_asks_for_the_same(
     (line,) = commands(manifest)
     heard: dict[str, Any] = {}
 
-    def compress(model: str, out: str, **options: Any) -> Result:
+    def compress(model: str, out: str, recipe: None, track: Any, **options: Any) -> Result:
         heard.update(model=model, **options)
         raise UsageError("enough")
 
@@ -162,7 +163,7 @@ def test_the_command_line_of_a_page_asks_for_the_same(
     assert program == "eckart"
     assert CliRunner().invoke(app, words).stderr == "eckart: enough\n"
     assert heard["model"] == "tiny"
-    again = {name: heard[name] for name in (*Recipe.model_fields, "selection") if name in heard}
+    again = {name: heard[name] for name in verbs.fields(verbs.Cut) if name in heard}
     assert make_recipe(**again) == recipe
     shown = html.unescape(re.findall("<pre[^>]*>(.*?)</pre>", compression_page(manifest), re.DOTALL)[0])
     assert shlex.split(shown.replace("\\\n", "")) == [program, *words]

@@ -10,24 +10,9 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from eckart.cli.ending import errors
-from eckart.cli.options import (
-    Cache,
-    Data,
-    Debug,
-    Device,
-    Fields,
-    Json,
-    Layers,
-    MaxLength,
-    Model,
-    Samples,
-    Targets,
-    filled,
-    split,
-    whole,
-)
+from eckart.cli.options import Debug, Json, Model, filled, takes
 from eckart.cli.saying import console, print_json, say, show_notes, track
-from eckart.types import MAX_LENGTH
+from eckart.recipes import reading, verbs
 
 if TYPE_CHECKING:
     from eckart.pipeline.analyze import Analyzed
@@ -37,9 +22,9 @@ SHARES = ("0.9", "0.95", "0.99")
 """Of the energy, in the table; all are in the files."""
 
 
+@takes(verbs.Analyze)
 def analyze(
     model: Model,
-    data: Data = None,
     out: Annotated[
         str | None,
         typer.Option(
@@ -49,27 +34,9 @@ def analyze(
             callback=filled,
         ),
     ] = None,
-    fast: Annotated[
-        bool, typer.Option("--fast", help="Only the largest singular values, a sixteenth of them.")
-    ] = False,
-    targets: Targets = None,
-    layers: Layers = None,
-    ranks: Annotated[
-        str | None,
-        typer.Option(
-            "--ranks",
-            help="That cosines are given at, by comma; default 1/8, 1/4, 1/2 and 3/4 of the smaller side.",
-            callback=filled,
-        ),
-    ] = None,
-    fields: Fields = None,
-    samples: Samples = None,
-    max_length: MaxLength = MAX_LENGTH,
-    device: Device = "cpu",
-    cache: Cache = True,
-    png: Annotated[bool, typer.Option("--png", help="Draw the main figures as PNG files too.")] = False,
     as_json: Json = False,
     debug: Debug = False,
+    **given: Any,
 ) -> None:
     """Look before the cut: singular values, what ranks keep, and the size and error that a cut would have.
 
@@ -79,22 +46,8 @@ def analyze(
         from eckart import pipeline
         from eckart.evaluation.machine import peak_memory_bytes
 
-        made = pipeline.analyzed(
-            model,
-            out,
-            data=data,
-            fast=fast,
-            targets=split(targets),
-            layers=layers,
-            ranks=None if ranks is None else whole("--ranks", ranks),
-            samples=samples,
-            max_length=max_length,
-            fields=fields,
-            device=device,
-            cache=cache,
-            png=png,
-            track=track,
-        )
+        options = reading.given(verbs.Analyze, given).options
+        made = pipeline.analyzed(model, out, track=track, **options)
         peak = peak_memory_bytes()
         _show(made, peak)
         print_json(as_json, _as_json(made, peak))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Column, Table
 from rich.text import Text
 
 from eckart.cli.ending import errors
-from eckart.cli.options import Debug, Device, Json, Layers, Model, Targets, filled, split
+from eckart.cli.options import Debug, Json, Model, filled, takes
 from eckart.cli.saying import console, print_json, say, show_notes, track
+from eckart.recipes import reading, verbs
 
 if TYPE_CHECKING:
     from eckart.pipeline import Bases
@@ -19,6 +20,7 @@ SHOWN, SHOWN_BASES, SHOWN_TOKENS = 4, 2, 5
 """Targets in the table, bases of each, and tokens at either end of each."""
 
 
+@takes(verbs.Bases)
 def bases(
     model: Model,
     out: Annotated[
@@ -30,17 +32,9 @@ def bases(
             callback=filled,
         ),
     ] = None,
-    targets: Targets = None,
-    layers: Layers = None,
-    bases: Annotated[
-        int | None, typer.Option("--bases", help="Bases of each target at most; default 8.")
-    ] = None,
-    top: Annotated[
-        int | None, typer.Option("--top", help="Tokens at either end of a basis; default 10.")
-    ] = None,
-    device: Device = "cpu",
     as_json: Json = False,
     debug: Debug = False,
+    **given: Any,
 ) -> None:
     """Name what each basis of a weight reads and writes by tokens, through the unembedding.
 
@@ -50,16 +44,8 @@ def bases(
     with errors(debug):
         from eckart import pipeline
 
-        given = {"bases": bases, "top": top}
-        made = pipeline.bases(
-            model,
-            out,
-            targets=split(targets),
-            layers=layers,
-            device=device,
-            track=track,
-            **{name: value for name, value in given.items() if value is not None},
-        )
+        options = reading.given(verbs.Bases, given).options
+        made = pipeline.bases(model, out, track=track, **options)
         _show(made)
         print_json(as_json, made.as_json())
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
 from eckart.cli.ending import errors
-from eckart.cli.options import Debug, Device, Dtype, Json, Model, filled, whole
+from eckart.cli.options import Debug, Json, Model, filled, takes
 from eckart.cli.saying import console, print_json, say, show_notes, track
+from eckart.recipes import reading, verbs
 from eckart.types import Memory, Pace
 
 
+@takes(verbs.Bench)
 def bench(
     model: Model,
     other: Annotated[
@@ -23,47 +25,16 @@ def bench(
             callback=filled,
         ),
     ] = None,
-    batch: Annotated[
-        str, typer.Option("--batch", help="Sequences at once, by comma.", callback=filled)
-    ] = "1",
-    prompt: Annotated[
-        int, typer.Option("--prompt", help="Tokens to read, and in the cache when writing begins.")
-    ] = 256,
-    new: Annotated[int, typer.Option("--new", help="Tokens to write in a round.")] = 16,
-    rounds: Annotated[int, typer.Option("--rounds", help="Each is both models once; medians are shown.")] = 7,
-    device: Device = "cpu",
-    dtype: Dtype = "auto",
-    fuse: Annotated[
-        bool, typer.Option("--fuse", help="Compute one V for what reads the same input, as eckart.fuse does.")
-    ] = False,
-    compiled: Annotated[
-        bool, typer.Option("--compile", help="Compile both models by torch, on a GPU with its graphs.")
-    ] = False,
-    memory: Annotated[
-        bool,
-        typer.Option("--memory/--no-memory", help="Measure peak memory too, in a process for each model."),
-    ] = True,
     as_json: Json = False,
     debug: Debug = False,
+    **given: Any,
 ) -> None:
     """Speed and memory of a model beside another, in pairs: reading a prompt, and writing token by token."""
     with errors(debug):
         from eckart import pipeline
 
-        race = pipeline.bench(
-            model,
-            other,
-            batches=whole("--batch", batch),
-            tokens=prompt,
-            new=new,
-            rounds=rounds,
-            device=device,
-            dtype=dtype,
-            fuse=fuse,
-            compiled=compiled,
-            memory=memory,
-            track=track,
-        )
+        options = reading.given(verbs.Bench, given).options
+        race = pipeline.bench(model, other, track=track, **options)
         beside = f" beside {race.other}" if race.other else ""
         say(
             f"{race.model}{beside}: {race.device}, {race.dtype}, {race.threads} threads, medians of "

@@ -25,7 +25,7 @@ from eckart.cli.compressing import compress
 from eckart.cli.ending import INTERRUPTS, Interrupted, errors, explained, interrupt
 from eckart.cli.evaluating import evaluate
 from eckart.cli.exporting import export
-from eckart.cli.options import Debug, Json, filled
+from eckart.cli.options import WIDTH, Debug, Grouped, Json, filled
 from eckart.cli.planning import plan
 from eckart.cli.recovering import recover
 from eckart.cli.reporting import report
@@ -40,6 +40,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"max_content_width": WIDTH},
 )
 SKILLS = {
     "pocket-math": "math\nexact match",
@@ -101,17 +102,8 @@ def demo(
         print_json(as_json, {"rows": [asdict(row) for row in rows], "seconds": seconds})
 
 
-app.command()(plan)
-app.command()(analyze)
-app.command()(compress)
-app.command()(recover)
-app.command()(evaluate)
-app.command()(compare)
-app.command()(sweep)
-app.command()(bases)
-app.command()(bench)
-app.command()(export)
-app.command()(report)
+for verb in (plan, analyze, compress, recover, evaluate, compare, sweep, bases, bench, export, report):
+    app.command(cls=Grouped)(verb)
 
 
 @app.command()

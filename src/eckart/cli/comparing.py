@@ -2,38 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from eckart.cli.ending import errors
-from eckart.cli.options import (
-    Batch,
-    Data,
-    Debug,
-    Device,
-    Dtype,
-    Epochs,
-    Json,
-    Keeps,
-    Layers,
-    LearningRate,
-    MaxLength,
-    Methods,
-    Model,
-    Of,
-    Samples,
-    Targets,
-    Test,
-    Tokens,
-    Train,
-    filled,
-    numbers,
-    split,
-)
+from eckart.cli.options import Debug, Json, ModelOrRecipe, RecipeFile, filled, takes
 from eckart.cli.saying import console, print_json, say, show_notes, track
-from eckart.types import MAX_LENGTH, Comparison, ComparisonRow, UsageError
+from eckart.recipes import verbs
+from eckart.types import Comparison, ComparisonRow
 
 LARGE = 1e5
 
@@ -41,75 +19,25 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+@takes(verbs.Compare)
 def compare(
-    model: Model,
-    keep: Keeps,
     out: Annotated[
         str,
         typer.Option(
             "--out", "-o", help="Folder for the results; one that was begun is gone on with.", callback=filled
         ),
     ],
-    methods: Methods = None,
-    data: Data = None,
-    task: Annotated[
-        str | None,
-        typer.Option("--task", help="As for evaluate; default perplexity, or stsb for an encoder."),
-    ] = None,
-    test: Test = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", help="Texts, pairs or samples of the task to use at most.")
-    ] = None,
-    of: Of = "model",
-    targets: Targets = None,
-    layers: Layers = None,
-    samples: Samples = None,
-    max_length: MaxLength = MAX_LENGTH,
-    tokens: Tokens = None,
-    epochs: Epochs = None,
-    batch: Batch = None,
-    learning_rate: LearningRate = None,
-    train: Train = None,
-    device: Device = "cpu",
-    dtype: Dtype = "auto",
+    model: ModelOrRecipe = None,
+    recipe: RecipeFile = None,
     as_json: Json = False,
     debug: Debug = False,
+    **given: Any,
 ) -> None:
     """Many methods, the same sizes, one protocol: a table, a plot, and what each took."""
     with errors(debug):
         from eckart import pipeline
 
-        wanted = {
-            "tokens": tokens,
-            "epochs": epochs,
-            "batch": batch,
-            "learning_rate": learning_rate,
-            "train": train,
-        }
-        training = {name: value for name, value in wanted.items() if value is not None}
-        if training and tokens is None and epochs is None:
-            raise UsageError("say how long to train: --tokens or --epochs")
-        made = pipeline.compare(
-            model,
-            out,
-            keep=numbers("--keep", keep),
-            methods=split(methods),
-            data=data,
-            task=task,
-            test=test,
-            limit=limit,
-            of=of,
-            targets=split(targets),
-            layers=layers,
-            samples=samples,
-            max_length=max_length,
-            training=training or None,
-            device=device,
-            dtype=dtype,
-            debug=debug,
-            track=track,
-            on_row=_say_row,
-        )
+        made = pipeline.compare(model, out, recipe=recipe, debug=debug, track=track, on_row=_say_row, **given)
         _show(made)
         show_notes(made.notes)
         print_json(

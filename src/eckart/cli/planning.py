@@ -2,106 +2,47 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.table import Table
 
 from eckart.cli.ending import errors
-from eckart.cli.options import (
-    Allocate,
-    Debug,
-    Json,
-    Keep,
-    Layers,
-    Method,
-    Model,
-    Of,
-    Quantized,
-    Rank,
-    Ratio,
-    Size,
-    StructureName,
-    Targets,
-    filled,
-    split,
-    whole,
-)
+from eckart.cli.options import Debug, Json, Model, takes
 from eckart.cli.saying import console, print_json, say, show_notes, show_plan, show_sharing
+from eckart.recipes import reading, verbs
+from eckart.recipes.options import Targets
 from eckart.types import UsageError
 
 if TYPE_CHECKING:
     from eckart.pipeline import LoraPlan, Plan
 
 
-def plan(
-    model: Model,
-    keep: Keep = None,
-    rank: Rank = None,
-    ratio: Ratio = None,
-    size: Size = None,
-    of: Of = "model",
-    method: Method = None,
-    structure: StructureName = None,
-    allocate: Allocate = None,
-    quantize: Quantized = None,
-    targets: Targets = None,
-    layers: Layers = None,
-    lora: Annotated[
-        bool, typer.Option("--lora", help="Instead of a cut: what adapters on the targets would cost.")
-    ] = False,
-    ranks: Annotated[
-        str | None,
-        typer.Option(
-            "--ranks",
-            help="Of the adapters, by comma; default 4,8,16,32,64.",
-            callback=filled,
-        ),
-    ] = None,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
+@takes(verbs.PlanOrLora)
+def plan(model: Model, as_json: Json = False, debug: Debug = False, **given: Any) -> None:
     """Sizes and break-even ranks before anything is run; needs only a config."""
     with errors(debug):
         from eckart import pipeline
 
-        if lora:
-            given = {
-                "--keep": keep,
-                "--rank": rank,
-                "--ratio": ratio,
-                "--size": size,
-                "--quantize": quantize,
-                "--of": None if of == "model" else of,
-                "--method": method,
-                "--structure": structure,
-                "--allocate": allocate,
-            }
-            if wrong := [option for option, value in given.items() if value is not None]:
-                raise UsageError(f"{wrong[0]} says how to cut, and --lora plans adapters: give one of them")
-            chosen = {} if ranks is None else {"ranks": whole("--ranks", ranks)}
-            adapters = pipeline.plan_lora(model, targets=split(targets), layers=layers, **chosen)
+        options = reading.given(verbs.PlanOrLora, given).options
+        if options.pop("lora", False):
+            adapters = pipeline.plan_lora(model, **_of_adapters(options))
             _show_lora(adapters)
             print_json(as_json, _lora_json(adapters))
             return
-        if ranks is not None:
+        if "ranks" in options:
             raise UsageError("--ranks are of adapters: give --lora too, or --rank for a cut by hand")
-        made = pipeline.plan(
-            model,
-            keep=keep,
-            rank=rank,
-            ratio=ratio,
-            size=size,
-            of=of,
-            method=method,
-            structure=structure,
-            allocation=allocate,
-            quantize=quantize,
-            targets=split(targets),
-            layers=layers,
-        )
+        made = pipeline.plan(model, **options)
         show_plan(made)
         print_json(as_json, _plan_json(made))
+
+
+def _of_adapters(options: dict[str, Any]) -> dict[str, Any]:
+    """The options, of which none says how to cut."""
+    for name in verbs.fields(verbs.Plan):
+        if name not in verbs.fields(Targets) and name in options and (name, options[name]) != ("of", "model"):
+            said = verbs.flag(verbs.Plan, name)
+            raise UsageError(f"{said} says how to cut, and --lora plans adapters: give one of them")
+    return {name: value for name, value in options.items() if name != "of"}
 
 
 def _plan_json(made: Plan) -> dict[str, Any]:

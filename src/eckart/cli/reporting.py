@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from eckart.cli.ending import errors
-from eckart.cli.options import Debug, Device, Json, filled
+from eckart.cli.options import Debug, Json, filled
 from eckart.cli.saying import print_json, say, show_notes, track
 
 
@@ -42,7 +42,7 @@ def report(
         ),
     ] = None,
     png: Annotated[bool, typer.Option("--png", help="Draw the main figures as PNG files too.")] = False,
-    device: Device = "cpu",
+    device: Annotated[str, typer.Option("--device", help="Where to run: cpu, cuda, cuda:1.")] = "cpu",
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:

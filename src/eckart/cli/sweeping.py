@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from eckart.cli.ending import errors
-from eckart.cli.options import (
-    TASKS_HELP,
-    AllowCodeExecution,
-    Data,
-    Debug,
-    Device,
-    Dtype,
-    Fields,
-    Json,
-    Limit,
-    MaxNewTokens,
-    Merge,
-    Model,
-    PromptsAtOnce,
-    filled,
-    numbers,
-)
+from eckart.cli.options import Debug, Json, Model, filled, takes
 from eckart.cli.saying import console, print_json, say, show_notes, track
+from eckart.recipes import reading, verbs
 from eckart.types import Cell, Sweep
 
 if TYPE_CHECKING:
@@ -36,138 +21,27 @@ if TYPE_CHECKING:
 LARGE = 1e5
 
 
-def _each_filled(parameter: typer.CallbackParam, values: list[str] | None) -> list[str] | None:
-    for value in values or []:
-        filled(parameter, value)
-    return values
-
-
+@takes(verbs.Sweep)
 def sweep(
     model: Model,
-    ratios: Annotated[
-        str,
-        typer.Option(
-            "--ratios", help="Ranks to try, by comma, as shares of the smaller side.", callback=filled
-        ),
-    ],
     out: Annotated[
         str,
         typer.Option(
             "--out", "-o", help="Folder for the results; one that was begun is gone on with.", callback=filled
         ),
     ],
-    layers: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--layers",
-            help="A choice of blocks, as top:4, 0-3 or 5; top:1..12 is twelve choices. May be repeated; "
-            "default top:1..12, or as far as the model goes; of --search alone every block.",
-            callback=_each_filled,
-        ),
-    ] = None,
-    targets: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--targets",
-            help="A choice of kinds, module-name endings or globs by comma. May be repeated; default all.",
-            callback=_each_filled,
-        ),
-    ] = None,
-    structure: Annotated[
-        str,
-        typer.Option("--structure", help="What a cut weight is counted and saved as: lowrank or pivoted."),
-    ] = "lowrank",
-    task: Annotated[
-        str | None, typer.Option("--task", help=f"What to measure: {TASKS_HELP}", callback=filled)
-    ] = None,
-    data: Data = None,
-    fields: Fields = None,
-    limit: Limit = None,
-    max_length: Annotated[
-        int | None, typer.Option("--max-length", help="Tokens at once at most, as for evaluate.")
-    ] = None,
-    max_new_tokens: MaxNewTokens = None,
-    batch: PromptsAtOnce = None,
-    allow_code_execution: AllowCodeExecution = False,
-    prompt: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--prompt",
-            help="A text that every model continues, greedily. May be repeated.",
-            callback=_each_filled,
-        ),
-    ] = None,
-    continuation: Annotated[
-        int, typer.Option("--continuation", help="Tokens that a prompt is continued by.")
-    ] = 40,
-    search: Annotated[
-        bool,
-        typer.Option(
-            "--search",
-            help="The paper's greedy search, matrix by matrix from the last block, on every fifth text; all "
-            "else is then measured on the others.",
-        ),
-    ] = False,
-    grid: Annotated[
-        bool | None,
-        typer.Option("--grid/--no-grid", help="Try every ratio with every choice; default without --search."),
-    ] = None,
-    save: Annotated[
-        str | None,
-        typer.Option(
-            "--save",
-            help="A folder for one of the models: what the search found, else the best, or --cell.",
-            callback=filled,
-        ),
-    ] = None,
-    cell: Annotated[
-        str | None,
-        typer.Option(
-            "--cell",
-            metavar="RATIO:LAYERS[:TARGETS]",
-            help="Which one to save, as 0.25:top:2, or best.",
-            callback=filled,
-        ),
-    ] = None,
-    merge: Merge = False,
-    device: Device = "cpu",
-    dtype: Dtype = "auto",
     as_json: Json = False,
     debug: Debug = False,
+    **given: Any,
 ) -> None:
     """LASER: truncate layers and matrices at many ratios; scores, sizes and texts side by side."""
     with errors(debug):
         from eckart import pipeline
 
         started = time.perf_counter()
-        made = pipeline.sweep(
-            model,
-            out,
-            ratios=numbers("--ratios", ratios),
-            layers=layers,
-            targets=targets,
-            structure=structure,
-            task=task,
-            data=data,
-            fields=fields,
-            limit=limit,
-            max_length=max_length,
-            max_new_tokens=max_new_tokens,
-            batch=batch,
-            allow_code_execution=allow_code_execution,
-            prompts=prompt or [],
-            continuation=continuation,
-            search=search,
-            grid=grid,
-            save=save,
-            cell=cell,
-            merge=merge,
-            device=device,
-            dtype=dtype,
-            debug=debug,
-            track=track,
-            on_cell=_say_cell,
-        )
+        options = reading.given(verbs.Sweep, given).options
+        save = options.get("save")
+        made = pipeline.sweep(model, out, debug=debug, track=track, on_cell=_say_cell, **options)
         seconds = time.perf_counter() - started
         if made.cells:
             _show_grid(made, out)
@@ -176,7 +50,7 @@ def sweep(
         _show_continuations(made)
         show_notes(made.notes)
         if save is not None:
-            say(f"{save}: saved, {'dense' if merge else 'compressed'}")
+            say(f"{save}: saved, {'dense' if options.get('merge') else 'compressed'}")
         rows = [made.dense, *made.cells, *([made.found] if made.found else [])]
         print_json(
             as_json,

@@ -56,6 +56,7 @@ class Kept(BaseModel):
     Attributes:
         format_version: of this file.
         source, data, test: names, for people; the protocol holds the hashes.
+        asked: model, data and test as they were given, so that `eckart compare --recipe` does it again.
         protocol: what all rows have in common.
         methods: the axes of each method.
         keeps: all sizes that were asked for.
@@ -68,6 +69,7 @@ class Kept(BaseModel):
     source: str
     data: str | None
     test: str | None
+    asked: dict[str, str | None] | None = None
     protocol: Protocol
     methods: dict[str, dict[str, str]]
     keeps: list[float]
@@ -121,6 +123,7 @@ class ComparisonFolder:
         _refuse_another(out, found, asked)
         self.kept = found.model_copy(
             update={
+                "asked": asked.asked,
                 "methods": found.methods | asked.methods,
                 "keeps": list(dict.fromkeys([*found.keeps, *asked.keeps])),
                 "notes": list(dict.fromkeys([*found.notes, *asked.notes])),

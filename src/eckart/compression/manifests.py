@@ -55,7 +55,7 @@ def make_manifest(
         torch=version("torch"),
         transformers=version("transformers"),
         source=source,
-        recipe=recipe.model_copy(update={"data": recipe.data and Path(recipe.data).name}),
+        recipe=recipe,
         data_sha256=None if recipe.data is None else checkpoint.file_digest(recipe.data),
         calibration_tokens=tokens,
         parameters=Count(
@@ -108,3 +108,28 @@ def read_manifest(folder: Path) -> Manifest | None:
         return Manifest.model_validate_json(path.read_text())
     except (ValidationError, UnicodeDecodeError) as error:
         raise EckartError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+
+
+def recovered_manifest(folder: Path, source: str, model: Any, before: int, nbytes: int) -> Manifest:
+    """What the folder's own manifest says, of the trained model; a new one where there is none.
+
+    What was measured of the cut is true of it alone, and is left out.
+    """
+    after, size = replacing.count_parameters(model), replacing.count_bytes(model)
+    manifest = read_manifest(folder)
+    if manifest is not None:
+        manifest.bytes.after, manifest.held_out = size, None
+        for record in manifest.targets:
+            record.measured_error = None
+        versions = {name: version(name) for name in ("eckart", "torch", "transformers")}
+        return manifest.model_copy(update=versions)
+    return Manifest(
+        eckart=version("eckart"),
+        torch=version("torch"),
+        transformers=version("transformers"),
+        source=source,
+        recipe=Recipe(method="dense", metric="identity", structure="dense", allocation="uniform"),
+        parameters=Count(before=before, after=after, keep=after / before, targets_before=0, targets_after=0),
+        bytes=Bytes(before=nbytes, after=size),
+        targets=[],
+    )

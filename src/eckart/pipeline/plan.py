@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Unpack
 
 from eckart import allocate, structures
 from eckart.compression.blocks.portion import needed
@@ -16,7 +17,8 @@ from eckart.estimate.memory import Need
 from eckart.estimate.prices import Prices
 from eckart.model import loading, replacing
 from eckart.model import targets as targets_
-from eckart.recipes import making
+from eckart.recipes import making, reading, verbs
+from eckart.recipes.describing import takes
 from eckart.structures import Site
 from eckart.types import Bytes, Count, Option, Recipe, Tied
 
@@ -60,46 +62,18 @@ class Plan:
     notes: list[str] = field(default_factory=list)
 
 
-def plan(
-    model: str | Path,
-    *,
-    keep: float | None = None,
-    rank: int | None = None,
-    ratio: float | None = None,
-    size: int | None = None,
-    of: str = "model",
-    method: str | None = None,
-    structure: str | None = None,
-    allocation: str | None = None,
-    quantize: str | None = None,
-    targets: list[str] | None = None,
-    layers: str | None = None,
-) -> Plan:
+@takes(verbs.Plan)
+def plan(model: str | Path, **options: Unpack[verbs.Plan]) -> Plan:
     """Count what a model would have left, and where ranks break even, with no weights and no data.
 
     Args:
         model: a folder with at least a `config.json`, a hub id, or `pocket`.
-        keep, rank, ratio, size, of, method, structure, allocation, quantize, targets, layers: as for
-            `compress`.
 
     Raises:
         UsageError: the request is wrong, or lower than the targets allow.
     """
     started = time.perf_counter()
-    recipe = making.make_recipe(
-        method=method or ("svd" if keep is None and size is None else None),
-        structure=structure,
-        allocation=allocation,
-        keep=keep,
-        rank=rank,
-        ratio=ratio,
-        size=size,
-        quantize=quantize,
-        of=of,
-        targets=targets,
-        layers=layers,
-        data="(none needed to plan)",
-    ).model_copy(update={"data": None})
+    recipe = _recipe(reading.completed(verbs.Plan, reading.given(verbs.Plan, options)))
     folder = loading.find_model(model, weights=False)
     config = loading.load_config(folder)
     loading.refuse_compressed(config)
@@ -112,16 +86,15 @@ def plan(
     chosen = found.targets
     prices = Prices.of(empty, chosen, recipe, before - replacing.count_parameters(empty))
     sites = prices.sites(chosen)
-    options = _options(sites, recipe, prices, notes)
-    notes += budget.dense_notes(sites, recipe, prices, options)
-    planned = [_planned(site, option, prices) for site, option in zip(sites, options, strict=True)]
+    chosen_options = _options(sites, recipe, prices, notes)
+    notes += budget.dense_notes(sites, recipe, prices, chosen_options)
+    pairs = list(zip(sites, chosen_options, strict=True))
+    planned = [_planned(site, option, prices) for site, option in pairs]
     targets_before = sum(row.parameters_before for row in planned)
     targets_after = sum(row.parameters_after for row in planned)
     after = before - targets_before + targets_after
     item = empty.dtype.itemsize
-    saved = prices.tensors + sum(
-        prices.bytes(site, option) for site, option in zip(sites, options, strict=True)
-    )
+    saved = prices.tensors + sum(prices.bytes(site, option) for site, option in pairs)
     return Plan(
         recipe=recipe,
         architecture=type(empty).__name__,
@@ -143,8 +116,16 @@ def plan(
     )
 
 
+def _recipe(asked: dict[str, Any]) -> Recipe:
+    """What would be done, if there were data."""
+    by_hand = asked["keep"] is None and asked["size"] is None
+    asked = {**asked, "method": asked["method"] or ("svd" if by_hand else None)}
+    made = making.make_recipe(**asked, data="(none needed to plan)")
+    return made.model_copy(update={"data": None})
+
+
 def _options(sites: Sequence[Site], recipe: Recipe, prices: Prices, notes: list[str]) -> list[Option]:
-    """The options that the recipe gives; where they depend on the weights or the data, uniform ones."""
+    """The ranks that the recipe gives; where they depend on the weights or the data, uniform ones."""
     if not making.has_budget(recipe):
         return budget.options_by_hand(sites, recipe, prices)
     allowed = budget.require_possible(sites, recipe, prices)

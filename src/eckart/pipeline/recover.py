@@ -3,113 +3,94 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from eckart import checkpoint
+from eckart.compression.manifests import recovered_manifest
 from eckart.compression.saving import save_folder
 from eckart.data import texts_of
 from eckart.evaluation.machine import peak_memory_bytes
 from eckart.model import loading, replacing
-from eckart.model.quantizing import is_quantized
-from eckart.recovery import distillation, learning, processes
+from eckart.recipes import files, reading, verbs
+from eckart.recipes.describing import takes
+from eckart.recovery import learning, processes
+from eckart.recovery.requests import find_teacher, make_objective, require_trainable
 from eckart.recovery.runs import TrainingSetup, working_folder
-from eckart.recovery.settings import FACTORS, Training, make_training
-from eckart.types import (
-    MANIFEST,
-    Bytes,
-    Count,
-    Manifest,
-    Recipe,
-    Result,
-    Track,
-    UsageError,
-    silent,
-)
+from eckart.recovery.settings import make_training
+from eckart.types import RecoveryRecipe, Result, Track, UsageError, silent
 
 
+@takes(verbs.Recover)
 def recover(
-    model: str | Path,
-    out: str | Path,
+    model: str | Path | None = None,
+    out: str | Path | None = None,
     *,
-    data: str,
-    teacher: str | Path | None = None,
-    fields: str | None = None,
-    samples: int | None = None,
-    temperature: float | None = None,
-    labels: float | None = None,
-    hidden: float | None = None,
-    device: str = "cpu",
-    dtype: str = "float32",
-    resume: bool = False,
+    recipe: str | Path | Mapping[str, Any] | None = None,
     track: Track = silent,
-    **settings: Any,
+    **options: Unpack[verbs.Recover],
 ) -> Result:
     """Train what a cut left, and save the same plain folder.
 
-    Checkpoints and a log of each step are in `<out>.training` until the end. Started by `torchrun` or
-    `accelerate launch`, several processes share each step; the first of them writes.
+    Text is learned, or of prompts and completions the completions; an encoder needs a teacher. Checkpoints
+    and a log of each step are in `<out>.training` until the end. Started by `torchrun` or `accelerate
+    launch`, several processes share each step; the first of them writes, and on GPUs each has its own.
 
     Args:
-        model: a folder that `compress` wrote, a dense model's folder, a hub id, or `pocket`.
+        model: a folder that `compress` wrote, a dense model's folder, a hub id, or `pocket`; default that of
+            the recipe.
         out: folder to save in; it must not exist.
-        data: what to learn from: text, or prompts and completions, of which the completions are learned.
-        teacher: the dense model, or another with the same vocabulary, to be imitated. An encoder needs one.
-        fields: which fields of the data are prompt and completion, by a comma.
-        samples: texts of the data to use at most; default all, of the built-in data 1000.
-        temperature, labels, hidden: how a teacher is imitated; see `recovery.distillation.Distillation`.
-        device: where to run; of several processes on GPUs each has its own.
-        dtype: of the weights while they are trained; they are saved in the folder's own.
-        resume: go on with a run that was stopped, from its last checkpoint.
+        recipe: a file of YAML or JSON with options, the `eckart.json` of a recovered folder, or a mapping;
+            options given here win.
         track: shows progress.
-        settings: see `recovery.settings.Training`, where the defaults are.
 
     Raises:
         UsageError: the request is wrong; nothing was started.
         EckartError: the work failed. Where a checkpoint was reached, `<out>.training` is left.
     """
     started = time.perf_counter()
-    training = make_training(**settings)
+    model, found = files.asked(verbs.Recover, model, options, recipe)
+    asked = reading.completed(verbs.Recover, found)
+    made, out = _recipe(model, asked), _required(out)
+    training = make_training(**{"max_length": asked["max_length"], **(found.training or {})})
     processes.windows_a_pass(training.batch, training.accumulate)
-    if samples is not None and samples < 1:
-        raise UsageError(f"--samples {samples}: it is 1 or more")
-    out = Path(out)
     checkpoint.refuse_existing(out)
     folder = loading.find_model(model)
     config = loading.load_config(folder)
-    _require_trainable(config, training)
+    require_trainable(config, training)
     stored = checkpoint.open_checkpoint(folder)
     checkpoint.refuse_full(out, stored.nbytes)
-    objective = _objective(config, teacher, temperature=temperature, labels=labels, hidden=hidden)
-    teaching = None if teacher is None else _find_teacher(folder, config, teacher, hidden)
-    loading.require_dtype(dtype)
-    loading.require_device(processes.own_device(device))
-    texts = texts_of(data, loading.generates(config), fields, samples)
+    how = made.model_dump(include={"temperature", "labels", "hidden"})
+    objective = make_objective(config, made.teacher, **how)
+    teaching = None if made.teacher is None else find_teacher(folder, config, made.teacher, made.hidden)
+    where = processes.own_device(asked["device"])
+    loading.require_dtype(made.dtype)
+    loading.require_device(where)
+    texts = texts_of(made.data, loading.generates(config), made.fields, made.samples)
     request = {
         "model": checkpoint.weight_digests(folder),
-        "data": [data, checkpoint.file_digest(data), fields, samples],
+        "data": [made.data, checkpoint.file_digest(made.data), made.fields, made.samples],
         "teacher": teaching and checkpoint.weight_digests(teaching),
         "objective": objective and asdict(objective),
-        "dtype": dtype,
+        "dtype": made.dtype,
         **training.model_dump(),
     }
     work = Path(f"{out}.training")
-    with working_folder(work, request, resume):
-        where = processes.own_device(device)
-        student = loading.load_model(folder, where, dtype)
+    with working_folder(work, request, asked["resume"]):
+        student = loading.load_model(folder, where, made.dtype)
         tokenizer = loading.load_tokenizer(folder)
         replacing.require_finite(student)
         before = replacing.count_parameters(student)
-        setup = TrainingSetup(student, tokenizer, data, texts, training, work, resume=resume, track=track)
-        if objective is not None and teacher is not None and teaching is not None:
-            name = loading.name_of(teacher, teaching)
+        setup = TrainingSetup(student, tokenizer, made.data, texts, training, work, asked["resume"], track)
+        if objective is not None and made.teacher is not None and teaching is not None:
+            name = loading.name_of(made.teacher, teaching)
             setup.imitate(loading.load_model(teaching, where), name, objective)
         student, record = setup.recover(student)
         learning.cast(student, config)
-        manifest = _manifest(folder, loading.name_of(model, folder), student, before, stored.nbytes)
-        manifest.training.append(record)
+        manifest = recovered_manifest(folder, loading.name_of(model, folder), student, before, stored.nbytes)
+        manifest.training.append(record.model_copy(update={"recipe": made}))
         if processes.leads():
             save_folder(student, tokenizer, manifest, folder, out)
     return Result(
@@ -121,80 +102,17 @@ def recover(
     )
 
 
-def _require_trainable(config: Any, training: Training) -> None:
-    """Raises UsageError where the model has nothing that this training could change."""
-    if is_quantized(config):
-        raise UsageError(
-            "this model's weights are quantized, and whole numbers cannot be trained: recover the folder "
-            "that was compressed without --quantize, or train in the cut (compress --tokens … --quantize …)"
-        )
-    compressed = learning.has_factors(config)
-    if not compressed:
-        loading.refuse_compressed(config)
-    if training.by_peft:
-        learning.require_method(training.train)
-    elif training.train == FACTORS and not compressed:
-        raise UsageError(
-            "this model has no factors to train: it is dense. Train all of it (--train all), or adapters "
-            "(--train lora)"
-        )
+def _recipe(model: Any, asked: dict[str, Any]) -> RecoveryRecipe:
+    """All that does it again, but for the settings of the training."""
+    if asked["data"] is None:
+        raise UsageError("recover learns from data: give --data FILE (.jsonl, .txt, .csv)")
+    if asked["samples"] is not None and asked["samples"] < 1:
+        raise UsageError(f"--samples {asked['samples']}: it is 1 or more")
+    chosen = {name: value for name, value in asked.items() if name in RecoveryRecipe.model_fields}
+    return RecoveryRecipe(model=str(model), **chosen)
 
 
-def _objective(config: Any, teacher: Any, **given: float | None) -> Any:
-    """How a teacher is imitated; `None` where there is none, and labels alone are learned."""
-    chosen = {name: value for name, value in given.items() if value is not None}
-    if teacher is not None:
-        return distillation.Distillation(**chosen)
-    if chosen:
-        raise UsageError(f"--{next(iter(chosen))} says how a teacher is imitated: give --teacher MODEL too")
-    if not loading.generates(config):
-        raise UsageError(
-            f"{loading.model_class(config).__name__} writes no text that it could learn: give --teacher "
-            "MODEL, the dense model, and it learns to answer as that does"
-        )
-    return None
-
-
-def _find_teacher(folder: Path, config: Any, teacher: str | Path, hidden: float | None) -> Path:
-    """The teacher's folder.
-
-    Raises:
-        UsageError: its answers cannot be compared with the model's.
-    """
-    teaching = loading.find_model(teacher)
-    distillation.require_teacher(config, loading.load_config(teaching), hidden)
-    checkpoint.open_checkpoint(teaching)
-    if loading.has_tokenizer(folder) and loading.has_tokenizer(teaching):
-        own, other = (loading.load_tokenizer(one).get_vocab() for one in (folder, teaching))
-        if own != other:
-            raise UsageError(
-                f"the teacher {teacher} has another vocabulary: {len(other):,} tokens where the model has "
-                f"{len(own):,}, or others; the teacher is the model that was cut, or one of its tokenizer"
-            )
-    return teaching
-
-
-def _manifest(folder: Path, source: str, model: Any, before: int, nbytes: int) -> Manifest:
-    """What the folder's own manifest says, of the trained model; a new one where there is none.
-
-    What was measured of the cut is true of it alone, and is left out.
-    """
-    after, size = replacing.count_parameters(model), replacing.count_bytes(model)
-    path = folder / MANIFEST
-    if path.is_file():
-        manifest = Manifest.model_validate_json(path.read_text())
-        manifest.bytes.after, manifest.held_out = size, None
-        for record in manifest.targets:
-            record.measured_error = None
-        versions = {name: version(name) for name in ("eckart", "torch", "transformers")}
-        return manifest.model_copy(update=versions)
-    return Manifest(
-        eckart=version("eckart"),
-        torch=version("torch"),
-        transformers=version("transformers"),
-        source=source,
-        recipe=Recipe(method="dense", metric="identity", structure="dense", allocation="uniform"),
-        parameters=Count(before=before, after=after, keep=after / before, targets_before=0, targets_after=0),
-        bytes=Bytes(before=nbytes, after=size),
-        targets=[],
-    )
+def _required(out: str | Path | None) -> Path:
+    if out is None:
+        raise UsageError("recover saves a folder: give out")
+    return Path(out)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import inf
-from typing import Any, get_args
+from typing import Any, Unpack, get_args
 
 from pydantic import ValidationError
 
 from eckart import allocate, recipes, structures
+from eckart.recipes import reading, verbs
+from eckart.recipes.catalogue import Method
+from eckart.recovery.settings import Training, make_training
 from eckart.structures import Structure
 from eckart.types import (
-    MAX_LENGTH,
     Quantize,
     Recipe,
     Selection,
@@ -20,7 +22,6 @@ from eckart.types import (
     unknown,
 )
 
-DIALS = ("keep", "max-loss", "energy", "rank", "ratio", "size")
 MEASURED = ("measured", "auto")
 """Allocations that run the model on held-out data."""
 LEARNED = "learned"
@@ -30,96 +31,109 @@ RECOVERIES = ("none", "refit", *recipes.SELECTIONS)
 QUANTIZE = get_args(Quantize)
 
 
-def make_recipe(
-    *,
-    method: str | None = None,
-    metric: str | None = None,
-    structure: str | None = None,
-    allocation: str | None = None,
-    recovery: str | None = None,
-    keep: float | None = None,
-    max_loss: float | None = None,
-    energy: float | None = None,
-    of: str = "model",
-    rank: int | None = None,
-    ratio: float | None = None,
-    size: int | None = None,
-    quantize: str | None = None,
-    targets: Sequence[str] | None = None,
-    layers: str | None = None,
-    data: str | None = None,
-    samples: int | None = None,
-    max_length: int = MAX_LENGTH,
-    selection: Mapping[str, Any] | None = None,
-) -> Recipe:
+def make_recipe(**options: Unpack[verbs.Cut]) -> Recipe:
     """Fill the four axes from a method's row where they were not named, and check every value.
 
     Without a method: `auto`; where ranks are given by hand, `svd-llm` with data and `svd` without. What
     `auto` has no data for becomes plain: identity metric, uniform ranks, no refit. For `quantized+lowrank`
     it is `caldera` with data and `svd` without, and int4 where nothing is said of bits.
 
+    Args:
+        options: by name; those of a selection also in a mapping `selection`.
+
     Raises:
-        UsageError: a value that does not exist, no dial or more than one, or a missing data file.
+        UsageError: a value that does not exist, no dial or more than one, or no data where some are needed.
     """
-    by_hand = rank is not None or ratio is not None
-    asked = _known_structures(structure) if structure else []
-    row = recipes.find_method(method or _usual_method(asked, by_hand, data is not None))
-    if row.name == "auto" and data is None:
-        row = replace(row, metric="identity", allocation="uniform", recovery="none")
-    recipe_metric = metric or row.metric
-    recipe_structure = structure or row.structure
-    recipe_recovery = recovery or row.recovery
-    chosen = _known_structures(recipe_structure)
-    quantize = quantize or row.quantize or ("int4" if all(each.needs_bits for each in chosen) else None)
-    recipe_allocation = allocation or (LEARNED if recipe_recovery in recipes.SELECTIONS else row.allocation)
-    weighed_by = recipes.find_metric(recipe_metric)
+    asked = reading.completed(verbs.Cut, reading.given(verbs.Cut, options))
+    row = _row(asked)
+    structure = asked["structure"] or row.structure
+    recovery = asked["recovery"] or row.recovery
+    learned = LEARNED if recovery in recipes.SELECTIONS else row.allocation
+    allocation = asked["allocation"] or learned
+    chosen = _known_structures(structure)
+    quantize = (
+        asked["quantize"] or row.quantize or ("int4" if all(each.needs_bits for each in chosen) else None)
+    )
+    recipes.find_metric(asked["metric"] or row.metric)
     for kind, value, known in (
-        ("allocation", recipe_allocation, ALLOCATIONS),
-        ("recovery", recipe_recovery, RECOVERIES),
+        ("allocation", allocation, ALLOCATIONS),
+        ("recovery", recovery, RECOVERIES),
     ):
         if value not in known:
             raise UsageError(unknown(kind, value, known))
-    selected = make_selection(selection or {}, recipe_allocation, recipe_recovery, keep)
-    if of not in ("model", "targets"):
-        raise UsageError(f"--of {of}: keep is counted over the model or over the targets")
+    selection = make_selection(reading.selection_of(asked), allocation, recovery, asked["keep"])
+    if asked["of"] not in ("model", "targets"):
+        raise UsageError(f"--of {asked['of']}: keep is counted over the model or over the targets")
     for bits in quantize.split(",") if quantize else ():
         if bits not in (*QUANTIZE, "none"):
             raise UsageError(unknown("quantize", bits, QUANTIZE))
-    _check_dials((keep, max_loss, energy, rank, ratio, size), samples, max_length)
-    _check_structures(chosen, keep, selected)
-    needs = {
-        row.name if metric is None else metric: bool(weighed_by.moments),
-        f"allocation {recipe_allocation}": recipe_allocation in MEASURED,
-        f"recovery {recipe_recovery}": recipe_recovery != "none",
-        "--max-loss": max_loss is not None,
-    }
-    for what, needed in needs.items():
-        if needed and data is None:
+    _check_dials(asked)
+    _check_structures(chosen, asked["keep"], selection)
+    made = Recipe(
+        **{
+            name: asked[name]
+            for name in (*reading.DIALS, "of", "layers", "data", "fields", "samples", "max_length")
+        },
+        method=row.name,
+        metric=asked["metric"] or row.metric,
+        structure=structure,
+        allocation=allocation,
+        recovery=recovery,
+        selection=selection,
+        quantize=quantize,
+        targets=asked["targets"] or None,
+    )
+    if made.data is None:
+        for what in uses_of_data(made):
             raise UsageError(
                 f"{what} needs data: give --data FILE (.jsonl, .txt, .csv) with text like the model's own "
                 "use; svd needs none"
             )
-    return Recipe(
-        method=row.name,
-        metric=recipe_metric,
-        structure=recipe_structure,
-        allocation=recipe_allocation,
-        recovery=recipe_recovery,
-        selection=selected,
-        keep=keep,
-        max_loss=max_loss,
-        energy=energy,
-        of=of,  # type: ignore[arg-type]
-        rank=rank,
-        ratio=ratio,
-        size=size,
-        quantize=quantize,
-        targets=list(targets) if targets else None,
-        layers=layers,
-        data=data,
-        samples=samples,
-        max_length=max_length,
-    )
+    return made
+
+
+def made_again(values: Mapping[str, Any]) -> Recipe | None:
+    """The recipe of a cut that the fields of one make; `None` where they make none."""
+    known = verbs.fields(verbs.Cut)
+    try:
+        return make_recipe(
+            **{key: each for key, each in values.items() if key in known or key == "selection"}
+        )
+    except UsageError:
+        return None
+
+
+def _row(asked: Mapping[str, Any]) -> Method:
+    """The row of the catalogue that is meant."""
+    named = _known_structures(asked["structure"]) if asked["structure"] else []
+    by_hand = asked["rank"] is not None or asked["ratio"] is not None
+    usual = _usual_method(named, by_hand, bool(asked["data"]))
+    row = recipes.find_method(asked["method"] or usual)
+    if row.name == "auto" and asked["data"] is None:
+        row = replace(row, metric="identity", allocation="uniform", recovery="none")
+    return row
+
+
+def make_settings(recipe: Recipe, training: Mapping[str, Any] | None) -> Training | None:
+    """How a model is trained in or after its cut, where that was asked for or is a part of the method.
+
+    Raises:
+        UsageError: there is nothing to learn from, or nothing that can be trained so.
+    """
+    if training is None and recipe.selection is None:
+        return None
+    if recipe.data is None:
+        raise UsageError("training needs something to learn from: give --data FILE")
+    for name in recipe.structures:
+        if "training" not in structures.find(name).supports:
+            raise UsageError(f"{name} is quantized as it is made, and whole numbers cannot be trained")
+    settings = make_training(**{"max_length": recipe.max_length, **(training or {})})
+    if settings.by_peft:
+        raise UsageError(
+            f"--train {settings.train}: adapters come after the cut, by `eckart recover OUT --train "
+            f"{settings.train}`"
+        )
+    return settings
 
 
 def make_selection(
@@ -156,13 +170,25 @@ def _dashed(name: str) -> str:
     return name.replace("_", "-")
 
 
+def uses_of_data(recipe: Recipe) -> dict[str, bool]:
+    """What in a recipe looks at the data, as a user would name it, and whether the cut is calibrated for it.
+
+    What is only trained is not, and where ranks are given by hand no allocation measures any.
+    """
+    row = recipes.METHODS.get(recipe.method)
+    weighed_by = recipe.method if row and row.metric == recipe.metric else recipe.metric
+    uses = {
+        weighed_by: (bool(recipes.find_metric(recipe.metric).moments), True),
+        f"allocation {recipe.allocation}": (recipe.allocation in MEASURED, has_budget(recipe)),
+        f"recovery {recipe.recovery}": (recipe.recovery != "none", recipe.recovery == "refit"),
+        "--max-loss": (recipe.max_loss is not None, True),
+    }
+    return {what: calibrated for what, (looks, calibrated) in uses.items() if looks}
+
+
 def needs_data(recipe: Recipe) -> bool:
-    """Whether anything in the recipe looks at the data."""
-    return (
-        bool(recipes.find_metric(recipe.metric).moments)
-        or needs_held_out(recipe)
-        or recipe.recovery == "refit"
-    )
+    """Whether the cut is calibrated on data."""
+    return any(uses_of_data(recipe).values())
 
 
 def knows_options(recipe: Recipe) -> bool:
@@ -181,16 +207,14 @@ def needs_held_out(recipe: Recipe) -> bool:
     return recipe.max_loss is not None or (has_budget(recipe) and recipe.allocation in MEASURED)
 
 
-def _check_dials(
-    values: tuple[float | None, float | None, float | None, int | None, float | None, int | None],
-    samples: int | None,
-    max_length: int,
-) -> None:
-    keep, max_loss, energy, rank, ratio, size = values
-    given = [name for name, value in zip(DIALS, values, strict=True) if value is not None]
+def _check_dials(asked: Mapping[str, Any]) -> None:
+    """Raises UsageError where not exactly one says how small, or a number is out of range."""
+    keep, max_loss, energy, rank, ratio, size = (asked[name] for name in reading.DIALS)
+    dials = {f"--{name.replace('_', '-')}": asked[name] for name in reading.DIALS}
+    given = [name for name, value in dials.items() if value is not None]
     if len(given) != 1:
-        had = f"{' and '.join('--' + name for name in given)} were given" if given else "none was given"
-        raise UsageError(f"say how small by exactly one of {', '.join('--' + d for d in DIALS)}: {had}")
+        had = f"{' and '.join(given)} were given" if given else "none was given"
+        raise UsageError(f"say how small by exactly one of {', '.join(dials)}: {had}")
     if keep is not None and not 0 < keep <= 1:
         raise UsageError(f"keep {keep:g} is not a share of the parameters: it is above 0 and at most 1")
     if max_loss is not None and not 0 < max_loss < inf:
@@ -205,7 +229,7 @@ def _check_dials(
         raise UsageError(f"rank {rank} is not a rank: it is 1 or more")
     if size is not None and size < 1:
         raise UsageError(f"size {size} is not a number of bytes: it is 1 or more, as 300MB")
-    if (samples is not None and samples < 1) or max_length < 1:
+    if (asked["samples"] is not None and asked["samples"] < 1) or asked["max_length"] < 1:
         raise UsageError("--samples and --max-length are 1 or more")
 
 

@@ -245,7 +245,7 @@ def _again(manifest: Manifest) -> str:
         )
     rows = [
         (name.replace("_", " "), ", ".join(value) if isinstance(value, list) else _plain(value))
-        for name, value in manifest.recipe.model_dump(exclude={"selection"}).items()
+        for name, value in manifest.recipe.model_dump(exclude={"selection", "training"}).items()
         if value is not None
     ]
     if manifest.recipe.selection is not None:
@@ -253,6 +253,10 @@ def _again(manifest: Manifest) -> str:
             (f"selection: {name.replace('_', ' ')}", _plain(value))
             for name, value in manifest.recipe.selection.model_dump().items()
         ]
+    rows += [
+        (f"training: {name.replace('_', ' ')}", _plain(value))
+        for name, value in (manifest.recipe.training or {}).items()
+    ]
     if manifest.data_sha256:
         rows.append(("data sha256", manifest.data_sha256))
     return (

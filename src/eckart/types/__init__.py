@@ -19,7 +19,7 @@ from eckart.types.manifest import (
     TrainingRecord,
 )
 from eckart.types.numbers import Curve, Moment, Option, Quantize, Spectrum, Target
-from eckart.types.recipe import Recipe, Selection
+from eckart.types.recipe import Recipe, RecoveryRecipe, Selection
 from eckart.types.speed import Memory, Pace, Race
 from eckart.types.sweep import Cell, Sample, Step, Sweep
 from eckart.types.texts import MAX_LENGTH, SAMPLE_TOKENS, SAMPLES, Text, Track, silent
@@ -51,6 +51,7 @@ __all__ = [
     "Quantize",
     "Race",
     "Recipe",
+    "RecoveryRecipe",
     "Result",
     "Sample",
     "Selection",

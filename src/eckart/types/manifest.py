@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, model_validator
 
 from eckart.types.numbers import Option, Quantize
-from eckart.types.recipe import Recipe
+from eckart.types.recipe import Recipe, RecoveryRecipe
 
 MANIFEST = "eckart.json"
 """The name of the manifest's file in a saved folder."""
@@ -156,6 +156,7 @@ class TrainingRecord(BaseModel):
         steps, tokens: that were trained for.
         losses: `(step, loss)`, at most a few hundred: each the mean of the steps since the one before.
         notes: what became of texts that are too long.
+        recipe: what does it again, with the settings, where it was `recover`: `eckart recover --recipe`.
     """
 
     purpose: str = "recovery"
@@ -169,16 +170,20 @@ class TrainingRecord(BaseModel):
     tokens: int
     losses: list[tuple[int, float]]
     notes: list[str] = []
+    recipe: RecoveryRecipe | None = None
 
 
 class Manifest(BaseModel):
-    """What was done, saved as `eckart.json` beside the weights. It holds no clock and no path.
+    """What was done, saved as `eckart.json` beside the weights.
+
+    It holds no clock, and no path but what was given for the model and the data, in the recipes.
 
     Attributes:
-        format_version: of this file.
+        format_version: of this file; before 2 the recipe had neither a model nor a training, and data without
+            their folder.
         eckart, torch, transformers: the versions that did it.
         source: the model's name, without its folder.
-        recipe: what was asked for.
+        recipe: what was asked for, of the cut: `eckart compress --recipe` does it again.
         data_sha256: of the data file; `None` of built-in data and data sets of the hub.
         calibration_tokens: that moments were summed over.
         parameters, bytes: before and after.
@@ -192,7 +197,7 @@ class Manifest(BaseModel):
             with a rank then has the structure `dense`, as has one whose factors would have been no smaller.
     """
 
-    format_version: int = 1
+    format_version: int = 2
     eckart: str
     torch: str
     transformers: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -40,11 +40,15 @@ class Selection(BaseModel):
 
 
 class Recipe(BaseModel):
-    """One choice on each axis and the data: everything needed to do it again.
+    """One choice on each axis, the model and the data: everything needed to do it again.
+
+    Model and data stand as they were given. What a machine decides is not here: device, memory, cache.
 
     Attributes:
+        model: the folder, hub id or `pocket` that was cut; `None` where it was in memory.
         method: the row of the catalogue that the axes were filled from.
-        metric, structure, allocation, recovery: the axes, as they were used.
+        metric, structure, allocation, recovery: the axes, as they were used; of structures several by commas
+            where each site takes what serves best.
         selection: how bases were selected, where recovery does that.
         keep: parameters after / before, as asked for.
         max_loss: instead of a size: the increase of the held-out loss that was allowed.
@@ -52,16 +56,22 @@ class Recipe(BaseModel):
         size: instead of a share: bytes of the saved weights, at most.
         of: whether `keep` is counted over the model or over the targets.
         rank, ratio: instead of a size: ranks by hand, the ratio being of the smaller side.
-        structure: or several by commas, of which each site takes what serves best.
         quantize: what the factors, and the targets that stayed dense, were rounded to; `None` for nothing;
             several by commas, `none` among them, where each site takes what serves best.
         targets, layers: which weights; `None` for all in the blocks.
-        data: the file's name without its folder, or what was asked for.
+        data: what was calibrated and trained on: a file, a data set of the hub, or `pocket`.
+        fields: which fields of the data were read.
         samples, max_length: windows of the data, and tokens in one, at most; `None` for the default.
+        training: the settings of the training that followed or was a part of the cut; `None` where there was
+            none.
+        dtype: that weights were loaded in.
+        merge: whether the factors were multiplied out again.
+        blocks: whether one block at a time was cut, and has a file of its own; otherwise it is as fits.
     """
 
     model_config = ConfigDict(extra="forbid")
 
+    model: str | None = None
     method: str
     metric: str
     structure: str
@@ -79,8 +89,13 @@ class Recipe(BaseModel):
     targets: list[str] | None = None
     layers: str | None = None
     data: str | None = None
+    fields: str | None = None
     samples: int | None = None
     max_length: int = MAX_LENGTH
+    training: dict[str, Any] | None = None
+    dtype: str = "auto"
+    merge: bool = False
+    blocks: Literal[True] | None = None
 
     @property
     def structures(self) -> tuple[str, ...]:
@@ -93,3 +108,29 @@ class Recipe(BaseModel):
         if self.quantize is None:
             return (None,)
         return tuple(None if each == "none" else each for each in self.quantize.split(","))  # type: ignore[misc]
+
+
+class RecoveryRecipe(BaseModel):
+    """What `recover` was asked for, beside the settings of the training.
+
+    Attributes:
+        model: the folder, hub id or `pocket` that was trained, as it was given.
+        data: what was learned from, as it was given.
+        fields: which fields of the data were read.
+        samples: texts of the data at most.
+        teacher: the model that was imitated, as it was given.
+        temperature, labels, hidden: how, where that was said.
+        dtype: of the weights while they were trained.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str
+    data: str
+    fields: str | None = None
+    samples: int | None = None
+    teacher: str | None = None
+    temperature: float | None = None
+    labels: float | None = None
+    hidden: float | None = None
+    dtype: str = "float32"

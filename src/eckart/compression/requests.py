@@ -1,0 +1,93 @@
+"""Requests before the engine: what is done already, what is read, how it can go, and where."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from eckart import checkpoint
+from eckart.compression.blocks import settled
+from eckart.data import texts_of
+from eckart.estimate.gains import slower
+from eckart.recipes import making
+from eckart.recovery.runs import working_folder
+from eckart.recovery.settings import Training
+from eckart.types import Manifest, Recipe, UsageError
+
+
+def finished(out: str | Path | None, resume: bool) -> Manifest | None:
+    """The manifest of a run that had come to its end when it was stopped.
+
+    Raises:
+        UsageError: something else is at `out`, or there is nowhere to go on from.
+    """
+    if out is None:
+        if resume:
+            raise UsageError("--resume goes on with what was kept beside the output folder: give out")
+        return None
+    done = settled(Path(out)) if resume else None
+    if done is None:
+        checkpoint.refuse_existing(Path(out))
+    return done
+
+
+def read_data(recipe: Recipe, settings: Training | None, generates: bool) -> list[Any]:
+    """The texts of a recipe, before anything heavy starts: a broken row should cost nobody a model load."""
+    if recipe.data is None or not (settings or making.needs_data(recipe)):
+        return []
+    return texts_of(recipe.data, generates, recipe.fields, tokens=settings.tokens if settings else None)
+
+
+def may_walk(folder: Path | None, out: str | Path | None, recipe: Recipe, blocks: bool | None) -> bool:
+    """Whether this can be done block by block at all.
+
+    Raises:
+        UsageError: it cannot, and was asked for.
+    """
+    lacks = {
+        "a model in memory is there as a whole": folder is None,
+        "blocks are written as they are done: give out": out is None,
+        "training needs the whole model in memory": recipe.training is not None,
+        "--merge needs the whole model in memory": recipe.merge,
+    }
+    why = [reason for reason, lacking in lacks.items() if lacking]
+    if blocks and why:
+        raise UsageError(f"--blocks: {why[0]}")
+    return not why
+
+
+def identity(folder: Path | None, recipe: Recipe) -> dict[str, Any]:
+    """What makes a request the same as another one."""
+    named = {"model", "data", "fields", "training", "merge", "blocks"}
+    return {
+        **recipe.model_dump(mode="json", exclude=named),
+        "model": folder and checkpoint.weight_digests(folder),
+        "data": [recipe.data, checkpoint.file_digest(recipe.data or ""), recipe.fields],
+        **(recipe.training or {}),
+    }
+
+
+@contextmanager
+def workplace(
+    out: str | Path | None, folder: Path | None, recipe: Recipe, resume: bool
+) -> Iterator[Path | None]:
+    """Where checkpoints go while a model is trained: beside `out`, so that a run can be gone on with."""
+    if recipe.training is None:
+        yield None
+    elif out is None:
+        with tempfile.TemporaryDirectory() as scratch:
+            yield Path(scratch)
+    else:
+        work = Path(f"{out}.training")
+        with working_folder(work, identity(folder, recipe), resume):
+            yield work
+
+
+def no_faster(manifest: Manifest, dtype: torch.dtype, device: str) -> list[str]:
+    """Which layers gained no speed. It is what this machine measured, so the manifest does not hold it."""
+    return [] if manifest.merged or manifest.recipe.quantize else slower(manifest.targets, dtype, device)
