@@ -54,7 +54,7 @@ def test_writing_goes_on_from_a_full_cache_one_token_a_pass(architecture: Any) -
 
     def look(module: Any, args: Any, kwargs: Any) -> None:
         ids = kwargs.get("decoder_input_ids", kwargs.get("input_ids"))
-        cache = kwargs.get("past_key_values")
+        cache = kwargs.get("cache", kwargs.get("past_key_values"))
         seen.append((tuple(ids.shape), 0 if cache is None else cache.get_seq_length()))
 
     model.register_forward_pre_hook(look, with_kwargs=True)

@@ -9,12 +9,12 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from eckart import checkpoint
+from eckart import checkpoint, structures
 from eckart.compression.manifests import read_manifest
 from eckart.model import loading, probe, replacing, saving
-from eckart.types import MANIFEST, EckartError, Manifest, Track, UsageError
+from eckart.types import MANIFEST, EckartError, Manifest, TargetRecord, Track, UsageError
 
 CONFIGS = ("config.json", "generation_config.json", "model.safetensors.index.json")
 
@@ -88,28 +88,34 @@ def check_shapes(folder: Path, manifest: Manifest) -> Check:
             False,
             f"{count:,} parameters by its config, {manifest.parameters.after:,} by its manifest",
         )
-    modules = dict(model.named_modules())
     for record in manifest.targets:
-        rank = getattr(modules.get(record.name), "rank", None)
-        # A product that stands in the dense weight's place has a rank, and no factors to show it by.
-        expected = None if record.structure == "dense" else record.rank
-        if rank != expected:
-            return Check(
-                "shapes",
-                False,
-                f"{record.name} has rank {rank} by the config, {expected} by the manifest",
-            )
-        if expected is None:
-            continue
-        part = cast(Any, modules[record.name]).V
-        coded = hasattr(part, "codes")
-        name, columns = ("codes", part.codes.shape[1]) if coded else ("weight", record.in_features)
-        full = f"{record.name}.V.{name}"
-        # A head that is tied is stored as the embedding.
-        shape = stored.tensors.get(full) or stored.tensors.get(model.all_tied_weights_keys.get(full, full))
-        if shape is None or shape.shape != (expected, columns):
-            return Check("shapes", False, f"{record.name} is not stored at rank {expected}")
+        if fault := _record_fault(model, record, stored):
+            return Check("shapes", False, fault)
     return Check("shapes", True, f"{manifest.parameters.after:,} parameters, {len(manifest.targets)} targets")
+
+
+def _record_fault(model: Any, record: TargetRecord, stored: checkpoint.Checkpoint) -> str | None:
+    """What of a target is not as its record says; `None` where all is."""
+    module = dict(model.named_modules()).get(record.name)
+    built, option = structures.structure_of(module), record.option
+    name, size = (built.name, getattr(module, "size", None)) if built else ("dense", None)
+    # What was multiplied out has the size that it had, and nothing to show it by.
+    expected = None if option.structure == "dense" else option.size
+    if (name, size) != (option.structure, expected):
+        said = [f"{n} of size {s}" if s else n for n, s in ((name, size), (option.structure, expected))]
+        return f"{record.name} is {said[0]} by the config, {said[1]} by the manifest"
+    if built is None:
+        return None
+    held = module.state_dict()  # type: ignore[union-attr]
+    biased = any(key.rpartition(".")[2] == "bias" for key in held)
+    parts = built.parts(structures.Shape(record.out_features, record.in_features, biased), option.size or 0)
+    for key, part in structures.stored_tensors(parts, option.bits, 1).items():
+        full = f"{record.name}.{key}"
+        # A head that is tied is stored as the embedding, whose indices it has without saving them.
+        found = stored.tensors.get(full) or stored.tensors.get(model.all_tied_weights_keys.get(full, full))
+        if key in held and (found is None or found.shape != part.shape):
+            return f"{record.name} is not stored at {built.size_name} {option.size}"
+    return None
 
 
 def check_loading(folder: Path, manifest: Manifest) -> Check:
@@ -130,7 +136,7 @@ def check_plain_loading(folder: Path, manifest: Manifest) -> Check:
     file = folder / f"{saving.MODELING_FILE}.py"
     config = loading.raw_config(folder)
     autos = saving.read_auto_map(config)
-    if autos is None or not file.is_file() or file.read_text() != saving.modeling_source(set(autos.values())):
+    if autos is None or not file.is_file() or not saving.is_own_source(file.read_text(), set(autos.values())):
         return Check(name, False, f"{file.name} is not what this version of Eckart writes; it was not run")
     return _check_isolated(name, folder, manifest, saving.auto_of(autos, config["architectures"][0]), [file])
 

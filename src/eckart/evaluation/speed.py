@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import StaticCache
+from transformers import Cache, StaticCache
 
 from eckart.structures import QuantizedLinear
 
@@ -113,9 +113,31 @@ def prefill(model: Any, batch: int, tokens: int) -> Work:
     return lambda: model(input_ids=ids, **options)
 
 
+CACHES = ("cache", "past_key_values")
+"""What transformers calls the keys and values that a model is handed: by the first name since 5.24."""
+ASKED = 2
+"""Tokens that a model is asked to remember."""
+
+
 def decodes(model: Any) -> bool:
-    """Whether a model writes token by token with a cache that it is handed."""
-    return model.can_generate() and "past_key_values" in inspect.signature(model.forward).parameters
+    """Whether a model writes token by token with a cache that it is handed, and that grows: it is asked."""
+    name = _cache_name(model)
+    if name is None or not model.can_generate():
+        return False
+    ids = _ids(model, 1, ASKED)
+    more = {"decoder_input_ids": ids} if model.config.is_encoder_decoder else {}
+    with torch.no_grad():
+        kept = getattr(model(input_ids=ids, use_cache=True, **more), name, None)
+    try:
+        return isinstance(kept, Cache) and int(kept.get_seq_length()) == ASKED
+    except ValueError:  # of a state that does not grow, as Mamba's
+        return False
+
+
+def _cache_name(model: Any) -> str | None:
+    """The parameter by which a model is handed its cache."""
+    known = inspect.signature(model.forward).parameters
+    return next((name for name in CACHES if name in known), None)
 
 
 def decode(model: Any, batch: int, tokens: int, new: int, rounds: int, static: bool = False) -> Work:
@@ -129,9 +151,10 @@ def decode(model: Any, batch: int, tokens: int, new: int, rounds: int, static: b
     """
     ids, before = _ids(model, batch, 1), _ids(model, batch, tokens)
     options: dict[str, Any] = {"use_cache": True, **_last_only(model)}
+    cache = _cache_name(model) or CACHES[0]
     if static:
         length = longest(tokens, new, rounds)
-        options["past_key_values"] = StaticCache(config=model.config, max_cache_len=length)
+        options[cache] = StaticCache(config=model.config, max_cache_len=length)
     if model.config.is_encoder_decoder:
         name = "decoder_input_ids"
         options["encoder_outputs"] = model.get_encoder()(input_ids=before)
@@ -139,7 +162,7 @@ def decode(model: Any, batch: int, tokens: int, new: int, rounds: int, static: b
     else:
         name = "input_ids"
         begun = model(input_ids=before, **options)
-    options["past_key_values"] = begun.past_key_values
+    options[cache] = getattr(begun, cache)
 
     def work() -> None:
         for _ in range(new):

@@ -81,7 +81,10 @@ Fields = Annotated[
         metavar="PROMPT,COMPLETION",
     ),
 ]
-Structure = Annotated[str | None, Option("Instead of the method's: lowrank, pivoted or quantized+lowrank.")]
+Structure = Annotated[
+    str | None,
+    Option("Instead of the method's: what replaces the weights (`eckart methods`), or several by commas."),
+]
 Merge = Annotated[
     bool, Option("Save it dense again: any tool loads it, and it is as large as before.", False)
 ]
