@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 from architectures import ARCHITECTURES, LLAMA, T5, outputs, some_inputs
+from eckart.compression.cutting import Prepared
 
 from eckart import linalg
-from eckart.compression.cutting import Prepared
 from eckart.data import read_texts
 from eckart.model import replacing
 from eckart.recipes.making import make_recipe

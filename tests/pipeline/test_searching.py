@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 from architectures import BERT, LLAMA, T5
+from eckart.compression.cutting import Prepared
 from torch import nn
 
 import eckart
 from eckart import allocate
-from eckart.compression.cutting import Prepared
 from eckart.data import read_texts
 from eckart.evaluation import Moved
 from eckart.model import loading
