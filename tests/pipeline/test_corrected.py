@@ -15,9 +15,10 @@ from eckart import UsageError
 from eckart.linalg import relative_error
 from eckart.linalg.metric import Side
 from eckart.model import replacing
-from eckart.model.portable import CorrectedLinear, QuantizedLinear
 from eckart.model.targets import weight_of
-from eckart.types import CORRECTED
+from eckart.structures import QuantizedLinear, structure_of
+
+CORRECTED = "quantized+lowrank"
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -50,13 +51,13 @@ def test_a_folder_loads_as_it_was_saved_and_saves_the_same_again(architecture, q
         )
         module = made.model.get_submodule(record.name)
         whole = weight_of(dense.get_submodule(record.name))
-        held = replacing.factors_of(module)
-        error = relative_error(whole, held.Q + held.U @ held.V, Side(), Side())
+        held, _ = replacing.dense_of(module)
+        error = relative_error(whole, held, Side(), Side())
         assert record.measured_error == pytest.approx(error, rel=1e-3)
         assert error < {"int8": 0.006, "int4": 0.1}[quantize]
         x = torch.randn(3, columns)
         bias = getattr(dense.get_submodule(record.name), "bias", None)
-        wanted = torch.nn.functional.linear(x, held.Q + held.U @ held.V, bias)
+        wanted = torch.nn.functional.linear(x, held.float(), bias)
         assert torch.allclose(module(x), wanted, atol=1e-4)
     assert count.after - count.before == sum(
         r.parameters_after - r.parameters_before for r in made.manifest.targets
@@ -74,7 +75,7 @@ def test_a_merged_model_has_the_sum_as_floats():
     inputs = some_inputs(BERT)
     before = outputs(model, inputs)
     replacing.merge(model)
-    assert not any(isinstance(module, (CorrectedLinear, QuantizedLinear)) for module in model.modules())
+    assert not any(isinstance(m, QuantizedLinear) or structure_of(m) for m in model.modules())
     assert (outputs(model, inputs) - before).abs().max() <= 1e-4 * before.abs().max()
 
 
@@ -108,7 +109,7 @@ def test_the_files_end_just_below_the_size_and_as_planned(architecture, stored, 
     planned = eckart.plan(stored(architecture), **options)
     assert planned.bytes == made.manifest.bytes
     assert planned.parameters == made.manifest.parameters
-    assert [row.rank for row in planned.targets] == [record.rank for record in made.manifest.targets]
+    assert [row.option for row in planned.sites] == [record.option for record in made.manifest.targets]
     with pytest.raises(UsageError, match="smaller than the model can be"):
         eckart.compress(stored(architecture), size=1000, structure=CORRECTED)
 

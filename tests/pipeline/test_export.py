@@ -22,8 +22,8 @@ import eckart
 from eckart import EckartError, UsageError
 from eckart.integrations import asking
 from eckart.model import loading
-from eckart.model.portable import QuantizedLinear
 from eckart.pipeline import verify
+from eckart.structures import QuantizedLinear
 
 module = importlib.import_module("eckart.pipeline.export")
 verifying = importlib.import_module("eckart.pipeline.verify")

@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import eckart
-from eckart.model import portable
+from eckart.structures.lowrank import LowRankEmbedding
 from eckart.types import UsageError
 
 EXPERTS = 4
@@ -213,7 +213,7 @@ def test_the_bare_backbone_of_a_model_with_a_tied_head(stored, tmp_path):
     made = eckart.compress(stored(QWEN3), tmp_path / "out", rank=12, method="svd", targets=["lm_head"])
     inputs = some_inputs(QWEN3)
     bare = AutoModel.from_pretrained(tmp_path / "out")
-    assert type(bare.embed_tokens) is portable.LowRankEmbedding
+    assert type(bare.embed_tokens) is LowRankEmbedding
     with torch.no_grad():
         expected = made.model.model(**inputs).last_hidden_state
     assert torch.equal(outputs(bare, inputs), expected)

@@ -7,16 +7,18 @@ from typing import Any
 import pytest
 import torch
 from architectures import BERT, LLAMA, T5
-from eckart.compression.cutting import Prepared
 from torch import nn
 
 import eckart
 from eckart import allocate
+from eckart.compression import loaded
+from eckart.compression.course import Course
+from eckart.compression.loaded import Loaded
 from eckart.data import read_texts
 from eckart.evaluation import Moved
 from eckart.model import loading
 from eckart.recipes.making import make_recipe
-from eckart.types import silent
+from eckart.types import Option
 
 
 @pytest.fixture
@@ -31,9 +33,17 @@ def decaying() -> Any:
     return model
 
 
-def prepare(model: Any, tokenizer: Any, data: str, **choices: Any) -> Prepared:
+def prepare(model: Any, tokenizer: Any, data: str, **choices: Any) -> Course:
     recipe = make_recipe(**{"method": "auto", "of": "targets", "data": data, **choices})
-    return Prepared(model, tokenizer, recipe, read_texts(data), silent, cache=False)
+    course = loaded.prepare(Loaded(model, tokenizer, cache=False), recipe, read_texts(data))
+    course.search.reference = course.store.reference()
+    return course
+
+
+def cost(ready: Course, options: Any) -> int:
+    return sum(
+        ready.bench.prices.cost(site, option) for site, option in zip(ready.bench.sites, options, strict=True)
+    )
 
 
 @pytest.mark.parametrize("architecture", [LLAMA, T5, BERT], ids=str)
@@ -87,7 +97,7 @@ def test_smallest_model_is_within_the_loss_and_a_smaller_one_is_not(pocket, monk
     assert cut.held_out.after <= limit
     size = sum(record.parameters_after for record in cut.records)
     ready.bench.restore()
-    assert ready.search.measure(ready.search.ranks(int(0.9 * size)).ranks).loss > limit
+    assert ready.search.measure(ready.search.under(int(0.9 * size)).options).loss > limit
 
 
 def test_what_follows_the_cut_counts_where_the_cut_alone_moves_too_far(pocket):
@@ -96,12 +106,12 @@ def test_what_follows_the_cut_counts_where_the_cut_alone_moves_too_far(pocket):
     asked: list[int] = []
 
     def made_good(found: Any) -> Moved:
-        asked.append(allocate.cost(ready.bench.costs(), found.ranks))
+        asked.append(cost(ready, found.options))
         return Moved(0.0, 0.0)
 
     found = ready.search.smallest(0.05, made_good)
     least, size = allocate.least(ready.bench.costs()), ready.bench.size
-    assert allocate.cost(ready.bench.costs(), found.ranks) < least + (size - least) / 100
+    assert cost(ready, found.options) < least + (size - least) / 100
     assert asked
     assert max(asked) < size
 
@@ -119,15 +129,15 @@ def test_measured_curves_say_what_a_single_cut_costs(decaying, tokenizer, data):
     curves = ready.search._measured_curves()
     assert all(torch.equal(value, before[name]) for name, value in decaying.state_dict().items())
     index = 3
-    rank = allocate.largest_within(curves[index], 0.5 * curves[index].dense)
-    ranks: list[int | None] = [None] * len(curves)
-    ranks[index] = rank
-    assert curves[index].errors[rank] == pytest.approx(ready.search.measure(ranks).divergence, rel=0.5)
+    pick = allocate.largest_within(curves[index], 0.5 * curves[index].dense)
+    options = [Option(structure="dense")] * len(curves)
+    options[index] = curves[index].options[pick - 1]
+    assert curves[index].errors[pick] == pytest.approx(ready.search.measure(options).divergence, rel=0.5)
 
 
 def test_too_little_data_to_hold_some_out_is_said(tokenizer, tmp_path):
     few = tmp_path / "few.jsonl"
     few.write_text('{"text": "w1 w2 w3 w4 w5 w6 w7"}\n' * 3)
     ready = prepare(LLAMA.build(), tokenizer, str(few), keep=0.8)
-    assert any("too few to hold some out" in note for note in ready.notes)
+    assert any("too few to hold some out" in note for note in ready.store.notes)
     assert ready.cut(ready.recipe).held_out is not None
