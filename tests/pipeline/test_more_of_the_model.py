@@ -131,8 +131,8 @@ def test_merged_a_mixture_has_the_names_that_it_was_published_with(
 def test_planned_without_weights_a_mixture_has_the_same_targets(architecture, per_expert, stored):
     planned = eckart.plan(stored(architecture), keep=0.8, method="svd")
     made = eckart.compress(stored(architecture), keep=0.8, method="svd").manifest
-    assert [(row.target.name, row.rank) for row in planned.targets] == [
-        (record.name, record.rank) for record in made.targets
+    assert [(row.site.name, row.option) for row in planned.sites] == [
+        (record.name, record.option) for record in made.targets
     ]
     assert planned.parameters.after == made.parameters.after
 

@@ -313,7 +313,7 @@ def test_the_best_cell_is_saved_with_its_parameters_and_its_score(
     assert manifest["parameters"]["after"] == best.parameters
     assert manifest["recipe"]["method"] == "laser"
     assert (manifest["recipe"]["ratio"], manifest["recipe"]["layers"]) == (best.ratio, best.layers)
-    assert {t["name"]: t["rank"] for t in manifest["targets"] if t["rank"]} == best.ranks
+    assert {t["name"]: t["option"]["size"] for t in manifest["targets"] if t["option"]["size"]} == best.ranks
     assert pipeline.verify(tmp_path / "best").ok
 
 
@@ -333,5 +333,5 @@ def test_what_a_search_found_is_saved(sweep: Run, tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / "found" / "eckart.json").read_text())
     assert made.found is not None
     assert manifest["parameters"]["after"] == made.found.parameters < made.dense.parameters
-    assert {t["name"]: t["rank"] for t in manifest["targets"] if t["rank"]} == made.found.ranks
+    assert {t["name"]: t["option"]["size"] for t in manifest["targets"] if t["option"]["size"]} == made.found.ranks
     assert manifest["recipe"]["ratio"] is None
