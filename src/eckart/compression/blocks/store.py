@@ -306,7 +306,8 @@ class BlockStore(Store):
     def keep_solution(self, bench: Bench, site: Site) -> None:
         """Decompose a site that is in memory with its moments, and keep what comes out."""
         lost = bench.measure_losses(site) if bench.needs_errors or bench.decomposes else {}
-        kept = {name: torch.from_numpy(values) for name, values in lost.items()}
+        # Copies: what a spectral structure loses is the tail itself, and a file takes no tensor twice.
+        kept = {name: torch.tensor(values) for name, values in lost.items()}
         for target in site.targets:
             weighed = bench.weighed(target.name)
             tensors, words = dict(kept), {"weighed": weighed, "lost": list(lost)}
