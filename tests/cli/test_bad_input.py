@@ -280,7 +280,7 @@ def test_an_empty_model_is_not_this_folder(eckart: Eckart, tmp_path: Path, store
 
 
 @pytest.mark.parametrize("of", ["model", "targets"])
-@pytest.mark.parametrize("structure", ["lowrank", "pivoted"])
+@pytest.mark.parametrize("structure", SMALLER)
 def test_the_least_keep_that_the_message_offers_works(
     eckart: Eckart, tmp_path: Path, stored: Any, of: str, structure: str
 ) -> None:

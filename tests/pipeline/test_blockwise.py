@@ -99,7 +99,7 @@ def test_model_whose_weights_are_stored_otherwise_is_read_whole_and_that_is_said
     with pytest.raises(EckartError, match="does not store"):
         compressed(folder, tmp_path / "forced", data, True, method="svd", keep=0.95)
     assert not list(tmp_path.iterdir())
-    monkeypatch.setattr("eckart.compression.blockwise.fitting.available", lambda device: 1)
+    monkeypatch.setattr("eckart.compression.blocks.portion.available", lambda device: 1)
     made = eckart.compress(folder, tmp_path / "out", data=data, method="svd", keep=0.95)
     assert any(note.startswith("the model was read whole") for note in made.manifest.notes)
     assert made.model is not None
@@ -212,7 +212,7 @@ def test_what_a_killed_run_had_not_finished_is_tidied_up(stored, data, tmp_path,
 
 
 def test_error_before_anything_is_finished_leaves_nothing(stored, data, tmp_path, monkeypatch):
-    monkeypatch.setattr("eckart.compression.blockwise.compressing.cut_blocks", lambda course: 1 / 0)
+    monkeypatch.setattr("eckart.compression.course.Course.cut", lambda course, recipe: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         compressed(stored(LLAMA), tmp_path / "out", data, True, method="svd", keep=0.7)
     assert not list(tmp_path.iterdir())

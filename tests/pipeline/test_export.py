@@ -69,7 +69,9 @@ def asked(architecture: Architecture) -> dict[str, torch.Tensor]:
 def replaced(folder: Path) -> set[tuple[int, int]]:
     """The shapes `(out, in)` of the weights that have factors, and those of their transposes."""
     targets = json.loads((folder / "eckart.json").read_text())["targets"]
-    shapes = {(row["out_features"], row["in_features"]) for row in targets if row["option"]["structure"] != "dense"}
+    shapes = {
+        (row["out_features"], row["in_features"]) for row in targets if row["option"]["structure"] != "dense"
+    }
     assert shapes
     return shapes | {(columns, rows) for rows, columns in shapes}
 

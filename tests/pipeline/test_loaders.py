@@ -13,6 +13,7 @@ import pytest
 import torch
 import transformers
 from architectures import BERT, LLAMA, outputs, some_inputs
+from fitting import SHARDING
 from torch import nn
 
 import eckart
@@ -20,7 +21,7 @@ from eckart import structures
 from eckart.model import portable
 from eckart.types import UsageError
 
-BOTH = pytest.mark.parametrize("structure", ["lowrank", "pivoted"])
+BOTH = pytest.mark.parametrize("structure", SHARDING)
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +29,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A compressed tiny Llama by structure: in each block dense layers beside factored ones."""
     root = tmp_path_factory.mktemp("made")
     targets = ["q_proj", "v_proj", "o_proj", "up_proj", "down_proj"]
-    for structure in ("lowrank", "pivoted"):
+    for structure in SHARDING:
         eckart.compress(LLAMA.build(), root / structure, rank=8, structure=structure, targets=targets)
-    return {structure: root / structure for structure in ("lowrank", "pivoted")}
+    return {structure: root / structure for structure in SHARDING}
 
 
 # Adapters

@@ -22,6 +22,7 @@ from architectures import (
     outputs,
     some_inputs,
 )
+from fitting import EMBEDDING
 from safetensors.torch import load_file
 from torch import nn
 
@@ -174,7 +175,7 @@ def test_experts_and_a_tied_embedding_at_once_in_bfloat16_with_and_without_eckar
     assert verdict.ok, verdict.checks
 
 
-@pytest.mark.parametrize("structure", ["lowrank", "pivoted"])
+@pytest.mark.parametrize("structure", EMBEDDING)
 @pytest.mark.parametrize("architecture", [QWEN3, GEMMA3, T5, BERT, LLAMA], ids=str)
 def test_an_embedding_comes_back_with_its_head(architecture, structure, stored, data, tmp_path):
     folder, out, inputs = stored(architecture), tmp_path / "out", some_inputs(architecture)
@@ -258,7 +259,7 @@ def test_data_weigh_an_embedding(stored, tmp_path):
 
 
 def test_what_cannot_be_walked_block_by_block_is_cut_whole(stored, data, tmp_path, monkeypatch):
-    monkeypatch.setattr("eckart.compression.blockwise.fitting.available", lambda device: 1)
+    monkeypatch.setattr("eckart.compression.blocks.portion.available", lambda device: 1)
     (gpt_oss, _) = GPT_OSS.values
     for architecture, chosen in ((gpt_oss, ["*.experts.*"]), (QWEN3, ["embed_tokens", "q_proj"])):
         made = eckart.compress(

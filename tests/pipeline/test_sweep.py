@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from architectures import LLAMA, outputs, some_inputs, write_data
+from fitting import SPECTRAL
 
 import eckart
 from eckart import EckartError, UsageError, linalg, pipeline
@@ -299,7 +300,7 @@ def test_another_request_is_refused_and_says_what_differs(sweep: Run, tmp_path: 
 # Saving
 
 
-@pytest.mark.parametrize("structure", ["lowrank", "pivoted"])
+@pytest.mark.parametrize("structure", SPECTRAL)
 def test_the_best_cell_is_saved_with_its_parameters_and_its_score(
     sweep: Run, tmp_path: Path, data: str, structure: str
 ) -> None:
@@ -333,5 +334,7 @@ def test_what_a_search_found_is_saved(sweep: Run, tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / "found" / "eckart.json").read_text())
     assert made.found is not None
     assert manifest["parameters"]["after"] == made.found.parameters < made.dense.parameters
-    assert {t["name"]: t["option"]["size"] for t in manifest["targets"] if t["option"]["size"]} == made.found.ranks
+    assert {
+        t["name"]: t["option"]["size"] for t in manifest["targets"] if t["option"]["size"]
+    } == made.found.ranks
     assert manifest["recipe"]["ratio"] is None

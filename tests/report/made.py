@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from fitting import SPECTRAL
+
 from eckart.types import (
     Analysis,
     Basis,
@@ -125,7 +127,7 @@ def analysis(matrices: list[Matrix] | None = None, **more: Any) -> Analysis:
                 weighted_error=(1 - keep) * 0.5,
             )
             for keep in (0.9, 0.6, 0.3)
-            for structure in ("lowrank", "pivoted")
+            for structure in SPECTRAL
         ],
         "notes": ["a note"],
     }
