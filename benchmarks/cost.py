@@ -58,12 +58,12 @@ def main() -> None:
 
 def worker(way: str, name: str, data: str) -> None:
     """Compress one model in one way and print what it took."""
-    from eckart.compression.cutting import Prepared
+    from eckart.compression.loaded import Loaded, prepare
     from eckart.data import read_texts
     from eckart.evaluation.machine import peak_memory_bytes
     from eckart.model import loading, text
     from eckart.recipes.making import make_recipe
-    from eckart.types import SAMPLE_TOKENS, SAMPLES, silent
+    from eckart.types import SAMPLE_TOKENS, SAMPLES
 
     folder = loading.find_model(name)
     model, tokenizer = loading.load_model(folder, "cpu", "auto"), loading.load_tokenizer(folder)
@@ -75,7 +75,7 @@ def worker(way: str, name: str, data: str) -> None:
         windows = text.windows(model, tokenizer, texts, recipe.max_length, SAMPLES, SAMPLE_TOKENS)
         as_peers_do(model, text.batches(model, tokenizer, windows))
     else:
-        Prepared(model, tokenizer, recipe, texts, silent, cache=False).cut(recipe)
+        prepare(Loaded(model, tokenizer, cache=False), recipe, texts).cut(recipe)
     seconds = time.perf_counter() - started
     print(json.dumps({"seconds": seconds, "memory_bytes": peak_memory_bytes() - loaded}))
 
@@ -84,10 +84,12 @@ def as_peers_do(model: Any, batches: list[dict[str, Any]]) -> None:
     """One float64 covariance, one Cholesky factor and one SVD for each matrix, uniform low-rank factors."""
     import torch
 
-    from eckart.linalg import largest_paying_rank
+    from eckart import structures
     from eckart.model.targets import find_targets
+    from eckart.structures import Site
 
-    names = [target.name for target in find_targets(model).targets]
+    targets = find_targets(model).targets
+    names = [target.name for target in targets]
     sums: dict[str, torch.Tensor] = {}
 
     def watch(name: str) -> Any:
@@ -103,13 +105,14 @@ def as_peers_do(model: Any, batches: list[dict[str, Any]]) -> None:
             model(**batch)
     for hook in hooks:
         hook.remove()
-    for name in names:
+    for target in targets:
+        name = target.name
         weight = model.get_submodule(name).weight
         W, covariance = weight.detach().double(), sums[name]
         ridge = 1e-6 * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=torch.float64)
         L = torch.linalg.cholesky(covariance + ridge)
         U, S, V = torch.linalg.svd(W @ L, full_matrices=False)
-        rank = int(KEEP * largest_paying_rank("lowrank", *W.shape))
+        rank = int(KEEP * len(structures.find("lowrank").sizes(Site((target,)))))
         first = (U[:, :rank] * S[:rank].sqrt()).to(weight.dtype)
         second = S[:rank].sqrt()[:, None] * torch.linalg.solve_triangular(
             L, V[:rank], upper=False, left=False

@@ -18,6 +18,7 @@ import torch
 from transformers import AutoModel, T5Config, T5ForConditionalGeneration
 
 import eckart
+from eckart import structures
 from eckart.types import Matrix
 
 ROOT = Path(__file__).parents[1]
@@ -149,7 +150,7 @@ def _uniform(linear: torch.nn.Linear) -> float:
 def _sizes() -> str:
     rows = [["cut", "form", "parameters left", "of the model"]]
     for targets in (["q", "k", "v"], ["q", "k", "v", "o"]):
-        for structure in ("lowrank", "pivoted"):
+        for structure in (name for name in structures.replacements() if structures.find(name).spectral):
             count = eckart.plan(FLAN, rank=384, targets=targets, structure=structure).parameters
             rows.append([", ".join(targets), structure, f"{count.after:,}", f"{count.keep:.1%}"])
     return _markdown(rows)

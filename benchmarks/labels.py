@@ -15,7 +15,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from eckart import allocate, calibrate, evaluation
-from eckart.compression.bench import Workbench
+from eckart.compression.bench import picked
+from eckart.compression.loaded import Loaded, prepare
 from eckart.data import read_texts
 from eckart.model import loading, targets, text
 from eckart.recipes.making import make_recipe
@@ -55,10 +56,14 @@ def main() -> None:
 
             names = [target.name for target in chosen]
             observed = calibrate.watch(model, names, batches, kinds, loss=heard)
-            bench = Workbench(model, chosen, recipe, observed)
+            course = prepare(Loaded(model, tokenizer, cache=False), recipe, read_texts("pocket"))
+            bench = course.bench
+            bench.store.observed = observed
             losses = {}
             for keep in KEEPS:
-                with bench.tried(allocate.uniform(bench.costs(), int(keep * bench.size))):
+                curves = bench.costs()
+                picks = allocate.uniform(curves, int(keep * bench.size))
+                with bench.tried(picked(bench, curves, picks)):
                     losses[keep] = evaluation.perplexity(model, tokenizer, held_out).details["loss"]
             row = {"method": method, "labels": labels, "differentiated": sum(seen) / observed.tokens}
             print(json.dumps({**row, "held_out_loss": losses}), flush=True)

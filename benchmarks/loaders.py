@@ -26,12 +26,13 @@ from loader_rows import CHANGES, ROWS, TEXTS
 from safetensors.torch import save_file
 
 import eckart
+from eckart import structures
 from eckart.pocket import MODEL_DIR
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "loaders.md"
 BEGIN, END = "<!-- matrix: benchmarks/loaders.py -->\n", "<!-- end of matrix -->\n"
-STRUCTURES = ("lowrank", "pivoted")
+STRUCTURES = [name for name in structures.replacements() if "sharding" in structures.find(name).supports]
 KINDS = (*STRUCTURES, "dense")
 SECONDS = 420
 EXACT = 1e-4

@@ -87,26 +87,25 @@ def _llama(width: int, dtype: torch.dtype) -> Any:
 def _compress(dense: Path, out: Path, structure: str, keep: float) -> list[TargetRecord]:
     """A model with the ranks of a plan and random factors, in a folder."""
     made = eckart.plan(dense, keep=keep, of="targets", method="svd", structure=structure)
-    ranks = {row.target.name: row.rank for row in made.targets if row.rank is not None}
+    ranks = {row.site.name: row.option.size for row in made.sites if row.option.size is not None}
     model = LlamaForCausalLM.from_pretrained(dense)
     entries = {name: {"rank": rank, "structure": structure} for name, rank in ranks.items()}
     portable.swap_modules(model, entries)
     for module in model.modules():
-        if isinstance(module, portable.PivotedLinear):
+        if isinstance(module, eckart.PivotedLinear):
             module.order.copy_(torch.randperm(len(module.order)))
     replacing.describe(model)
     model.save_pretrained(out)
     return [
         TargetRecord(
-            name=row.target.name,
-            out_features=row.target.out_features,
-            in_features=row.target.in_features,
-            structure=structure if row.rank else "dense",
-            rank=row.rank,
+            name=row.site.name,
+            out_features=row.site.targets[0].out_features,
+            in_features=row.site.targets[0].in_features,
+            option=row.option,
             parameters_before=row.parameters_before,
             parameters_after=row.parameters_after,
         )
-        for row in made.targets
+        for row in made.sites
     ]
 
 

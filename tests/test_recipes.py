@@ -6,11 +6,12 @@ from typing import get_args
 
 import pytest
 
+from eckart import structures
 from eckart.allocate import ALLOCATORS, NEEDS_ERRORS
 from eckart.recipes import METHODS, METRICS, MOMENTS, Gram, Method, find_method, find_metric
 from eckart.recipes.catalogue import by_name
 from eckart.recipes.making import ALLOCATIONS, RECOVERIES
-from eckart.types import Structure, UsageError
+from eckart.types import UsageError
 
 rows = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 
@@ -18,7 +19,7 @@ rows = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 @rows
 def test_every_value_of_a_row_exists(method: Method) -> None:
     assert method.metric in METRICS
-    assert method.structure in get_args(Structure)
+    assert method.structure in structures.replacements()
     assert method.allocation in ALLOCATIONS
     assert method.recovery in RECOVERIES
 

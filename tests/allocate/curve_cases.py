@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from fitting import SPECTRAL
 from hypothesis import strategies as st
 
-from eckart.types import Curve
+from eckart import structures
+from eckart.structures import Site
+from eckart.types import Curve, Target
 
 Ranks = Sequence[int | None]
 
@@ -15,10 +18,9 @@ Ranks = Sequence[int | None]
 def curve(structure: str, out_features: int, in_features: int, squares: Sequence[float] | None) -> Curve:
     """The curve of a weight with these squared singular values, or of one that nobody measured."""
     dense = out_features * in_features
-    every = [
-        rank * (out_features + in_features - (rank if structure == "pivoted" else 0))
-        for rank in range(min(out_features, in_features) + 1)
-    ]
+    site = Site((Target("weight", out_features, in_features, False),))
+    counted = structures.find(structure).parameters
+    every = [0, *(counted(site, rank) for rank in range(1, min(out_features, in_features) + 1))]
     costs = np.array([price for price in every if price < dense])
     if squares is None:
         return Curve(costs, dense)
@@ -42,7 +44,7 @@ def random_curves(seed: int) -> list[Curve]:
     for m, n in draw.integers(6, 13, (3, 2)).tolist():
         count = min(m, n)
         decay = 10 ** draw.uniform(-0.5, 0.5) * draw.choice([1.0, 0.9, 0.6]) ** np.arange(count)
-        curves.append(curve(draw.choice(["lowrank", "pivoted"]), m, n, decay * draw.uniform(0.7, 1.3, count)))
+        curves.append(curve(draw.choice(SPECTRAL), m, n, decay * draw.uniform(0.7, 1.3, count)))
     return curves
 
 
@@ -50,7 +52,7 @@ def random_curves(seed: int) -> list[Curve]:
 def curve_lists(draw: st.DrawFn, most: int = 5) -> list[Curve]:
     curves = []
     for _ in range(draw(st.integers(1, most))):
-        structure = draw(st.sampled_from(["lowrank", "pivoted"]))
+        structure = draw(st.sampled_from(SPECTRAL))
         m, n = draw(st.integers(1, 12)), draw(st.integers(1, 12))
         curves.append(curve(structure, m, n, draw(squares(min(m, n)))))
     copies = draw(st.integers(1, 2))

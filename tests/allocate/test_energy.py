@@ -9,7 +9,7 @@ import pytest
 from curve_cases import assert_nothing_affordable_is_left, budgets, curve, problems, random_curves
 from hypothesis import given
 
-from eckart.allocate import energy, ranks_at
+from eckart.allocate import at_energy, energy
 from eckart.types import Curve
 
 Problem = tuple[list[Curve], int]
@@ -25,7 +25,7 @@ def test_never_above_the_budget_and_nothing_affordable_is_left(problem: Problem)
 @pytest.mark.parametrize("share", SHARES)
 @pytest.mark.parametrize("seed", range(10))
 def test_rank_at_a_share_is_the_least_that_keeps_it(seed: int, share: float) -> None:
-    for target, rank in zip(curves := random_curves(seed), ranks_at(curves, share), strict=True):
+    for target, rank in zip(curves := random_curves(seed), at_energy(curves, share), strict=True):
         assert target.errors is not None
         kept = 1 - target.errors / target.errors[0]
         if rank is None:
@@ -41,7 +41,7 @@ def test_unit_of_one_targets_energy_does_not_matter() -> None:
     scaled = [replace(curves[0], errors=1e6 * curves[0].errors), *curves[1:]]
     for budget in budgets(curves):
         assert energy(curves, budget) == energy(scaled, budget)
-    assert ranks_at(curves, 0.99) == ranks_at(scaled, 0.99)
+    assert at_energy(curves, 0.99) == at_energy(scaled, 0.99)
 
 
 def test_flat_spectrum_gets_the_parameters_that_a_steep_one_does_not_need() -> None:
@@ -53,7 +53,7 @@ def test_flat_spectrum_gets_the_parameters_that_a_steep_one_does_not_need() -> N
 
 def test_target_that_nobody_sees_gets_rank_one() -> None:
     unseen = curve("lowrank", 12, 12, [0.0] * 12)
-    assert ranks_at([unseen], 0.99) == [1]
+    assert at_energy([unseen], 0.99) == [1]
 
 
 def test_what_was_not_measured_is_refused() -> None:

@@ -26,6 +26,7 @@ from architectures import (
     Architecture,
     tiny_tokenizer,
 )
+from fitting import SPECTRAL
 from safetensors.torch import load_file, save_file
 
 import eckart
@@ -236,9 +237,9 @@ def test_one_weight_is_in_memory_at_a_time_and_no_file_is_mapped(
 def test_sizes_are_what_compress_makes(tmp_path: Path) -> None:
     found = eckart.analyze("pocket")
     assert [(size.keep, size.structure) for size in found.sizes] == [
-        (keep, structure) for structure in ("lowrank", "pivoted") for keep in KEEPS
+        (keep, structure) for structure in SPECTRAL for keep in KEEPS
     ]
-    for structure in ("lowrank", "pivoted"):
+    for structure in SPECTRAL:
         size = next(each for each in found.sizes if (each.keep, each.structure) == (0.6, structure))
         made = eckart.compress(
             "pocket", method="svd", structure=structure, allocation="uniform", keep=0.6, of="targets"

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 from architectures import BERT, GPT2, LLAMA, QWEN3, T5, WIDTH, WORDS, Architecture
+from fitting import SPECTRAL
 
 import eckart
 from eckart.analysis.bases import Bases
-from eckart.linalg import reconstruct
 from eckart.model import loading, meaning, replacing
 from eckart.model.targets import weight_of
+from eckart.structures import StructuredLinear
 
 READ, WRITTEN = 21, 7
 
@@ -104,7 +105,7 @@ def test_an_encoder_decoder(tokenizer: Any) -> None:
     assert len(made.targets) == sum(T5.targets.values())
 
 
-@pytest.mark.parametrize("structure", ["lowrank", "pivoted"])
+@pytest.mark.parametrize("structure", SPECTRAL)
 def test_factors_say_what_their_product_says(
     structure: str, stored: Any, tmp_path: Path, tokenizer: Any
 ) -> None:
@@ -115,8 +116,8 @@ def test_factors_say_what_their_product_says(
     dense = loading.load_model(stored(LLAMA))
     for target, _ in factored.targets:
         module = model.get_submodule(target.name)
-        if isinstance(module, meaning.portable.FactoredLinear):
-            replacing.reweigh(dense, target.name, reconstruct(replacing.factors_of(module)).float())
+        if isinstance(module, StructuredLinear):
+            replacing.reweigh(dense, target.name, replacing.dense_of(module)[0].float())
     product = eckart.bases(dense, tokenizer=tokenizer, bases=8)
     assert [target for target, _ in factored.targets] == [target for target, _ in product.targets]
     counts = {target.name.rpartition(".")[2]: len(found) for target, found in factored.targets}

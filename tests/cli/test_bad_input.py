@@ -16,6 +16,8 @@ from architectures import BERT, GPT2, LLAMA, T5, tiny_tokenizer
 from outside import Eckart, listing
 from safetensors.torch import load_file, save_file
 
+from eckart import structures
+
 WEIGHTS = "model.safetensors"
 SHARD = "model-00002-of-00004.safetensors"
 
@@ -280,7 +282,9 @@ def test_an_empty_model_is_not_this_folder(eckart: Eckart, tmp_path: Path, store
 
 
 @pytest.mark.parametrize("of", ["model", "targets"])
-@pytest.mark.parametrize("structure", ["lowrank", "pivoted"])
+@pytest.mark.parametrize(
+    "structure", [name for name in structures.replacements() if structures.find(name).fewer]
+)
 def test_the_least_keep_that_the_message_offers_works(
     eckart: Eckart, tmp_path: Path, stored: Any, of: str, structure: str
 ) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from architectures import BERT, LLAMA, T5
+from fitting import SMALLER
 from outside import Eckart
 
 from eckart import recipes
@@ -47,7 +48,7 @@ def test_plan(process: Eckart, stored: Any) -> None:
 
 
 def test_plan_and_compress_say_the_same(process: Eckart, stored: Any, data: str) -> None:
-    for structure in ("lowrank", "pivoted"):
+    for structure in SMALLER:
         options = [stored(LLAMA), "--keep", "0.7", "--structure", structure, "--json"]
         planned = process("plan", *options).json
         made = process("compress", *options, "-o", structure).json

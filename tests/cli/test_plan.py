@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from architectures import LLAMA, T5
+from fitting import SMALLER
 from outside import Eckart
 from safetensors.torch import load_file, save_file
 
@@ -27,7 +28,7 @@ def test_low_rank_at_half_the_width_saves_nothing_and_plan_says_so(eckart: Eckar
     count = answer.json["parameters"]
     assert count["before"] == count["after"] == FLAN_T5_PARAMETERS
     assert count["targets_before"] == count["targets_after"] == 144 * 768**2
-    assert {row["rank"] for row in answer.json["targets"]} == {None}
+    assert {row["option"]["size"] for row in answer.json["targets"]} == {None}
     (note,) = [note for note in answer.json["notes"] if "stay dense" in note]
     assert "144 of the 768x768 weights" in note
     assert "589,824 parameters, dense has 589,824" in note
@@ -83,11 +84,11 @@ def test_low_rank_pays_up_to_the_rank_below_break_even(eckart: Eckart, rank: int
     ).json
     (row,) = answer["targets"]
     saved = row["parameters"]["before"] - row["parameters"]["after"]
-    assert (row["rank"], saved) == ((2047, 2 * 4096) if rank == 2047 else (None, 0))
+    assert (row["option"]["size"], saved) == ((2047, 2 * 4096) if rank == 2047 else (None, 0))
 
 
 @pytest.mark.parametrize("of", ["model", "targets"])
-@pytest.mark.parametrize("structure", ["lowrank", "pivoted"])
+@pytest.mark.parametrize("structure", SMALLER)
 def test_the_budget_is_met_from_below_to_half_a_percent(eckart: Eckart, structure: str, of: str) -> None:
     options = ["--keep", "0.5", "--structure", structure, "--of", of, "--json"]
     count = eckart("plan", MISTRAL, *options).json["parameters"]

@@ -139,8 +139,8 @@ def test_a_damaged_manifest_is_named(process: Eckart, out: Path) -> None:
 
 
 LIES: dict[str, Callable[[dict[str, Any]], None]] = {
-    "a lower rank": lambda target: target.update(rank=target["rank"] - 1),
-    "dense": lambda target: target.update(rank=None, structure="dense"),
+    "a lower rank": lambda target: target["option"].update(size=target["option"]["size"] - 1),
+    "dense": lambda target: target["option"].update(size=None, structure="dense"),
     "another shape": lambda target: target.update(in_features=target["in_features"] + 1),
 }
 
@@ -153,7 +153,7 @@ def test_a_manifest_that_lies_about_a_target_is_found(
 
     def edit(manifest: dict[str, Any]) -> None:
         nonlocal name
-        target = next(target for target in manifest["targets"] if target["rank"])
+        target = next(target for target in manifest["targets"] if target["option"]["size"])
         name = target["name"]
         LIES[lie](target)
 

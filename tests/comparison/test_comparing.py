@@ -13,12 +13,12 @@ import pytest
 from architectures import BERT, LLAMA, MAMBA, WORDS, Architecture
 from safetensors.torch import load_file, save_file
 
-from eckart import EckartError, compress, evaluate, linalg
+from eckart import EckartError, compress, evaluate, linalg, structures
 from eckart.comparison import worker as comparing
 from eckart.comparison import workers
 from eckart.comparison.protocol import Protocol, Request
 from eckart.comparison.worker import MethodRun, Peak, progress_sender
-from eckart.compression import cutting
+from eckart.compression import memory_store
 from eckart.compression import search as searching
 from eckart.data.splitting import hold_out
 from eckart.model import replacing
@@ -208,7 +208,7 @@ def test_a_cut_that_breaks_half_way_leaves_the_next_whole(
     request_of: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = rows(told(request_of(method="svd")))
-    install, broken = comparing.Prepared.cut, []
+    install, broken = comparing.Course.cut, []
 
     def cut(self: Any, recipe: Recipe, keep_dense: bool = False) -> Any:
         done = install(self, recipe, keep_dense)
@@ -217,7 +217,7 @@ def test_a_cut_that_breaks_half_way_leaves_the_next_whole(
             raise MemoryError
         return done
 
-    monkeypatch.setattr(comparing.Prepared, "cut", cut)
+    monkeypatch.setattr(comparing.Course, "cut", cut)
     first, second = rows(told(request_of(method="svd")))
     assert first.error == "unexpected MemoryError"
     assert second.value == whole[1].value
@@ -262,9 +262,9 @@ def test_a_row_that_keeps_more_than_was_asked_for_says_so(
     request_of: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where no token of the data reaches a target."""
-    kept = comparing.Prepared.cut
+    kept = comparing.Course.cut
     monkeypatch.setattr(
-        comparing.Prepared,
+        comparing.Course,
         "cut",
         lambda self, recipe, keep_dense: kept(self, recipe.model_copy(update={"keep": 0.9}), keep_dense),
     )
@@ -304,10 +304,11 @@ def test_seconds_are_those_of_compress_for_each_size_alone(
 
         monkeypatch.setattr(owner, name, step)
 
-    timed(cutting, "observe")
+    timed(memory_store, "observe")
     timed(linalg, "decompose")
     timed(linalg, "decompose_many")
-    timed(linalg, "factorize")
+    for name in structures.replacements():
+        timed(structures.find(name), "fit")
     timed(searching.Search, "measure")
     timed(comparing, "measure")
     for row in rows(told(request_of(method=method))):

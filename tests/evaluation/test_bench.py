@@ -8,11 +8,15 @@ from typing import Any
 import pytest
 import torch
 from architectures import BERT, GPT2, LLAMA
+from fitting import SPECTRAL
 
 import eckart
-from eckart import UsageError
+from eckart import UsageError, structures
 from eckart.model import replacing
-from eckart.types import TargetRecord
+from eckart.structures import Site
+from eckart.types import Option, Target, TargetRecord
+
+SITE = Site((Target("x", 64, 64, False),))
 
 FEW: dict[str, Any] = {"tokens": 8, "new": 2, "rounds": 1, "memory": False}
 
@@ -121,8 +125,7 @@ def record(rank: int | None, structure: str = "lowrank", side: int = 64) -> Targ
         name="x",
         out_features=side,
         in_features=side,
-        structure=structure,
-        rank=rank,
+        option=Option(structure=structure, size=rank),
         parameters_before=side**2,
         parameters_after=side**2,
     )
@@ -171,10 +174,10 @@ def test_nothing_is_timed_where_nothing_was_cut(gains: list[Any]) -> None:
     assert gains == []
 
 
-@pytest.mark.parametrize("structure", ["lowrank", "pivoted"])
+@pytest.mark.parametrize("structure", SPECTRAL)
 def test_layers_are_timed_on_their_own_shapes(structure: str) -> None:
     from eckart.estimate.gains import slower
 
-    said = slower([record(60 if structure == "pivoted" else 31, structure)], torch.float32, "cpu")
+    said = slower([record(structures.find(structure).sizes(SITE)[-1], structure)], torch.float32, "cpu")
     assert len(said) <= 2
     assert all("64x64" in words for words in said)

@@ -23,8 +23,8 @@ from eckart.compression import verification
 from eckart.integrations import graphs, parity
 from eckart.integrations import onnx as onnx_
 from eckart.model import loading
-from eckart.model.portable import QuantizedLinear
 from eckart.pipeline import verify
+from eckart.structures import QuantizedLinear
 
 
 def one_block(architecture: Architecture) -> Any:
@@ -67,7 +67,9 @@ def asked(architecture: Architecture) -> dict[str, torch.Tensor]:
 def replaced(folder: Path) -> set[tuple[int, int]]:
     """The shapes `(out, in)` of the weights that have factors, and those of their transposes."""
     targets = json.loads((folder / "eckart.json").read_text())["targets"]
-    shapes = {(row["out_features"], row["in_features"]) for row in targets if row["structure"] != "dense"}
+    shapes = {
+        (row["out_features"], row["in_features"]) for row in targets if row["option"]["structure"] != "dense"
+    }
     assert shapes
     return shapes | {(columns, rows) for rows, columns in shapes}
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from fitting import SHARDING, put_fitted
 from torch import Tensor, nn
 
-from eckart.integrations.vllm.parts import BIASES, TENSORS, Part
+from eckart import structures
+from eckart.integrations.vllm.parts import Part
 from eckart.integrations.vllm.splitting import Joined
-from eckart.linalg.structures import factorize
-from eckart.model.replacing import replace
+from eckart.structures import Shape
 from eckart.types import EckartError
 
 INPUTS, OUTPUTS, RANK = 24, 48, 10
@@ -25,9 +26,7 @@ class Holder(nn.Module):
             for parameter in self.layer.parameters():
                 parameter.copy_(torch.randn(parameter.shape, generator=generator))
         if structure != "dense":
-            left, values, right = torch.linalg.svd(self.layer.weight.detach())
-            factors = factorize(structure, left[:, :RANK] * values[:RANK], right[:RANK])
-            replace(self, "layer", factors)
+            put_fitted(self, "layer", structure, RANK)
 
 
 def part_of(structure: str, holder: Holder, rows: Tensor, columns: slice = ALL, biased: bool = False) -> Part:
@@ -35,7 +34,8 @@ def part_of(structure: str, holder: Holder, rows: Tensor, columns: slice = ALL, 
     part = Part("block.q", structure, rank, INPUTS, OUTPUTS, rows, columns)
     tensors = holder.layer.state_dict()
     # The order of a safetensors file: `order` is the last.
-    for key in sorted((*TENSORS[structure], *(BIASES[structure] if biased else ()))):
+    shape = Shape(OUTPUTS, INPUTS, biased and structure != "dense")
+    for key in sorted(structures.find(structure).parts(shape, rank)):
         part.offer(key, tensors[key], biased, torch.device("cpu"), torch.float64)
     assert part.missing(biased) == []
     return part
@@ -48,7 +48,7 @@ def outputs(parts: list[Part], x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("ways", [1, 2, 3, 4, 8, 48])
-@pytest.mark.parametrize("structure", ["lowrank", "pivoted"])
+@pytest.mark.parametrize("structure", SHARDING)
 @pytest.mark.parametrize("biased", [False, True])
 def test_rows_of_all_processes_are_the_module(structure: str, biased: bool, ways: int) -> None:
     holder, x = Holder(structure, biased), torch.randn(5, INPUTS, dtype=torch.float64)
@@ -58,7 +58,7 @@ def test_rows_of_all_processes_are_the_module(structure: str, biased: bool, ways
 
 
 @pytest.mark.parametrize("ways", [1, 2, 3, 4, 8])
-@pytest.mark.parametrize("structure", ["lowrank", "pivoted"])
+@pytest.mark.parametrize("structure", SHARDING)
 def test_columns_of_all_processes_add_up_before_the_second_factor(structure: str, ways: int) -> None:
     holder, x = Holder(structure, bias=True), torch.randn(5, INPUTS, dtype=torch.float64)
     width = INPUTS // ways
@@ -71,12 +71,12 @@ def test_columns_of_all_processes_add_up_before_the_second_factor(structure: str
 
 
 @pytest.mark.parametrize("ways", [1, 2, 4])
-@pytest.mark.parametrize("structures", [("lowrank", "lowrank", "dense"), ("pivoted", "dense", "lowrank")])
-def test_modules_of_one_layer_read_once_and_keep_their_places(structures: tuple[str, ...], ways: int) -> None:
-    holders = [Holder(structure, False, seed) for seed, structure in enumerate(structures)]
+@pytest.mark.parametrize("kinds", [("lowrank", "lowrank", "dense"), ("pivoted", "dense", "lowrank")])
+def test_modules_of_one_layer_read_once_and_keep_their_places(kinds: tuple[str, ...], ways: int) -> None:
+    holders = [Holder(structure, False, seed) for seed, structure in enumerate(kinds)]
     x = torch.randn(2, 5, INPUTS, dtype=torch.float64)
     for rows in torch.arange(OUTPUTS).chunk(ways):
-        parts = [part_of(kind, holder, rows) for kind, holder in zip(structures, holders, strict=True)]
+        parts = [part_of(kind, holder, rows) for kind, holder in zip(kinds, holders, strict=True)]
         wanted = torch.cat([holder.layer(x)[..., rows] for holder in holders], dim=-1)
         torch.testing.assert_close(outputs(parts, x), wanted)
 

@@ -90,18 +90,18 @@ def _model(kind: str, **more: Any) -> Any:
 
 def _cut(model: Any, plan: Plan, folder: Path) -> None:
     """Save `model` with the structures of `plan` in place."""
-    import torch
 
-    from eckart.linalg.structures import factorize
+    from eckart import structures
+    from eckart.linalg import Problem, Side
     from eckart.model.replacing import replace
     from eckart.model.saving import save_model
+    from eckart.types import Option
 
     for ending, (structure, rank) in plan.items():
         name = f"model.layers.{ending}"
-        left, values, right = torch.linalg.svd(model.get_submodule(name).weight.detach().double())
-        root = values[:rank].sqrt()
-        U, V = left[:, :rank] * root, root[:, None] * right[:rank]
-        replace(model, name, factorize(structure, U, V))
+        problem = Problem(model.get_submodule(name).weight.detach(), Side(), Side())
+        (fitted,) = structures.find(structure).fit([problem], rank)
+        replace(model, name, Option(structure=structure, size=rank), fitted.tensors)
     folder.mkdir()
     save_model(model, folder, "a random model", "of a check")
 

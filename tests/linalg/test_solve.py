@@ -7,34 +7,34 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from fitting import SPECTRAL
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from linalg_cases import (
     METRICS,
     SHAPES,
-    STRUCTURES,
     dense_gram,
     diagonal_gram,
     full_gram,
     oracle_error,
     oracle_norm,
-    ranks,
+    replaced,
     rng,
+    sizes,
     units,
     weight,
 )
 
+from eckart import structures
 from eckart.linalg import (
     Decomposition,
+    Problem,
     Side,
     decompose,
-    factorize,
-    reconstruct,
     relative_error,
     weighted_norm,
 )
 from eckart.linalg.solve import TIE_BREAK
-from eckart.types import Structure
 
 every_case = [
     pytest.mark.parametrize("shape", SHAPES),
@@ -54,18 +54,23 @@ def solved(shape: str, metric: str) -> tuple[torch.Tensor, Side, Side, Decomposi
     return W, left, right, decompose(W, left, right)
 
 
-def approximation(W: torch.Tensor, found: Decomposition, rank: int, structure: Structure = "lowrank"):
-    return reconstruct(factorize(structure, *found.factors(W, rank)))
+def problem(W: torch.Tensor, left: Side, right: Side, found: Decomposition) -> Problem:
+    return Problem(W, left, right, solve=lambda rank: found)
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
+def approximation(W: torch.Tensor, found: Decomposition, rank: int):
+    U, V = found.factors(W, rank)
+    return U @ V
+
+
+@pytest.mark.parametrize("structure", SPECTRAL)
 @over_the_table
-def test_measured_error_is_the_spectral_tail(shape: str, metric: str, structure: Structure) -> None:
+def test_measured_error_is_the_spectral_tail(shape: str, metric: str, structure: str) -> None:
     W, left, right, found = solved(shape, metric)
     # In a direction that costs nothing the tail still holds the tie break.
     slack = 3 * np.sqrt(TIE_BREAK) if metric == "singular full" else 1e-7
-    for rank in ranks(shape, structure):
-        W_hat = approximation(W, found, rank, structure)
+    for rank in sizes(shape, structure):
+        W_hat = replaced(problem(W, left, right, found), structure, rank)
         assert relative_error(W, W_hat, left, right) == pytest.approx(
             found.predicted_error(rank), rel=1e-7, abs=slack
         )
@@ -96,7 +101,7 @@ def test_identity_metric_is_the_plain_svd(shape: str) -> None:
     own = SHAPES[shape][2]
     assert found.spectrum.values[:own] == pytest.approx(values[:own], rel=1e-10)
     assert found.spectrum.values[own:] == pytest.approx(0, abs=1e-7 * values[0])
-    for rank in ranks(shape):
+    for rank in sizes(shape):
         expected = P[:, :rank] * values[:rank] @ Qt[:rank]
         assert np.abs(approximation(W, found, rank).numpy() - expected).max() < 1e-10 * values[0]
 
@@ -110,7 +115,7 @@ def test_optimum_is_that_of_the_direct_formula(shape: str, metric: str) -> None:
     L, R = (np.linalg.cholesky(dense_gram(side, n)) for side, n in zip((left, right), M.shape, strict=True))
     P, values, Qt = np.linalg.svd(L.T @ M @ R, full_matrices=False)
     assert found.spectrum.values == pytest.approx(values, rel=1e-8, abs=1e-11 * values[0])
-    for rank in ranks(shape):
+    for rank in sizes(shape):
         direct = np.linalg.solve(L.T, P[:, :rank] * values[:rank] @ Qt[:rank]) @ np.linalg.inv(R)
         assert np.abs(approximation(W, found, rank).numpy() - direct).max() < 1e-7 * np.abs(M).max()
 
@@ -154,7 +159,7 @@ def test_spectrum_is_in_the_metrics_own_unit(shape: str, metric: str) -> None:
     # The tie break adds a little of the plain norm where the metric sees little.
     assert np.sqrt(found.spectrum.tail[0]) == pytest.approx(whole, rel=1e-8)
     assert weighted_norm(W, left, right) == pytest.approx(whole, rel=1e-9)
-    for rank in ranks(shape):
+    for rank in sizes(shape):
         E = W.double() - approximation(W, found, rank)
         slack = 1e-4 if metric == "singular full" else 1e-7
         assert np.sqrt(found.spectrum.tail[rank]) == pytest.approx(
@@ -267,25 +272,27 @@ def test_inputs_are_left_as_they_were(metric: str) -> None:
     left, right = METRICS[metric](*W.shape)
     before = W.clone(), *(None if side.gram is None else side.gram.clone() for side in (left, right))
     found = decompose(W, left, right)
-    factorize("pivoted", *found.factors(W, 5))
+    for structure in SPECTRAL:
+        replaced(problem(W, left, right, found), structure, 5)
     after = W, left.gram, right.gram
     assert all(a is b is None or torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("structure", SPECTRAL)
 @over_the_table
-def test_zero_weight_gives_zeros_and_no_error(shape: str, metric: str, structure: Structure) -> None:
+def test_zero_weight_gives_zeros_and_no_error(shape: str, metric: str, structure: str) -> None:
     W = torch.zeros_like(weight(shape))
     left, right = METRICS[metric](*W.shape)
     found = decompose(W, left, right)
-    for rank in ranks(shape, structure):
-        factors = factorize(structure, *found.factors(W, rank))
-        assert torch.isfinite(factors.U).all()
-        assert torch.isfinite(factors.V).all()
-        assert torch.isfinite(factors.U.bfloat16()).all()
-        assert not reconstruct(factors).any()
-        assert found.predicted_error(rank) == 0
-        assert relative_error(W, reconstruct(factors), left, right) == 0
+    for rank in sizes(shape, structure):
+        (fitted,) = structures.find(structure).fit([problem(W, left, right, found)], rank)
+        for tensor in structures.values_of(fitted).values():
+            assert torch.isfinite(tensor).all()
+            assert torch.isfinite(tensor.bfloat16()).all()
+        made, _ = structures.find(structure).dense(structures.values_of(fitted))
+        assert not made.any()
+        assert fitted.error == found.predicted_error(rank) == 0
+        assert relative_error(W, made, left, right) == 0
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
@@ -313,7 +320,7 @@ def test_cholesky_of_the_output_side_gives_the_same_optimum_as_its_eigenvectors(
 @pytest.mark.parametrize("shape", ["tall", "wide", "one row", "bf16"])
 def test_rank_asked_for_only_shortens_the_basis(shape: str, metric: str) -> None:
     W, left, right, found = solved(shape, metric)
-    for rank in ranks(shape):
+    for rank in sizes(shape):
         cut = decompose(W, left, right, rank=rank)
         assert torch.allclose(cut.basis, found.basis[:, :rank], rtol=0, atol=1e-14)
         assert np.array_equal(cut.spectrum.tail, found.spectrum.tail)

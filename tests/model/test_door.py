@@ -18,6 +18,7 @@ import pytest
 import torch
 import transformers
 from architectures import BERT, LLAMA, MIXTRAL, outputs, some_inputs
+from fitting import SPECTRAL
 from safetensors.torch import load_file, save_file
 
 import eckart
@@ -153,10 +154,10 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], None], list[str]]] = {
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A compressed tiny Llama by structure, one of its layers dense."""
     root = tmp_path_factory.mktemp("made")
-    for structure in ("lowrank", "pivoted"):
+    for structure in SPECTRAL:
         targets = ["up_proj", "down_proj", "q_proj"]
         eckart.compress(LLAMA.build(), root / structure, rank=6, structure=structure, targets=targets)
-    return {structure: root / structure for structure in ("lowrank", "pivoted")}
+    return {structure: root / structure for structure in SPECTRAL}
 
 
 @pytest.fixture(scope="module")

@@ -6,24 +6,23 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
+import fitting
 import pytest
 import torch
 from architectures import BERT, GEMMA3, GPT2, LLAMA, QWEN3, T5, VOCABULARY, WIDTH, outputs, some_inputs
+from fitting import EMBEDDING
 from torch import nn
 
-from eckart import linalg
+from eckart import structures
 from eckart.model import portable, replacing, vocabulary
-from eckart.model.portable.embeddings import EMBEDDINGS
 from eckart.model.targets import find_targets
-from eckart.types import Factors, Moment, Target
+from eckart.structures import Site, put
+from eckart.structures.lowrank import LowRankEmbedding
+from eckart.types import Moment, Target
 
-STRUCTURES = pytest.mark.parametrize("structure", ["lowrank", "pivoted"])
+STRUCTURES = pytest.mark.parametrize("structure", EMBEDDING)
 RANK = 12
-
-
-def factors_of(weight: torch.Tensor, structure: Any, rank: int = RANK) -> Factors:
-    solved = linalg.decompose(weight.detach(), linalg.Side(), linalg.Side(), rank=rank)
-    return linalg.factorize(structure, *solved.factors(weight.detach(), rank))
+SITE = Site((Target("embedding", VOCABULARY, WIDTH, False),))
 
 
 def leader(model: Any) -> str:
@@ -33,13 +32,21 @@ def leader(model: Any) -> str:
 
 
 def factored(architecture: Any, structure: Any) -> tuple[Any, Any]:
-    """A model whose embedding is factored, and one with the product of the factors in its place."""
+    """A model whose embedding is a structure, and one with what that stands for in its place."""
     model, dense = architecture.build(), architecture.build()
-    factors = factors_of(dense.get_submodule(leader(dense)).weight, structure)
+    weight = dense.get_submodule(leader(dense)).weight
+    option, tensors = fitting.fitted(weight, structure, RANK)
     with torch.no_grad():
-        dense.get_submodule(leader(dense)).weight.copy_(linalg.reconstruct(factors))
-    replacing.replace(model, leader(model), factors)
+        weight.copy_(fitting.dense(structure, tensors))
+    replacing.replace(model, leader(model), option, tensors)
     return model, dense
+
+
+def tensors_of(module: Any, role: str) -> dict[str, Any]:
+    """The tensors of an embedding's structure that have a role, by name."""
+    held = dict(module.named_parameters()) | dict(module.named_buffers())
+    parts = portable.parts_of(module)
+    return {name: held[name] for name, part in parts.items() if part.role == role}
 
 
 @STRUCTURES
@@ -49,7 +56,7 @@ def test_a_factored_embedding_computes_what_the_product_does(architecture, struc
     inputs = some_inputs(architecture)
     torch.testing.assert_close(outputs(model, inputs), outputs(dense, inputs), rtol=1e-4, atol=1e-4)
     size = replacing.count_parameters(dense) - replacing.count_parameters(model)
-    assert size == VOCABULARY * WIDTH - linalg.parameters(structure, VOCABULARY, WIDTH, RANK)
+    assert size == VOCABULARY * WIDTH - structures.find(structure).parameters(SITE, RANK)
 
 
 @STRUCTURES
@@ -59,14 +66,18 @@ def test_what_is_tied_stays_tied(architecture, structure):
     replacing.describe(model)
     entry, head = model.get_input_embeddings(), model.get_output_embeddings()
     for _ in range(2):
-        assert entry.U.weight is head.U.weight
-        assert entry.V.weight is head.V.weight
+        for name, matrix in tensors_of(entry, "matrix").items():
+            assert head.get_parameter(name) is matrix
         # transformers ties again whenever it is asked to.
         model.tie_weights()
-    assert sum(name.endswith("order") for name in model.state_dict()) == (structure == "pivoted")
-    with torch.no_grad():
-        entry.V.weight.mul_(2)
-    assert torch.equal(head.V.weight, entry.V.weight)
+    # Indices are saved once.
+    for name in tensors_of(entry, "index"):
+        assert sum(saved.endswith(f".{name}") for saved in model.state_dict()) == 1
+        assert head.get_buffer(name) is entry.get_buffer(name)
+    for name, matrix in tensors_of(entry, "matrix").items():
+        with torch.no_grad():
+            matrix.mul_(2)
+        assert torch.equal(head.get_parameter(name), matrix)
     ((name, described),) = model.config.quantization_config.modules.items()
     assert name == next(n for n, module in model.named_modules() if module is entry)
     assert described["tied"][-1] == "lm_head"
@@ -139,15 +150,15 @@ def test_a_scale_is_kept():
 
 
 def test_padding_learns_nothing():
-    embedding = portable.LowRankEmbedding(7, 5, 3, padding_idx=2)
+    embedding = LowRankEmbedding(7, 5, 3, padding_idx=2)
     embedding(torch.tensor([2, 4])).sum().backward()
     assert not embedding.U.weight.grad[2].any()
     assert embedding.U.weight.grad[4].any()
 
 
-@pytest.mark.parametrize("structure", EMBEDDINGS)
+@STRUCTURES
 def test_ids_of_any_shape(structure):
-    embedding = EMBEDDINGS[structure](11, 6, 3)
+    embedding = structures.find(structure).embedding(nn.Embedding(11, 6), 3, 1.0, None)
     ids = torch.randint(11, (2, 3, 4))
     assert embedding(ids).shape == (2, 3, 4, 6)
     assert embedding.weight.shape == (11, 6)
@@ -166,10 +177,10 @@ def test_a_dense_one_that_is_put_back_is_tied_as_it_was():
     inputs = some_inputs(QWEN3)
     before = outputs(model, inputs)
     old = {name: model.get_submodule(name) for name in ("lm_head", "model.embed_tokens")}
-    replacing.replace(model, "lm_head", factors_of(model.lm_head.weight, "pivoted"))
+    fitting.put_fitted(model, "lm_head", "pivoted", RANK)
     assert not torch.allclose(outputs(model, inputs), before)
     for name, module in old.items():
-        portable.put(model, name, module)
+        put(model, name, module)
     model.tie_weights()
     assert model.lm_head.weight is model.model.embed_tokens.weight
     assert torch.equal(outputs(model, inputs), before)
@@ -179,7 +190,7 @@ def test_of_a_tied_pair_of_which_the_config_names_one_the_other_stays():
     with torch.device("meta"):
         model = QWEN3.make()
     portable.swap_modules(model, {"model.embed_tokens": {"rank": 8, "structure": "lowrank", "tied": []}})
-    assert type(model.model.embed_tokens) is portable.LowRankEmbedding
+    assert type(model.model.embed_tokens) is LowRankEmbedding
     assert type(model.lm_head) is nn.Linear
     assert model.all_tied_weights_keys == {}
 

@@ -15,6 +15,7 @@ from transformers import MixtralConfig, MixtralForCausalLM, initialization
 import eckart
 from eckart.model import mixtures, portable, replacing
 from eckart.model.targets import choose, find_targets, unreached
+from eckart.structures import put
 from eckart.types import UsageError
 
 EXPERTS = 4
@@ -174,13 +175,13 @@ def test_an_expert_that_is_factored_computes_by_its_factors():
     names = experts_of(model)
     dense = {name: model.get_submodule(name) for name in names}
     for name, linear in dense.items():
-        portable.put(model, name, eckart.LowRankLinear.from_linear(linear, 8))
+        put(model, name, eckart.LowRankLinear.from_linear(linear, 8))
     answer = logits(model)
     with torch.no_grad():
         for name, linear in dense.items():
             factored = model.get_submodule(name)
             linear.weight.copy_(factored.U.weight @ factored.V.weight)
-            portable.put(model, name, linear)
+            put(model, name, linear)
     torch.testing.assert_close(answer, logits(model), rtol=1e-4, atol=1e-5)
 
 

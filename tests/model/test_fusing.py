@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 import torch
 from architectures import BERT, GPT2, LLAMA, T5, Architecture
+from fitting import SPECTRAL
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import eckart
 from eckart import UsageError
-from eckart.model.portable import FactoredLinear
+from eckart.structures import FactoredLinear
 
 PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
-STRUCTURES = ["lowrank", "pivoted"]
 
 
 class Counting(TorchDispatchMode):
@@ -47,7 +47,7 @@ def shared_of(model: Any) -> list[Any]:
     return [m.shared for m in model.modules() if isinstance(m, FactoredLinear) and m.shared is not None]
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("structure", SPECTRAL)
 @pytest.mark.parametrize(("architecture", "groups"), [(LLAMA, 2), (BERT, 1), (T5, 2)], ids=str)
 def test_fused_is_the_same_in_fewer_products(architecture, groups, structure):
     model = factored(architecture, structure)
@@ -137,7 +137,7 @@ def test_a_dense_model_has_nothing_to_fuse():
         eckart.fuse(LLAMA.build())
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("structure", SPECTRAL)
 def test_a_fused_model_compiles_in_one_graph(structure):
     model = eckart.fuse(factored(LLAMA, structure))
     compiled = torch.compile(model, fullgraph=True, backend="eager")

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 from architectures import BERT, GPT2, LLAMA, QWEN3, T5, VOCABULARY, WIDTH, WORDS, Architecture
+from fitting import SMALLER, put_fitted
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
 from eckart import UsageError
-from eckart.linalg import factorize
-from eckart.model import meaning, replacing
+from eckart.model import meaning
 from eckart.model.targets import find_targets
 
 
@@ -133,11 +133,12 @@ def test_a_model_with_neither_is_refused() -> None:
 def test_what_was_a_target_is_found_in_factors_too(architecture: Architecture) -> None:
     model = architecture.build()
     dense = find_targets(model).targets
+    # One target in turn stays dense, and the others become the structures.
+    kinds = [None, *SMALLER]
     for place, target in enumerate(dense):
-        if place % 3:
-            U, V = torch.randn(target.out_features, 5), torch.randn(5, target.in_features)
-            factors = factorize("pivoted" if place % 3 == 1 else "lowrank", U.double(), V.double())
-            replacing.replace(model, target.name, factors)
+        structure = kinds[place % len(kinds)]
+        if structure is not None:
+            put_fitted(model, target.name, structure, 5)
     before = dict(model.named_modules())
     assert meaning.find_weights(model).targets == dense
     some = meaning.find_weights(model, [dense[1].name.rpartition(".")[2]], "top:1").targets

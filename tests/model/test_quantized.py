@@ -8,9 +8,10 @@ from torch import nn
 from torch.nn import functional
 
 from eckart.linalg import quantize
-from eckart.model.portable import EckartConfig, QuantizedLinear, quantize_modules
-from eckart.model.portable.quantized import packed, shapes_of
+from eckart.model.portable import EckartConfig, quantize_modules
 from eckart.model.quantizing import put_quantized
+from eckart.structures import QuantizedLinear
+from eckart.structures.quantized import packed, shapes_of
 
 
 class Model(nn.Module):
@@ -26,7 +27,7 @@ def quantized(bits: int, in_features: int, out_features: int = 12, dtype: torch.
     model = Model(in_features, out_features, dtype)
     bias = model.layer.bias.detach().clone()
     found = quantize(model.layer.weight.detach(), bits, dtype)
-    put_quantized(model, "layer", found.numbers, found.scales, bits)
+    put_quantized(model, "layer", found)
     return model.layer, found, bias
 
 

@@ -10,13 +10,14 @@ import pytest
 import torch
 import transformers
 from architectures import BERT, GPT2, LLAMA, T5, outputs, some_inputs
+from fitting import SMALLER
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
 import eckart
 
-BOTH = pytest.mark.parametrize("structure", ["lowrank", "pivoted"])
+BOTH = pytest.mark.parametrize("structure", SMALLER)
 THREE = pytest.mark.parametrize("architecture", [LLAMA, BERT, T5], ids=str)
 
 

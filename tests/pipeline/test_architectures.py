@@ -10,15 +10,18 @@ from typing import Any
 import pytest
 import torch
 from architectures import ARCHITECTURES, Architecture, outputs, some_inputs
+from fitting import SPECTRAL
 from safetensors import safe_open
 
 import eckart
+from eckart import structures
+from eckart.structures import Shape
 from eckart.types import Manifest
 
 COMBINATIONS = [
     pytest.param(architecture, structure, method, id=f"{architecture}-{structure}-{method}")
     for architecture in ARCHITECTURES
-    for structure in ("lowrank", "pivoted")
+    for structure in SPECTRAL
     for method in ("svd", "svd-llm")
 ]
 
@@ -118,11 +121,12 @@ class TestRoundTrip:
             if record.rank is None:
                 assert f"{record.name}.weight" in tensors
                 continue
-            U, V = tensors[f"{record.name}.U.weight"], tensors[f"{record.name}.V.weight"]
-            rows = record.out_features - (record.rank if structure == "pivoted" else 0)
-            assert V.shape == (record.rank, record.in_features)
-            assert U.shape == (rows, record.rank)
-            assert record.parameters_after == U.numel() + V.numel() < record.parameters_before
+            shape = Shape(record.out_features, record.in_features)
+            parts = structures.find(structure).parts(shape, record.rank)
+            for name, part in parts.items():
+                assert tensors[f"{record.name}.{name}"].shape == part.shape
+            matrices = [tensors[f"{record.name}.{n}"] for n, part in parts.items() if part.role == "matrix"]
+            assert record.parameters_after == sum(m.numel() for m in matrices) < record.parameters_before
             assert f"{record.name}.weight" not in tensors
 
     def test_errors_are_the_predicted_ones_and_not_too_good(self, made, architecture, structure, method):
@@ -137,13 +141,13 @@ class TestRoundTrip:
         assert not hasattr(model, "hf_quantizer")
         assert not hasattr(model, "quantization_method")
         assert all(parameter.requires_grad for parameter in model.parameters())
-        kind = eckart.LowRankLinear if structure == "lowrank" else eckart.PivotedLinear
-        inside = [module for module in model.modules() if isinstance(module, kind)]
+        form = structures.find(structure)
+        inside = [module for module in model.modules() if structures.structure_of(module) is form]
         assert inside
         assert all(type(module.U) is type(module.V) is torch.nn.Linear for module in inside)
 
 
-@pytest.mark.parametrize("structure", ["lowrank", "pivoted"])
+@pytest.mark.parametrize("structure", SPECTRAL)
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=str)
 def test_again_in_another_process_gives_the_same_bytes(
     made, process, stored, data, tmp_path, architecture, structure

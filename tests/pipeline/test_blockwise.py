@@ -213,7 +213,7 @@ def test_what_a_killed_run_had_not_finished_is_tidied_up(stored, data, tmp_path,
 
 
 def test_error_before_anything_is_finished_leaves_nothing(stored, data, tmp_path, monkeypatch):
-    monkeypatch.setattr("eckart.compression.blocks.compressing.cut_blocks", lambda course: 1 / 0)
+    monkeypatch.setattr("eckart.compression.course.Course.cut", lambda course, recipe: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         compressed(stored(LLAMA), tmp_path / "out", data, True, method="svd", keep=0.7)
     assert not list(tmp_path.iterdir())

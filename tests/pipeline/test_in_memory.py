@@ -19,6 +19,7 @@ from architectures import (
     some_inputs,
     tiny_tokenizer,
 )
+from fitting import SMALLER
 from torch import nn
 
 import eckart
@@ -61,7 +62,7 @@ def test_in_memory_gives_what_a_folder_gives(stored, data, tokenizer, architectu
     assert torch.equal(outputs(one.model, inputs), outputs(other.model, inputs))
 
 
-@pytest.mark.parametrize("structure", ["lowrank", "pivoted"])
+@pytest.mark.parametrize("structure", SMALLER)
 @pytest.mark.parametrize("architecture", [LLAMA, GPT2, T5], ids=str)
 def test_plain_save_pretrained_of_the_result_is_enough(tmp_path, architecture, structure):
     model = eckart.compress(architecture.build(), keep=architecture.keep, structure=structure).model

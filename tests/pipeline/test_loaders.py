@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,13 +13,15 @@ import pytest
 import torch
 import transformers
 from architectures import BERT, LLAMA, outputs, some_inputs
+from fitting import SHARDING
 from torch import nn
 
 import eckart
+from eckart import structures
 from eckart.model import portable
 from eckart.types import UsageError
 
-BOTH = pytest.mark.parametrize("structure", ["lowrank", "pivoted"])
+BOTH = pytest.mark.parametrize("structure", SHARDING)
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +29,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A compressed tiny Llama by structure: in each block dense layers beside factored ones."""
     root = tmp_path_factory.mktemp("made")
     targets = ["q_proj", "v_proj", "o_proj", "up_proj", "down_proj"]
-    for structure in ("lowrank", "pivoted"):
+    for structure in SHARDING:
         eckart.compress(LLAMA.build(), root / structure, rank=8, structure=structure, targets=targets)
-    return {structure: root / structure for structure in ("lowrank", "pivoted")}
+    return {structure: root / structure for structure in SHARDING}
 
 
 # Adapters
@@ -180,6 +183,22 @@ def test_a_plan_without_structures_stays_as_it_is() -> None:
     assert before
     portable.splitting.split_structures(model, model.tp_plan)
     assert model.tp_plan == before
+
+
+def test_what_cannot_be_split_loads_in_one_process_and_is_refused_in_several() -> None:
+    from transformers.distributed.parallel_utils import ALL_PARALLEL_STYLES
+
+    name = "model.layers.0.self_attn.q_proj"
+    for structure in structures.replacements():
+        form, model = structures.find(structure), LLAMA.build()
+        portable.swap_modules(model, {name: {"rank": 4, "structure": structure}})
+        plan = dict(model.tp_plan)
+        portable.splitting.split_structures(model, plan)
+        if form.columns:
+            continue
+        style = ALL_PARALLEL_STYLES[plan["model.layers.*.self_attn.q_proj"]]
+        with pytest.raises(ValueError, match=f"{re.escape(structure)}, which cannot be shared out"):
+            style.install_forward(model.get_submodule(name), None)
 
 
 def test_one_that_is_loaded_by_one_process_can_be_trained_by_the_trainer_again(made: dict[str, Path]) -> None:

@@ -22,11 +22,12 @@ from architectures import (
     outputs,
     some_inputs,
 )
+from fitting import EMBEDDING
 from safetensors.torch import load_file
 from torch import nn
 
 import eckart
-from eckart.model import portable
+from eckart.structures.lowrank import LowRankEmbedding
 from eckart.types import UsageError
 
 EXPERTS = 4
@@ -131,8 +132,8 @@ def test_merged_a_mixture_has_the_names_that_it_was_published_with(
 def test_planned_without_weights_a_mixture_has_the_same_targets(architecture, per_expert, stored):
     planned = eckart.plan(stored(architecture), keep=0.8, method="svd")
     made = eckart.compress(stored(architecture), keep=0.8, method="svd").manifest
-    assert [(row.target.name, row.rank) for row in planned.targets] == [
-        (record.name, record.rank) for record in made.targets
+    assert [(row.site.name, row.option) for row in planned.sites] == [
+        (record.name, record.option) for record in made.targets
     ]
     assert planned.parameters.after == made.parameters.after
 
@@ -174,7 +175,7 @@ def test_experts_and_a_tied_embedding_at_once_in_bfloat16_with_and_without_eckar
     assert verdict.ok, verdict.checks
 
 
-@pytest.mark.parametrize("structure", ["lowrank", "pivoted"])
+@pytest.mark.parametrize("structure", EMBEDDING)
 @pytest.mark.parametrize("architecture", [QWEN3, GEMMA3, T5, BERT, LLAMA], ids=str)
 def test_an_embedding_comes_back_with_its_head(architecture, structure, stored, data, tmp_path):
     folder, out, inputs = stored(architecture), tmp_path / "out", some_inputs(architecture)
@@ -213,7 +214,7 @@ def test_the_bare_backbone_of_a_model_with_a_tied_head(stored, tmp_path):
     made = eckart.compress(stored(QWEN3), tmp_path / "out", rank=12, method="svd", targets=["lm_head"])
     inputs = some_inputs(QWEN3)
     bare = AutoModel.from_pretrained(tmp_path / "out")
-    assert type(bare.embed_tokens) is portable.LowRankEmbedding
+    assert type(bare.embed_tokens) is LowRankEmbedding
     with torch.no_grad():
         expected = made.model.model(**inputs).last_hidden_state
     assert torch.equal(outputs(bare, inputs), expected)

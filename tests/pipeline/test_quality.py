@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 from architectures import BERT, GPT2, LLAMA, T5
+from fitting import SPECTRAL
 
 import eckart
 from eckart.data import read_texts
@@ -44,7 +45,7 @@ def product_of(module, width):
         return (module(torch.eye(width).double()) - module(torch.zeros(width).double())).T
 
 
-@pytest.mark.parametrize("structure", ["lowrank", "pivoted"])
+@pytest.mark.parametrize("structure", SPECTRAL)
 @pytest.mark.parametrize("architecture", [LLAMA, GPT2, BERT, T5], ids=str)
 def test_svd_llm_never_leaves_more_output_error_than_svd(stored, data, tokenizer, architecture, structure):
     dense = architecture.load(stored(architecture))
@@ -79,7 +80,7 @@ def test_svd_llm_never_leaves_more_output_error_than_svd(stored, data, tokenizer
     assert better > len(read) / 2
 
 
-@pytest.mark.parametrize("structure", ["lowrank", "pivoted"])
+@pytest.mark.parametrize("structure", SPECTRAL)
 def test_more_parameters_never_leave_more_error(stored, data, structure):
     errors = []
     for keep in (0.5, 0.6, 0.7, 0.8, 0.9, 0.95):

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 import eckart
 from eckart import UsageError, checkpoint
 from eckart.model import replacing
-from eckart.model.portable import QuantizedLinear
+from eckart.structures import QuantizedLinear
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

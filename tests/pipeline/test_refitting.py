@@ -8,18 +8,19 @@ import pytest
 import torch
 from architectures import ARCHITECTURES, LLAMA, T5, outputs, some_inputs
 
-from eckart import linalg
-from eckart.compression.cutting import Prepared
+from eckart.compression.course import Course
+from eckart.compression.loaded import Loaded, prepare
+from eckart.compression.refit import refit
 from eckart.data import read_texts
 from eckart.model import replacing
 from eckart.recipes.making import make_recipe
-from eckart.types import silent
+from eckart.types import Option
 
 
-def prepared(architecture: Any, tokenizer: Any, data: str, model: Any = None, **choices: Any) -> Prepared:
+def prepared(architecture: Any, tokenizer: Any, data: str, model: Any = None, **choices: Any) -> Course:
     model = model or architecture.build()
     recipe = make_recipe(**{"method": "auto", "keep": 0.6, "of": "targets", "data": data, **choices})
-    return Prepared(model, tokenizer, recipe, read_texts(data), silent, cache=False)
+    return prepare(Loaded(model, tokenizer, cache=False), recipe, read_texts(data))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=str)
@@ -46,7 +47,7 @@ def test_what_reads_the_dense_models_own_input_is_cut_as_without_a_refit(tokeniz
         ready = prepared(LLAMA, tokenizer, data, allocation="uniform", recovery=recovery)
         ready.cut(ready.recipe)
         module = ready.bench.model.get_submodule(name)
-        weights.append(linalg.reconstruct(replacing.factors_of(module)))
+        weights.append(replacing.dense_of(module)[0])
     torch.testing.assert_close(weights[0], weights[1], rtol=0.02, atol=0.02)
 
 
@@ -55,7 +56,7 @@ def test_fit_of_the_outputs_is_closer_than_without(tokenizer, data):
     distances = []
     for recovery in ("none", "refit"):
         ready = prepared(LLAMA, tokenizer, data, allocation="uniform", metric="input", recovery=recovery)
-        given = ready.fitting
+        given = ready.store.batches_to_fit()
         with torch.no_grad():
             dense = [LLAMA.build().model(**batch).last_hidden_state for batch in given]
             ready.cut(ready.recipe)
@@ -72,11 +73,11 @@ def test_targets_that_stay_dense_are_refitted_too(tokenizer, data):
     )
     last = "model.layers.1.self_attn.o_proj"
     before = ready.bench.weight(last).clone()
-    ranks = [4 if "down_proj" in target.name else None for target in ready.bench.targets]
-    from eckart.compression.refit import refit
-
-    records = refit(ready.bench, ranks, ready.fitting, keep_dense=True).records
-    record = next(record for record in records if record.name == last)
+    low, dense = Option(structure=ready.recipe.structure, size=4), Option(structure="dense")
+    options = {site.name: low if "down_proj" in site.name else dense for site in ready.bench.sites}
+    ready.store.observe(ready.bench, None)
+    refit(ready.bench, options, ready.store.batches_to_fit(), keep_dense=True)
+    record = next(record for record in ready.store.records(ready.bench) if record.name == last)
     assert record.structure == "dense"
     assert record.parameters_after == record.parameters_before
     now = ready.bench.model.get_submodule(last).weight

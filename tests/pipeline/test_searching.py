@@ -12,14 +12,17 @@ from torch import nn
 
 import eckart
 from eckart import allocate
-from eckart.compression.cutting import Prepared
+from eckart.compression import loaded
+from eckart.compression.bench import picked
+from eckart.compression.course import Course
+from eckart.compression.loaded import Loaded
 from eckart.compression.search import FLOORS
 from eckart.data import read_texts
 from eckart.estimate import budget
 from eckart.evaluation import Moved, Reference
 from eckart.model import loading
 from eckart.recipes.making import make_recipe
-from eckart.types import silent
+from eckart.types import Option
 
 
 @pytest.fixture
@@ -34,17 +37,26 @@ def decaying() -> Any:
     return model
 
 
-def prepare(model: Any, tokenizer: Any, data: str, **choices: Any) -> Prepared:
+def prepare(model: Any, tokenizer: Any, data: str, **choices: Any) -> Course:
     recipe = make_recipe(**{"method": "auto", "of": "targets", "data": data, **choices})
-    return Prepared(model, tokenizer, recipe, read_texts(data), silent, cache=False)
+    course = loaded.prepare(Loaded(model, tokenizer, cache=False), recipe, read_texts(data))
+    course.search.reference = course.store.reference()
+    return course
 
 
-def candidates(ready: Prepared) -> dict[str, list[int | None]]:
-    """The ranks that `auto` has to try, by the name under which it says so."""
+def cost(ready: Course, options: Any) -> int:
+    return sum(
+        ready.bench.prices.cost(site, option) for site, option in zip(ready.bench.sites, options, strict=True)
+    )
+
+
+def candidates(ready: Course) -> dict[str, list[Option]]:
+    """The options that `auto` has to try, by the name under which it says so."""
     curves = ready.bench.curves()
-    allowed = budget.require_possible(ready.bench.targets, ready.recipe, ready.bench.prices)
+    allowed = budget.require_possible(ready.bench.sites, ready.recipe, ready.bench.prices)
     floors = {f"waterfill, floor {floor:g}": allocate.waterfill(curves, allowed, floor) for floor in FLOORS}
-    return {"uniform": allocate.uniform(curves, allowed), **floors}
+    picks = {"uniform": allocate.uniform(curves, allowed), **floors}
+    return {name: picked(ready.bench, curves, each) for name, each in picks.items()}
 
 
 @pytest.mark.parametrize("architecture", [LLAMA, T5, BERT], ids=str)
@@ -61,12 +73,12 @@ def test_auto_is_never_further_from_dense_than_what_it_tried(architecture, keep,
     assert held_out.divergence == pytest.approx(reference.of(model).divergence, abs=1e-6)
     ready.bench.restore()
     assert reference.of(model).divergence == pytest.approx(0, abs=1e-6)
-    ranks = candidates(ready)
+    tries = candidates(ready)
     said = {one.name: one.divergence for one in held_out.candidates}
-    assert {tuple(ranks[name]) for name in said} == set(map(tuple, ranks.values()))
+    assert {tuple(tries[name]) for name in said} == set(map(tuple, tries.values()))
     measured = {}
     for name in said:
-        with ready.bench.tried(ranks[name]):
+        with ready.bench.tried(tries[name]):
             measured[name] = reference.of(model).divergence
     assert said == pytest.approx(measured, abs=1e-6)
     assert held_out.divergence <= min(measured.values()) + 1e-6
@@ -110,7 +122,7 @@ def test_smallest_model_is_within_the_loss_and_a_smaller_one_is_not(pocket, monk
     assert cut.held_out.after <= limit
     size = sum(record.parameters_after for record in cut.records)
     ready.bench.restore()
-    assert ready.search.measure(ready.search.ranks(int(0.9 * size)).ranks).loss > limit
+    assert ready.search.measure(ready.search.under(int(0.9 * size)).options).loss > limit
 
 
 def test_what_follows_the_cut_counts_where_the_cut_alone_moves_too_far(pocket):
@@ -119,12 +131,12 @@ def test_what_follows_the_cut_counts_where_the_cut_alone_moves_too_far(pocket):
     asked: list[int] = []
 
     def made_good(found: Any) -> Moved:
-        asked.append(allocate.cost(ready.bench.costs(), found.ranks))
+        asked.append(cost(ready, found.options))
         return Moved(0.0, 0.0)
 
     found = ready.search.smallest(0.05, made_good)
     least, size = allocate.least(ready.bench.costs()), ready.bench.size
-    assert allocate.cost(ready.bench.costs(), found.ranks) < least + (size - least) / 100
+    assert cost(ready, found.options) < least + (size - least) / 100
     assert asked
     assert max(asked) < size
 
@@ -142,15 +154,15 @@ def test_measured_curves_say_what_a_single_cut_costs(decaying, tokenizer, data):
     curves = ready.search._measured_curves()
     assert all(torch.equal(value, before[name]) for name, value in decaying.state_dict().items())
     index = 3
-    rank = allocate.largest_within(curves[index], 0.5 * curves[index].dense)
-    ranks: list[int | None] = [None] * len(curves)
-    ranks[index] = rank
-    assert curves[index].errors[rank] == pytest.approx(ready.search.measure(ranks).divergence, rel=0.5)
+    pick = allocate.largest_within(curves[index], 0.5 * curves[index].dense)
+    options = [Option(structure="dense")] * len(curves)
+    options[index] = curves[index].options[pick - 1]
+    assert curves[index].errors[pick] == pytest.approx(ready.search.measure(options).divergence, rel=0.5)
 
 
 def test_too_little_data_to_hold_some_out_is_said(tokenizer, tmp_path):
     few = tmp_path / "few.jsonl"
     few.write_text('{"text": "w1 w2 w3 w4 w5 w6 w7"}\n' * 3)
     ready = prepare(LLAMA.build(), tokenizer, str(few), keep=0.8)
-    assert any("too few to hold some out" in note for note in ready.notes)
+    assert any("too few to hold some out" in note for note in ready.store.notes)
     assert ready.cut(ready.recipe).held_out is not None

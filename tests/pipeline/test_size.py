@@ -26,7 +26,7 @@ def test_the_pocket_model_ends_just_below_the_size(structure, quantize, tmp_path
     planned = eckart.plan("pocket", **options)
     assert planned.bytes == made.manifest.bytes
     assert planned.parameters == made.manifest.parameters
-    assert [row.rank for row in planned.targets] == [record.rank for record in made.manifest.targets]
+    assert [row.option for row in planned.sites] == [record.option for record in made.manifest.targets]
 
 
 @pytest.mark.parametrize("architecture", [BERT, T5], ids=str)

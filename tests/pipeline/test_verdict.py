@@ -157,7 +157,7 @@ def test_a_config_of_another_model_is_found(alone):
     ("change", "why"),
     [
         (lambda manifest: manifest["parameters"].update(after=1), "1 by its manifest"),
-        (lambda manifest: manifest["targets"][0].update(rank=3), "3 by the manifest"),
+        (lambda manifest: manifest["targets"][0]["option"].update(size=3), "3 by the manifest"),
         (lambda manifest: manifest["targets"][0].update(name="elsewhere"), "elsewhere has rank None"),
     ],
 )

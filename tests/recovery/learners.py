@@ -9,11 +9,11 @@ from typing import Any
 from architectures import Architecture, tiny_tokenizer, write_data
 
 from eckart.data import read_texts
-from eckart.model import portable, targets
-from eckart.model.portable import LowRankLinear
+from eckart.model import targets
 from eckart.recovery import learning, windows
 from eckart.recovery.settings import make_training
 from eckart.recovery.training import Trained, TrainingMethod, train
+from eckart.structures import LowRankLinear, put
 
 TOKENIZER = tiny_tokenizer()
 _CUT: dict[str, Any] = {}
@@ -26,7 +26,7 @@ def cut(architecture: Architecture, rank: int = 8) -> Any:
         for target in targets.find_targets(model).targets:
             layer = model.get_submodule(target.name)
             if hasattr(layer, "in_features"):
-                portable.put(model, target.name, LowRankLinear.from_linear(layer, rank))
+                put(model, target.name, LowRankLinear.from_linear(layer, rank))
         _CUT[architecture.name] = model
     return copy.deepcopy(_CUT[architecture.name])
 

@@ -10,9 +10,9 @@ import torch
 from architectures import GPT2, LLAMA, T5, Architecture, outputs, some_inputs
 from learners import cut, learn, some_examples
 
-from eckart.model.portable import LowRankLinear
 from eckart.recovery import learning
 from eckart.recovery.settings import make_training
+from eckart.structures import LowRankLinear
 from eckart.types import UsageError
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from fitting import SPECTRAL
+
 from eckart.types import (
     Analysis,
     Basis,
@@ -17,6 +19,7 @@ from eckart.types import (
     HeldOut,
     Manifest,
     Matrix,
+    Option,
     Recipe,
     Sample,
     Size,
@@ -124,7 +127,7 @@ def analysis(matrices: list[Matrix] | None = None, **more: Any) -> Analysis:
                 weighted_error=(1 - keep) * 0.5,
             )
             for keep in (0.9, 0.6, 0.3)
-            for structure in ("lowrank", "pivoted")
+            for structure in SPECTRAL
         ],
         "notes": ["a note"],
     }
@@ -171,8 +174,7 @@ def manifest(names: list[str] | None = None, **more: Any) -> Manifest:
                 name=name,
                 out_features=24,
                 in_features=24,
-                structure="dense" if rank is None else "pivoted",
-                rank=rank,
+                option=Option(structure="dense" if rank is None else "pivoted", size=rank),
                 parameters_before=576,
                 parameters_after=576 if rank is None else rank * (48 - rank),
                 predicted_error=None if rank is None else error,

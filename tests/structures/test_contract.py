@@ -1,4 +1,4 @@
-"""What every structure promises, over metrics and shapes: a new one is held to it as soon as it is registered."""
+"""What every structure promises, over metrics and shapes: one is held to it as soon as it is registered."""
 
 from __future__ import annotations
 
@@ -104,7 +104,9 @@ def test_a_layers_state_dict_is_its_parts(name: str, shape: str, bias: bool) -> 
         for key, part in parts.items():
             is_float = layer.state_dict()[key].is_floating_point()
             assert is_float == (part.role != "index"), key
-        assert sum(part.entries for part in parts.values() if part.role == "bias") == bias * target.out_features
+        assert (
+            sum(part.entries for part in parts.values() if part.role == "bias") == bias * target.out_features
+        )
 
 
 @every_structure
@@ -182,7 +184,9 @@ def test_the_metrics_unit_changes_nothing(name: str) -> None:
     left, right = gram(24, 12, "out"), gram(40, 120)
     other = Problem(problem.weight, Side(100 * left).shrunk(0.01), Side(right / 7), bits=problem.bits)
     size = some_sizes(structure, "wide")[1]
-    one, two = (structure.dense(values_of(fitted(structure, each, size)), size)[0] for each in (problem, other))
+    one, two = (
+        structure.dense(values_of(fitted(structure, each, size)), size)[0] for each in (problem, other)
+    )
     assert torch.allclose(one, two, rtol=1e-6, atol=1e-6 * float(one.abs().max()))
 
 
@@ -194,10 +198,12 @@ def test_it_is_the_same_twice_and_weights_that_are_not_finite_are_refused(name: 
     assert all(torch.equal(one[key], two[key]) for key in one)
     damaged = problem.weight.clone()
     damaged[1, 1] = torch.nan
-    with pytest.raises((ValueError, RuntimeError)):
+    try:
         found = values_of(fitted(structure, problem.of(damaged), 3))
-        if not all(torch.isfinite(each).all() for each in found.values()):
-            raise ValueError("the engine refuses these")
+    except (ValueError, RuntimeError):
+        return
+    # What is not finite the engine refuses.
+    assert not all(torch.isfinite(each).all() for each in found.values())
 
 
 @every_structure
@@ -240,8 +246,8 @@ def test_what_a_config_says_of_a_module_is_read_again(name: str) -> None:
     holder.layer = nn.Linear(24, 40)
     swap_modules(holder, {"layer": structure.entry(3)})
     assert structures.structure_of(holder.layer) is structure
+    holder.layer = nn.Linear(24, 40)
     with pytest.raises(ValueError, match=r"layer: the config gives it rank \d+"):
-        holder.layer = nn.Linear(24, 40)
         swap_modules(holder, {"layer": structure.entry(10**6)})
 
 

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 import torch
 from architectures import LLAMA, outputs, some_inputs, write_data
+from fitting import SPECTRAL
 
 import eckart
 from eckart import EckartError, UsageError, linalg, pipeline
-from eckart.compression.bench import Workbench
+from eckart.compression.bench import Bench
+from eckart.compression.loaded import Loaded, prepare
 from eckart.model.targets import find_targets
 from eckart.recipes.making import make_recipe
 from eckart.sweeping import measuring
@@ -27,14 +29,17 @@ Run = Callable[..., Sweep]
 # The model
 
 
+def bench_of(model: Any) -> Bench:
+    recipe = make_recipe(method="laser", ratio=1.0)
+    return prepare(Loaded(model, None, cache=False), recipe, []).bench
+
+
 def test_full_rank_changes_nothing_and_the_dense_weights_come_back_bit_for_bit(model: Any) -> None:
     inputs = some_inputs(LLAMA)
     before, weights = outputs(model, inputs), {n: p.clone() for n, p in model.named_parameters()}
     targets = find_targets(model).targets
     full = {target.name: min(target.out_features, target.in_features) for target in targets}
-    with Truncated(
-        Workbench(model, targets, make_recipe(method="laser", ratio=1.0), None), full
-    ) as truncated:
+    with Truncated(bench_of(model), full) as truncated:
         truncated.put(full)
         assert (outputs(model, inputs) - before).abs().max() < 1e-4
         truncated.put(dict.fromkeys(full, 3))
@@ -50,9 +55,7 @@ def test_full_rank_changes_nothing_and_the_dense_weights_come_back_bit_for_bit(m
 def test_a_truncated_weight_is_the_best_of_its_rank(model: Any) -> None:
     name = "model.layers.1.mlp.up_proj"
     weight = model.get_submodule(name).weight.detach().clone()
-    targets = find_targets(model).targets
-    bench = Workbench(model, targets, make_recipe(method="laser", ratio=1.0), None)
-    with Truncated(bench, {name: 30}) as truncated:
+    with Truncated(bench_of(model), {name: 30}) as truncated:
         truncated.put({name: 7})
         error = (model.get_submodule(name).weight.detach() - weight).norm()
     assert error == pytest.approx(float(torch.linalg.svdvals(weight)[7:].norm()), rel=1e-5)
@@ -297,7 +300,7 @@ def test_another_request_is_refused_and_says_what_differs(sweep: Run, tmp_path: 
 # Saving
 
 
-@pytest.mark.parametrize("structure", ["lowrank", "pivoted"])
+@pytest.mark.parametrize("structure", SPECTRAL)
 def test_the_best_cell_is_saved_with_its_parameters_and_its_score(
     sweep: Run, tmp_path: Path, data: str, structure: str
 ) -> None:
@@ -311,7 +314,7 @@ def test_the_best_cell_is_saved_with_its_parameters_and_its_score(
     assert manifest["parameters"]["after"] == best.parameters
     assert manifest["recipe"]["method"] == "laser"
     assert (manifest["recipe"]["ratio"], manifest["recipe"]["layers"]) == (best.ratio, best.layers)
-    assert {t["name"]: t["rank"] for t in manifest["targets"] if t["rank"]} == best.ranks
+    assert {t["name"]: t["option"]["size"] for t in manifest["targets"] if t["option"]["size"]} == best.ranks
     assert pipeline.verify(tmp_path / "best").ok
 
 
@@ -331,5 +334,7 @@ def test_what_a_search_found_is_saved(sweep: Run, tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / "found" / "eckart.json").read_text())
     assert made.found is not None
     assert manifest["parameters"]["after"] == made.found.parameters < made.dense.parameters
-    assert {t["name"]: t["rank"] for t in manifest["targets"] if t["rank"]} == made.found.ranks
+    assert {
+        t["name"]: t["option"]["size"] for t in manifest["targets"] if t["option"]["size"]
+    } == made.found.ranks
     assert manifest["recipe"]["ratio"] is None

@@ -22,6 +22,7 @@ from eckart.model.portable import (
     unroll,
     untie,
 )
+from eckart.model.portable.embeddings import share_indices
 from eckart.model.quantizing import inner_of, put_quantized
 from eckart.model.targets import weight_of
 from eckart.structures import (
@@ -70,7 +71,7 @@ def replace(
         if not isinstance(values, Tensor):
             put_quantized(model, f"{name}.{part.removesuffix('.weight')}", values)
     if tied:
-        retie(model)
+        share_indices(model)
     return float_tensors(new)
 
 

@@ -24,7 +24,7 @@ from eckart.compression.store import OUTSIDE, Store
 from eckart.evaluation import Moved, Reference
 from eckart.model import portable
 from eckart.model.streaming import Streamed
-from eckart.structures import Site
+from eckart.structures import Shape, Site
 from eckart.types import Moment, Option, Recipe, Spectrum, Target, TargetRecord, Text, Track
 
 if TYPE_CHECKING:
@@ -277,7 +277,8 @@ class BlockStore(Store):
                 bits, structure = record.option.bits, structures.find(record.structure)
                 if bits is None or (record.rounding_error is None and not structure.needs_bits):
                     continue
-                for name, part in structure.parts(record, record.option.size or 0).items():
+                shape = Shape(record.out_features, record.in_features)
+                for name, part in structure.parts(shape, record.option.size or 0).items():
                     if part.role == "matrix" and part.rounded:
                         layer = name.removesuffix("weight").removesuffix(".")
                         layers[f"{record.name}.{layer}" if layer else record.name] = bits
@@ -305,7 +306,8 @@ class BlockStore(Store):
     def keep_solution(self, bench: Bench, site: Site) -> None:
         """Decompose a site that is in memory with its moments, and keep what comes out."""
         lost = bench.measure_losses(site) if bench.needs_errors or bench.decomposes else {}
-        kept = {name: torch.from_numpy(values) for name, values in lost.items()}
+        # Copies: what a spectral structure loses is the tail itself, and a file takes no tensor twice.
+        kept = {name: torch.tensor(values) for name, values in lost.items()}
         for target in site.targets:
             weighed = bench.weighed(target.name)
             tensors, words = dict(kept), {"weighed": weighed, "lost": list(lost)}

@@ -25,9 +25,7 @@ def split_structures(model: Any, plan: dict[str, str]) -> None:
 
     A rule is for a kind of layer, which may be a structure in one block and dense in another. Where outputs
     are put in order before they are shared out, as of a pivoted layer, those of its parts are gathered first.
-
-    Raises:
-        ValueError: a structure that cannot be split.
+    transformers asks for it at every loading, so what cannot be split is refused when it is to be.
     """
     kinds: dict[str, list[nn.Module]] = {rule: [] for rule in plan}
     for name, module in model.named_modules():
@@ -39,7 +37,7 @@ def split_structures(model: Any, plan: dict[str, str]) -> None:
         style = plan[rule]
         if not structured or style not in COLUMNS + ROWS:
             continue
-        split = [_split(rule, module, style) for module in structured]
+        split = [_split(module, style) for module in structured]
         whole = style in COLUMNS and (
             style != "colwise" or any("gathered" in each.values() for each in split)
         )
@@ -49,17 +47,11 @@ def split_structures(model: Any, plan: dict[str, str]) -> None:
         plan[rule] = _dense_alone(style, sliced=whole and style == "colwise")
 
 
-def _split(rule: str, module: StructuredLinear, style: str) -> Mapping[str, str]:
-    """How the parts of a structure are split where its outputs, or its inputs, are."""
+def _split(module: StructuredLinear, style: str) -> Mapping[str, str]:
+    """How the parts of a structure are split where its outputs, or its inputs, are; empty if it cannot be."""
     structure = structure_of(module)
     assert structure is not None
-    found = structure.rows if style in ROWS else structure.columns
-    if not found:
-        raise ValueError(
-            f"{rule} is {structure.name}, which cannot be shared out over processes: load it in one, or "
-            "`eckart export --format dense` first"
-        )
-    return found
+    return structure.rows if style in ROWS else structure.columns
 
 
 def _dense_alone(style: str, sliced: bool = False) -> str:
@@ -77,6 +69,11 @@ def _dense_alone(style: str, sliced: bool = False) -> str:
         def install_forward(self, module: Any, mesh: Any) -> Any:
             if not isinstance(module, StructuredLinear):
                 return super().install_forward(module, mesh)
+            if not _split(module, style):
+                raise ValueError(
+                    f"a layer is {module.structure}, which cannot be shared out over processes: load it in "
+                    "one, or `eckart export --format dense` first"
+                )
             if sliced:
                 module.register_forward_hook(
                     lambda _, inputs, y: (

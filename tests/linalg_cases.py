@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eckart.linalg import Side, Solver
-from eckart.types import Structure
+from eckart import structures
+from eckart.linalg import Problem, Side, Solver
+from eckart.structures import Shape
 
 SHAPES: dict[str, tuple[int, int, int, torch.dtype]] = {
     # name: out, in, the weight's own rank, dtype
@@ -34,7 +35,6 @@ LARGER: dict[str, tuple[int, int, int, torch.dtype]] = {
 }
 LARGEST = 12
 RANDOM: tuple[Solver, ...] = ("randomized", "nystrom")
-STRUCTURES: tuple[Structure, ...] = ("lowrank", "pivoted")
 
 
 def rng(*key: object) -> np.random.Generator:
@@ -105,10 +105,18 @@ def oracle_error(weight: Tensor, approximation: Tensor | np.ndarray, left: Side,
     return oracle_norm(W - np.asarray(approximation), left, right) / oracle_norm(W, left, right)
 
 
-def ranks(shape: str, structure: Structure = "lowrank") -> list[int]:
-    """Rank 1, some between, and the largest that the structure can hold."""
+def sizes(shape: str, structure: str = "lowrank") -> list[int]:
+    """Size 1, some between, and the largest with which no part of the structure is empty."""
     out_features, in_features, own, _ = SHAPES[shape]
-    most = min(out_features, in_features)
-    if structure == "pivoted":
-        most = min(most, out_features - 1)
-    return sorted({rank for rank in (1, 2, most // 2, own, own + 1, most - 1, most) if 1 <= rank <= most})
+    found, form = structures.find(structure), Shape(out_features, in_features)
+    most = found.largest(form)
+    while most and not all(part.entries for part in found.parts(form, most).values()):
+        most -= 1
+    return sorted({size for size in (1, 2, most // 2, own, own + 1, most - 1, most) if 1 <= size <= most})
+
+
+def replaced(problem: Problem, structure: str, size: int) -> Tensor:
+    """The dense weight that a structure fits to a problem, float64."""
+    found = structures.find(structure)
+    (fitted,) = found.fit([problem], size)
+    return found.dense(structures.values_of(fitted))[0]

@@ -1,4 +1,4 @@
-"""Laws of the structures: what they cost, that they lose nothing, and that they stay small."""
+"""Laws of the pivoted structure: that it loses nothing, and that its coefficients stay small."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from linalg_cases import METRICS, SHAPES, STRUCTURES, ranks, rng, weight
+from linalg_cases import METRICS, SHAPES, rng, sizes, weight
 
-from eckart.linalg import decompose, factorize, largest_paying_rank, parameters, reconstruct
-from eckart.linalg.structures import GROWTH, _coefficients, _row_order, _swap
-from eckart.types import Factors, Structure
+from eckart import structures
+from eckart.linalg import decompose
+from eckart.structures.pivoted import GROWTH, _coefficients, _row_order, _swap, pivoted
 
 CEILING = GROWTH * (1 + 1e-6)
 
@@ -19,75 +19,38 @@ def normal(*shape: int) -> torch.Tensor:
     return torch.from_numpy(rng("normal", shape).normal(size=shape))
 
 
-def assert_sound(factors: Factors, U: torch.Tensor, V: torch.Tensor) -> None:
+def reconstruct(factors: dict[str, torch.Tensor]) -> torch.Tensor:
+    return structures.find("pivoted").dense(factors)[0]
+
+
+def assert_sound(factors: dict[str, torch.Tensor], U: torch.Tensor, V: torch.Tensor) -> None:
     """A pivoted weight that loses nothing, with small coefficients and an order that is a permutation."""
     (out_features, rank), in_features = U.shape, V.shape[1]
-    assert factors.U.shape == (out_features - rank, rank)
-    assert factors.V.shape == (rank, in_features)
-    assert factors.order is not None
-    assert factors.order.dtype == torch.int32
-    assert factors.order.sort().values.tolist() == list(range(out_features))
-    assert factors.U.abs().max() <= CEILING
+    assert factors["U.weight"].shape == (out_features - rank, rank)
+    assert factors["V.weight"].shape == (rank, in_features)
+    assert factors["order"].dtype == torch.int32
+    assert factors["order"].sort().values.tolist() == list(range(out_features))
+    assert factors["U.weight"].abs().max() <= CEILING
     W_hat = U @ V
     assert (reconstruct(factors) - W_hat).norm() <= 1e-9 * W_hat.norm()
     # The first `rank` of the order are rows of `Ŵ` as they are.
-    rows = torch.cat([factors.V, factors.V.new_full((out_features - rank, in_features), torch.nan)])
-    kept = rows[factors.order.long()]
+    rows = torch.cat(
+        [factors["V.weight"], factors["V.weight"].new_full((out_features - rank, in_features), torch.nan)]
+    )
+    kept = rows[factors["order"].long()]
     is_kept = ~kept.isnan().any(dim=1)
     assert is_kept.sum() == rank
     assert (kept[is_kept] - W_hat[is_kept]).abs().max() <= 1e-12 * W_hat.abs().max()
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("metric", METRICS)
-def test_structures_lose_nothing_and_cost_what_they_say(
-    metric: str, shape: str, structure: Structure
-) -> None:
+def test_pivoted_loses_nothing_of_the_best_approximation(metric: str, shape: str) -> None:
     W = weight(shape)
     found = decompose(W, *METRICS[metric](*W.shape))
-    for rank in ranks(shape, structure):
+    for rank in sizes(shape, "pivoted"):
         U, V = found.factors(W, rank)
-        factors = factorize(structure, U, V)
-        assert factors.U.numel() + factors.V.numel() == parameters(structure, *W.shape, rank)
-        if structure == "pivoted":
-            assert_sound(factors, U, V)
-        else:
-            assert torch.equal(reconstruct(factors), U @ V)
-
-
-@pytest.mark.parametrize("structure", STRUCTURES)
-def test_largest_paying_rank_is_the_largest_by_trial(structure: Structure) -> None:
-    for out_features in range(1, 25):
-        for in_features in range(1, 25):
-            dense = parameters("dense", out_features, in_features, 0)
-            paying = [
-                rank
-                for rank in range(1, min(out_features, in_features) + 1)
-                if parameters(structure, out_features, in_features, rank) < dense
-            ]
-            assert largest_paying_rank(structure, out_features, in_features) == max(paying, default=0)
-
-
-def test_factors_beside_a_weight_come_on_top_of_its_own_and_never_pay() -> None:
-    assert parameters("quantized+lowrank", 7, 5, 3) == 35 + 3 * 12
-    assert largest_paying_rank("quantized+lowrank", 7, 5) == 0
-
-
-def test_dense_costs_the_whole_weight_and_never_pays() -> None:
-    assert parameters("dense", 7, 5, 3) == 35
-    assert largest_paying_rank("dense", 7, 5) == 0
-    with pytest.raises(ValueError, match="dense has no factors"):
-        factorize("dense", normal(4, 2), normal(2, 3))
-
-
-@pytest.mark.parametrize("structure", STRUCTURES)
-@pytest.mark.parametrize("bad", ["U", "V"])
-def test_factors_that_are_not_finite_are_refused(structure: Structure, bad: str) -> None:
-    pair = {"U": normal(6, 2), "V": normal(2, 5)}
-    pair[bad][1, 1] = torch.nan
-    with pytest.raises(ValueError, match="not finite"):
-        factorize(structure, **pair)
+        assert_sound(pivoted(U, V), U, V)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -138,14 +101,14 @@ HARD: dict[str, torch.Tensor] = {
 def test_pivoted_is_lossless_and_bounded_at_its_worst(name: str) -> None:
     U = HARD[name]
     V = normal(U.shape[1], 17)
-    assert_sound(factorize("pivoted", U, V), U, V)
+    assert_sound(pivoted(U, V), U, V)
 
 
 def test_factors_below_the_smallest_float_stay_finite() -> None:
     U = 1e-321 * normal(6, 2)
-    factors = factorize("pivoted", U, normal(2, 5))
-    assert factors.U.abs().max() <= CEILING
-    assert torch.isfinite(factors.V).all()
+    factors = pivoted(U, normal(2, 5))
+    assert factors["U.weight"].abs().max() <= CEILING
+    assert torch.isfinite(factors["V.weight"]).all()
 
 
 def test_partial_pivoting_alone_would_have_grown() -> None:
@@ -176,30 +139,13 @@ def test_pivoted_is_lossless_and_bounded_for_any_factors(
     U = U[torch.arange(out_features) // copies]
     U = U * torch.logspace(0, -decades, out_features, dtype=torch.float64)[:, None]
     V = random(rank, 11)
-    assert_sound(factorize("pivoted", U, V), U, V)
-
-
-@settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 10**9), size=st.integers(1, 25), own=st.integers(0, 25), rank=st.integers(1, 24))
-def test_rank_beyond_the_weights_own_gives_the_weight(seed: int, size: int, own: int, rank: int) -> None:
-    draw = torch.Generator().manual_seed(seed)
-    W = torch.randn(size + 1, own, generator=draw) @ torch.randn(own, size, generator=draw)
-    rank = min(rank, size)
-    for structure in STRUCTURES:
-        found = decompose(W, *METRICS["full"](*W.shape))
-        U, V = found.factors(W, rank)
-        W_hat = reconstruct(factorize(structure, U, V))
-        assert torch.isfinite(W_hat).all()
-        if rank >= own:
-            # The weight's own rank is exact in float32 only up to its rounding.
-            assert (W_hat - W).norm() <= 1e-5 * W.norm()
+    assert_sound(pivoted(U, V), U, V)
 
 
 def test_order_puts_each_output_back() -> None:
     U, V, x = normal(9, 4), normal(4, 6), normal(6)
-    factors = factorize("pivoted", U, V)
-    assert factors.order is not None
-    kept = factors.V @ x
-    outputs = torch.cat([kept, factors.U @ kept])
-    for index, place in enumerate(factors.order.tolist()):
+    factors = pivoted(U, V)
+    kept = factors["V.weight"] @ x
+    outputs = torch.cat([kept, factors["U.weight"] @ kept])
+    for index, place in enumerate(factors["order"].tolist()):
         assert outputs[place] == pytest.approx(float(U[index] @ V @ x), rel=1e-9)
