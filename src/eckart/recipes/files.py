@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from eckart.data import is_built_in
 from eckart.recipes import verbs
 from eckart.recipes.making import made_again
+from eckart.recipes.options import Adapters
 from eckart.recipes.reading import Given, given
 from eckart.types import Recipe, UsageError
 
@@ -151,6 +152,9 @@ def _comparison(kind: type, kept: dict[str, Any], path: str, lacking: dict[str, 
         for name, value in kept["protocol"].items()
         if name in verbs.fields(kind) or name == "training"
     }
+    settings, adapters = values.get("training") or {}, verbs.fields(Adapters)
+    if settings:
+        values["training"] = {name: each for name, each in settings.items() if name not in adapters}
     values |= {"keep": kept.get("keeps"), "methods": list(kept.get("methods") or {})}
     if (names := kept.get("asked")) is None:
         values |= {name: kept.get(name) for name in ("data", "test")}
