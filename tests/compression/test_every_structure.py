@@ -1,0 +1,293 @@
+"""What every structure can do, from a folder to a folder: a new one is held to it as soon as it is registered."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from architectures import LLAMA, MIXTRAL, outputs, some_inputs
+from safetensors.torch import load_file
+
+import eckart
+from eckart import structures
+from eckart.integrations.vllm.parts import Part, require_shareable
+from eckart.model import loading, replacing
+from eckart.model.portable.splitting import split_structures
+
+every_structure = pytest.mark.parametrize("structure", structures.replacements())
+KEEP, SIZE = 0.7, 80_000
+
+
+def dial(structure: str, **more: Any) -> dict[str, Any]:
+    """A size that the structure can be asked for."""
+    size = {"keep": KEEP} if structures.find(structure).fewer else {"size": SIZE}
+    return {"structure": structure, "method": "svd-llm", **size, **more}
+
+
+@pytest.fixture(scope="module")
+def made(stored, data, tmp_path_factory):
+    """The folder that a tiny Llama becomes in a structure, made once."""
+    cache: dict[str, Path] = {}
+
+    def make(structure: str) -> Path:
+        if structure not in cache:
+            cache[structure] = tmp_path_factory.mktemp("made") / "out"
+            eckart.compress(stored(LLAMA), cache[structure], data=data, **dial(structure))
+        return cache[structure]
+
+    return make
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "eckart.json").read_text())
+    return found
+
+
+def of_structure(model: Any, structure: str) -> list[str]:
+    found = structures.find(structure)
+    return [name for name, module in model.named_modules() if structures.structure_of(module) is found]
+
+
+@every_structure
+def test_plan_says_what_compress_does(stored, made, structure):
+    planned = eckart.plan(stored(LLAMA), **dial(structure))
+    saved = manifest(made(structure))
+    assert planned.parameters.model_dump() == saved["parameters"]
+    assert planned.bytes.after == saved["bytes"]["after"]
+    assert {row.site.name: row.option.model_dump() for row in planned.sites} == {
+        target["name"]: target["option"] for target in saved["targets"]
+    }
+    assert {row.option.structure for row in planned.sites} <= {structure, "dense"}
+
+
+@every_structure
+def test_it_loads_both_ways_and_is_what_its_manifest_says(made, structure):
+    verdict = eckart.verify(made(structure))
+    assert verdict.ok, verdict
+    assert len(verdict.checks) == 4
+    assert of_structure(LLAMA.load(made(structure)), structure)
+
+
+@every_structure
+def test_what_is_stored_is_what_its_tensors_say(made, structure):
+    folder = made(structure)
+    stored_shapes = {
+        name: tuple(each.shape) for name, each in load_file(folder / "model.safetensors").items()
+    }
+    found = structures.find(structure)
+    for target in manifest(folder)["targets"]:
+        option = target["option"]
+        if option["structure"] == "dense":
+            continue
+        shape = structures.Shape(target["out_features"], target["in_features"])
+        parts = found.parts(shape, option["size"])
+        expected = structures.stored_tensors(parts, option["bits"], 4)
+        prefix = f"{target['name']}."
+        held = {name.removeprefix(prefix): s for name, s in stored_shapes.items() if name.startswith(prefix)}
+        assert held == {name: part.shape for name, part in expected.items()}
+
+
+@every_structure
+def test_a_damaged_folder_is_refused_at_the_door(made, structure, tmp_path):
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    for path in made(structure).iterdir():
+        (damaged / path.name).write_bytes(path.read_bytes())
+    config = json.loads((damaged / "config.json").read_text())
+    modules = config["quantization_config"]["modules"]
+    name = next(iter(modules))
+    entry = (
+        modules[name] if isinstance(modules[name], dict) else {"rank": modules[name], "structure": structure}
+    )
+    modules[name] = {**entry, "rank": entry["rank"] + 1}
+    (damaged / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=re.escape(name)):
+        LLAMA.load(damaged)
+
+
+@every_structure
+def test_it_is_made_dense_again(made, structure, tmp_path):
+    inputs = some_inputs(LLAMA)
+    model = LLAMA.load(made(structure))
+    before = outputs(model, inputs)
+    replaced = of_structure(model, structure)
+    assert set(replacing.merge(model)) >= set(replaced)
+    assert not of_structure(model, structure)
+    assert torch.allclose(outputs(model, inputs), before, atol=1e-4)
+    eckart.export(made(structure), tmp_path / "dense", format="dense")
+    assert torch.allclose(outputs(LLAMA.load(tmp_path / "dense"), inputs), before, atol=1e-4)
+
+
+@every_structure
+def test_it_is_quantized_or_is_already(stored, data, tmp_path, structure):
+    out = tmp_path / "out"
+    result = eckart.compress(stored(LLAMA), out, data=data, **dial(structure, quantize="int8"))
+    options = [record.option for record in result.manifest.targets]
+    assert all(option.bits == "int8" for option in options if option.structure == structure)
+    assert any(option.structure == structure for option in options)
+    inputs = some_inputs(LLAMA)
+    assert torch.equal(outputs(LLAMA.load(out), inputs), outputs(result.model, inputs))
+    assert eckart.verify(out).ok
+
+
+@every_structure
+def test_it_is_trained_or_says_why_not(stored, data, structure):
+    options = dial(structure, training={"tokens": 200, "learning_rate": 1e-3})
+    if "training" not in structures.find(structure).supports:
+        with pytest.raises(eckart.UsageError, match=f"{re.escape(structure)} is quantized"):
+            eckart.compress(stored(LLAMA), data=data, **options)
+        return
+    plain = eckart.compress(stored(LLAMA), data=data, **dial(structure)).model
+    trained = eckart.compress(stored(LLAMA), data=data, **options).model
+    names = of_structure(trained, structure)
+    assert names == of_structure(plain, structure)
+    for name in names:
+        one, other = (structures.float_tensors(model.get_submodule(name)) for model in (plain, trained))
+        changed = [
+            key for key, each in one.items() if each.is_floating_point() and not torch.equal(each, other[key])
+        ]
+        assert changed == [key for key, each in one.items() if each.is_floating_point()]
+
+
+@every_structure
+def test_block_by_block_is_the_same(stored, made, data, tmp_path, structure):
+    out = tmp_path / "out"
+    eckart.compress(stored(LLAMA), out, data=data, blocks=True, **dial(structure))
+    assert [target["option"] for target in manifest(out)["targets"]] == [
+        target["option"] for target in manifest(made(structure))["targets"]
+    ]
+    inputs = some_inputs(LLAMA)
+    answer, expected = (outputs(LLAMA.load(folder), inputs) for folder in (out, made(structure)))
+    assert (answer - expected).norm() <= 1e-3 * expected.norm()
+    assert eckart.verify(out).ok
+
+
+@every_structure
+@pytest.mark.parametrize("blocks", [False, True])
+def test_auto_chooses_measures_and_refits_it(stored, data, tmp_path, structure, blocks):
+    out = tmp_path / "out"
+    options = dial(structure, method="auto", blocks=blocks)
+    result = eckart.compress(stored(LLAMA), out, data=data, **options)
+    held_out = result.manifest.held_out
+    assert held_out is not None
+    assert len(held_out.candidates) > 1
+    assert held_out.divergence >= 0
+    assert {record.structure for record in result.manifest.targets} <= {structure, "dense"}
+    assert eckart.verify(out).ok
+
+
+@every_structure
+def test_a_page_says_what_it_is(made, structure, tmp_path):
+    eckart.describe(made(structure), tmp_path / "page")
+    assert structure in (tmp_path / "page" / "report.html").read_text()
+    assert structure in (tmp_path / "page" / "targets.csv").read_text()
+
+
+@every_structure
+def test_vllm_serves_it_or_is_told_why_not(structure):
+    if "sharding" not in structures.find(structure).supports:
+        with pytest.raises(eckart.UsageError, match=r"q_proj: the vLLM plugin cannot serve the structure"):
+            require_shareable({"q_proj": (structure, 3)})
+        return
+    require_shareable({"q_proj": (structure, 3)})
+    part = Part("q_proj", structure, 3, 10, 12, torch.arange(12), slice(0, 10))
+    shape = structures.Shape(12, 10)
+    assert set(part.missing(biased=False)) == {
+        f"q_proj.{key}" for key in structures.find(structure).parts(shape, 3)
+    }
+
+
+@every_structure
+def test_processes_of_transformers_share_it_or_are_told_why_not(made, structure):
+    model = LLAMA.load(made(structure))
+    plan = {"model.layers.*.self_attn.q_proj": "colwise", "model.layers.*.self_attn.o_proj": "rowwise"}
+    split_structures(model, plan)
+    style = plan["model.layers.*.self_attn.o_proj"]
+    assert style.startswith("eckart_")
+    from transformers.distributed.parallel_utils import ALL_PARALLEL_STYLES
+
+    (name,) = [each for each in of_structure(model, structure) if each.endswith("0.self_attn.o_proj")]
+    module = model.get_submodule(name)
+    if "sharding" in structures.find(structure).supports:
+        assert ALL_PARALLEL_STYLES[style].install_forward(module, None) is module
+        return
+    with pytest.raises(ValueError, match="cannot be shared out over processes"):
+        ALL_PARALLEL_STYLES[style].install_forward(module, None)
+
+
+@every_structure
+def test_experts_become_it(stored, tmp_path, structure):
+    out = tmp_path / "out"
+    asked = dial(structure, method="svd") | ({} if structures.find(structure).fewer else {"size": 500_000})
+    result = eckart.compress(stored(MIXTRAL), out, targets=["experts.down_proj"], **asked)
+    assert any(record.structure == structure for record in result.manifest.targets)
+    inputs = some_inputs(MIXTRAL)
+    assert torch.equal(outputs(MIXTRAL.load(out), inputs), outputs(result.model, inputs))
+
+
+@every_structure
+def test_an_embedding_becomes_it_or_is_refused_at_the_start(stored, data, tmp_path, structure):
+    asked = dial(structure, targets=["embed_tokens"], data=data) | {"rank": 4}
+    asked = {key: value for key, value in asked.items() if key not in ("keep", "size")}
+    if "embedding" not in structures.find(structure).supports:
+        with pytest.raises(eckart.UsageError, match=r"works on linear layers"):
+            eckart.compress(stored(LLAMA), tmp_path / "out", **asked)
+        assert not (tmp_path / "out").exists()
+        return
+    result = eckart.compress(stored(LLAMA), tmp_path / "out", **asked)
+    inputs = some_inputs(LLAMA)
+    assert torch.equal(outputs(LLAMA.load(tmp_path / "out"), inputs), outputs(result.model, inputs))
+
+
+@every_structure
+def test_it_stands_beside_another_where_it_serves_better(stored, data, tmp_path, structure):
+    """A mix: of several structures each site takes what the allocator finds best for the budget."""
+    other = "pivoted" if structure != "pivoted" else "lowrank"
+    asked = dial(structure, structure=f"{structure},{other}", allocation="waterfill", quantize="int8")
+    if not structures.find(structure).fewer:
+        asked["quantize"] = "int4"
+    out = tmp_path / "out"
+    result = eckart.compress(stored(LLAMA), out, data=data, **asked)
+    assert {record.structure for record in result.manifest.targets} <= {structure, other, "dense"}
+    inputs = some_inputs(LLAMA)
+    assert torch.equal(outputs(LLAMA.load(out), inputs), outputs(result.model, inputs))
+    if "keep" in asked:
+        assert result.manifest.parameters.keep <= KEEP
+    else:
+        assert (out / "model.safetensors").stat().st_size <= SIZE
+    assert eckart.verify(out).ok
+
+
+def test_bits_are_a_choice_of_each_site(stored, data, tmp_path):
+    out = tmp_path / "out"
+    options = {
+        "structure": "pivoted,quantized+lowrank",
+        "quantize": "none,int8,int4",
+        "allocation": "waterfill",
+    }
+    result = eckart.compress(stored(LLAMA), out, data=data, method="kfac", size=SIZE, **options)
+    found = {(record.structure, record.quantize) for record in result.manifest.targets}
+    assert len({bits for _, bits in found}) > 1
+    assert (out / "model.safetensors").stat().st_size <= SIZE
+    inputs = some_inputs(LLAMA)
+    assert torch.equal(outputs(LLAMA.load(out), inputs), outputs(result.model, inputs))
+    assert eckart.verify(out).ok
+    again = eckart.compress(
+        stored(LLAMA), tmp_path / "again", data=data, method="kfac", size=SIZE, blocks=True, **options
+    )
+    assert [r.option for r in again.manifest.targets] == [r.option for r in result.manifest.targets]
+
+
+@every_structure
+def test_a_loaded_copy_stays_what_it_is(made, structure):
+    model = LLAMA.load(made(structure))
+    twin = copy.deepcopy(model)
+    assert of_structure(twin, structure) == of_structure(model, structure)
+    inputs = some_inputs(LLAMA)
+    assert torch.equal(outputs(twin, inputs), outputs(model, inputs))
+    assert loading.is_compressed(model.config)
