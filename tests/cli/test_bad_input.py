@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from architectures import BERT, GPT2, LLAMA, T5, tiny_tokenizer
+from fitting import SMALLER
 from outside import Eckart, listing
 from safetensors.torch import load_file, save_file
 

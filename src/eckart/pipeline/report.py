@@ -195,9 +195,16 @@ def _data_of(folder: Path) -> Iterator[Path]:
 
 def _targets(records: Sequence[TargetRecord]) -> bytes:
     text = StringIO()
-    table = csv.DictWriter(text, list(TargetRecord.model_fields), lineterminator="\n")
+    option = ("structure", "rank", "quantize")
+    columns = [
+        column for name in TargetRecord.model_fields for column in (option if name == "option" else (name,))
+    ]
+    table = csv.DictWriter(text, columns, lineterminator="\n")
     table.writeheader()
-    table.writerows(record.model_dump() for record in records)
+    for record in records:
+        table.writerow(
+            record.model_dump(exclude={"option"}) | {each: getattr(record, each) for each in option}
+        )
     return text.getvalue().encode()
 
 
