@@ -202,9 +202,8 @@ def _targets(records: Sequence[TargetRecord]) -> bytes:
     table = csv.DictWriter(text, columns, lineterminator="\n")
     table.writeheader()
     for record in records:
-        table.writerow(
-            record.model_dump(exclude={"option"}) | {each: getattr(record, each) for each in option}
-        )
+        values = {each: getattr(record, each) for each in option}
+        table.writerow(record.model_dump(exclude={"option"}) | values)
     return text.getvalue().encode()
 
 
