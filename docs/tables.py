@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from eckart import recipes, types
+from eckart import recipes, structures, types
 from eckart.comparison import protocol
 from eckart.recipes import making
 
@@ -27,6 +27,7 @@ SAVED: dict[str, Any] = {
         types.Count,
         types.Bytes,
         types.TargetRecord,
+        types.Option,
         types.HeldOut,
         types.Candidate,
         types.TrainingRecord,
@@ -84,7 +85,7 @@ def metrics() -> str:
 def values() -> str:
     """The values of the other axes."""
     axes = {
-        "structure": making.STRUCTURES,
+        "structure": structures.replacements(),
         "allocation": making.ALLOCATIONS,
         "recovery": making.RECOVERIES,
     }

@@ -38,7 +38,7 @@ def out(compressed: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def verify(eckart: Eckart, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Answer]:
     """Without loading the folder in a process that has no Eckart, which takes seconds."""
-    module = importlib.import_module("eckart.compression.verification")
+    module = importlib.import_module("eckart.compression.folder.verification")
     monkeypatch.setattr(
         module, "check_plain_loading", lambda folder, manifest: module.Check("skipped", True, "")
     )

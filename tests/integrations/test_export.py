@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 
 import eckart
 from eckart import EckartError, UsageError
-from eckart.compression import verification
+from eckart.compression.folder import verification
 from eckart.integrations import graphs, parity
 from eckart.integrations import onnx as onnx_
 from eckart.model import loading

@@ -11,7 +11,7 @@ from architectures import LLAMA
 from safetensors.torch import load_file, save_file
 
 import eckart
-from eckart.compression.manifests import MANIFEST
+from eckart.compression.folder.manifests import MANIFEST
 from eckart.types import EckartError, UsageError
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from eckart.compression.course import Course, require_replaceable
-from eckart.compression.manifests import Before, make_manifest
+from eckart.compression.folder.manifests import Before, make_manifest
 from eckart.compression.memory_store import MemoryStore
 from eckart.compression.selection import select
 from eckart.estimate import budget
@@ -72,7 +72,7 @@ def compress_loaded(
         merge: whether structures are made dense weights again.
     """
     model = loaded.model
-    before = Before.of(model)
+    before = Before.of(model, loaded.source)
     if setup:
         model.float()
     course = prepare(loaded, recipe, texts, track)
@@ -93,6 +93,4 @@ def compress_loaded(
         replacing.merge(model)
         cut = cut.merged()
     replacing.describe(model)
-    return make_manifest(
-        model, before, recipe, loaded.source, cut, course.tokens, course.store.notes, runs, merged=merge
-    )
+    return make_manifest(model, before, recipe, cut, course.tokens, course.store.notes, runs, merged=merge)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Unpack
@@ -10,9 +9,9 @@ from typing import Any, Unpack
 from eckart import checkpoint
 from eckart.compression import requests, rounding
 from eckart.compression.blocks import Job
+from eckart.compression.folder.saving import save_folder
 from eckart.compression.loaded import Loaded, compress_loaded
-from eckart.compression.saving import save_folder
-from eckart.evaluation.machine import peak_memory_bytes
+from eckart.evaluation.machine import Stopwatch, peak_memory_bytes
 from eckart.model import loading, replacing
 from eckart.recipes import files, making, reading, verbs
 from eckart.recipes.describing import takes
@@ -56,7 +55,7 @@ def compress(
         UsageError: the request is wrong; nothing was started.
         EckartError: the work failed; nothing was written.
     """
-    started = time.perf_counter()
+    watch = Stopwatch()
     given = {"training": training, "selection": selection, **options}
     model, found = files.asked(verbs.Compress, model, given, recipe)
     asked = reading.completed(verbs.Compress, found)
@@ -64,7 +63,7 @@ def compress(
     blocks, resume = _blocks(asked["blocks"]), asked["resume"]
     rounding.require_possible(made.quantize, made.merge)
     if (done := requests.finished(out, resume)) is not None:
-        return Result(None, done, str(out), time.perf_counter() - started, peak_memory_bytes())
+        return Result(None, done, str(out), watch.seconds(), peak_memory_bytes())
     folder, source, generates = _source(model, out, made)
     texts = requests.read_data(made, settings, generates)
     whole: list[str] = []
@@ -76,7 +75,7 @@ def compress(
         manifest = job.run(lambda: requests.identity(folder, made), resume, track, whole)
         if manifest is not None:
             seconds, dtype = (
-                time.perf_counter() - started,
+                watch.seconds(),
                 loading.dtype_of(loading.load_config(folder), made.dtype),
             )
             warnings = requests.no_faster(manifest, dtype, asked["device"])
@@ -102,7 +101,7 @@ def compress(
         model=model,
         manifest=manifest,
         out=None if out is None else str(out),
-        seconds=time.perf_counter() - started,
+        seconds=watch.seconds(),
         peak_memory_bytes=peak_memory_bytes(),
         warnings=requests.no_faster(manifest, model.dtype, str(model.device)),
     )

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from eckart import checkpoint
-from eckart.compression.export import DENSE, GGUF_READY, export_dense
+from eckart.compression.folder.export import DENSE, GGUF_READY, export_dense
 from eckart.evaluation.machine import Stopwatch
 from eckart.integrations import exports, graphs
 from eckart.integrations.exports import Exported, Source

@@ -2,40 +2,23 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
-from eckart import allocate, structures
 from eckart.compression.blocks.portion import needed
 from eckart.compression.course import require_replaceable
 from eckart.estimate import budget, counting
 from eckart.estimate import time as pace
 from eckart.estimate.memory import Need
+from eckart.estimate.planned import PlannedSite, plan_site, planned_options
 from eckart.estimate.prices import Prices
+from eckart.evaluation.machine import Stopwatch
 from eckart.model import loading, replacing
 from eckart.model import targets as targets_
 from eckart.recipes import making, reading, verbs
 from eckart.recipes.describing import takes
-from eckart.structures import Site
-from eckart.types import Bytes, Count, Option, Recipe, Tied
-
-
-@dataclass(frozen=True)
-class PlannedSite:
-    """One site and the option that the recipe gives it.
-
-    Attributes:
-        break_even: for structures, the largest size with fewer parameters than the dense weights.
-    """
-
-    site: Site
-    option: Option
-    parameters_before: int
-    parameters_after: int
-    break_even: dict[str, int]
+from eckart.types import Bytes, Count, Recipe, Tied
 
 
 @dataclass(frozen=True)
@@ -72,7 +55,7 @@ def plan(model: str | Path, **options: Unpack[verbs.Plan]) -> Plan:
     Raises:
         UsageError: the request is wrong, or lower than the targets allow.
     """
-    started = time.perf_counter()
+    watch = Stopwatch()
     recipe = _recipe(reading.completed(verbs.Plan, reading.given(verbs.Plan, options)))
     folder = loading.find_model(model, weights=False)
     config = loading.load_config(folder)
@@ -86,10 +69,10 @@ def plan(model: str | Path, **options: Unpack[verbs.Plan]) -> Plan:
     chosen = found.targets
     prices = Prices.of(empty, chosen, recipe, before - replacing.count_parameters(empty))
     sites = prices.sites(chosen)
-    chosen_options = _options(sites, recipe, prices, notes)
+    chosen_options = planned_options(sites, recipe, prices, notes)
     notes += budget.dense_notes(sites, recipe, prices, chosen_options)
     pairs = list(zip(sites, chosen_options, strict=True))
-    planned = [_planned(site, option, prices) for site, option in pairs]
+    planned = [plan_site(site, option, prices) for site, option in pairs]
     targets_before = sum(row.parameters_before for row in planned)
     targets_after = sum(row.parameters_after for row in planned)
     after = before - targets_before + targets_after
@@ -107,7 +90,7 @@ def plan(model: str | Path, **options: Unpack[verbs.Plan]) -> Plan:
         ),
         bytes=Bytes(before=before * item, after=saved),
         sites=planned,
-        seconds=time.perf_counter() - started,
+        seconds=watch.seconds(),
         memory=needed(empty, recipe),
         compress_seconds=pace.seconds(chosen, before, recipe),
         embedding_parameters=counted.embedding_parameters,
@@ -122,36 +105,3 @@ def _recipe(asked: dict[str, Any]) -> Recipe:
     asked = {**asked, "method": asked["method"] or ("svd" if by_hand else None)}
     made = making.make_recipe(**asked, data="(none needed to plan)")
     return made.model_copy(update={"data": None})
-
-
-def _options(sites: Sequence[Site], recipe: Recipe, prices: Prices, notes: list[str]) -> list[Option]:
-    """The ranks that the recipe gives; where they depend on the weights or the data, uniform ones."""
-    if not making.has_budget(recipe):
-        return budget.options_by_hand(sites, recipe, prices)
-    allowed = budget.require_possible(sites, recipe, prices)
-    if recipe.keep == 1:
-        return [prices.dense()] * len(sites)
-    if recipe.allocation != "uniform":
-        notes.append(
-            f"the ranks of {recipe.allocation} depend on the weights: shown are uniform ones of the same size"
-        )
-    curves = prices.curves(sites)
-    picks = allocate.uniform(curves, allowed)
-    return [
-        prices.dense() if pick is None else curve.options[pick - 1]
-        for curve, pick in zip(curves, picks, strict=True)
-    ]
-
-
-def _planned(site: Site, option: Option, prices: Prices) -> PlannedSite:
-    return PlannedSite(
-        site=site,
-        option=option,
-        parameters_before=prices.parameters(site, Option(structure="dense")),
-        parameters_after=prices.parameters(site, option),
-        break_even={
-            name: len(structures.find(name).sizes(site))
-            for name in dict.fromkeys([*prices.structures, *structures.replacements()])
-            if structures.find(name).fewer and (name in prices.structures or structures.find(name).spectral)
-        },
-    )

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Unpack
 
 from eckart import checkpoint
-from eckart.compression.manifests import recovered_manifest
-from eckart.compression.saving import save_folder
+from eckart.compression.folder.manifests import recovered_manifest
+from eckart.compression.folder.saving import save_folder
 from eckart.data import texts_of
-from eckart.evaluation.machine import peak_memory_bytes
+from eckart.evaluation.machine import Stopwatch, peak_memory_bytes
 from eckart.model import loading, replacing
 from eckart.recipes import files, reading, verbs
 from eckart.recipes.describing import takes
@@ -50,7 +49,7 @@ def recover(
         UsageError: the request is wrong; nothing was started.
         EckartError: the work failed. Where a checkpoint was reached, `<out>.training` is left.
     """
-    started = time.perf_counter()
+    watch = Stopwatch()
     model, found = files.asked(verbs.Recover, model, options, recipe)
     asked = reading.completed(verbs.Recover, found)
     made, out = _recipe(model, asked), _required(out)
@@ -97,7 +96,7 @@ def recover(
         model=student,
         manifest=manifest,
         out=str(out),
-        seconds=time.perf_counter() - started,
+        seconds=watch.seconds(),
         peak_memory_bytes=peak_memory_bytes(),
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from eckart import recipes
 from eckart.sweeping.models import load_swept, require_swept
 from eckart.sweeping.request import Cuts, Measurement, Saving, make_request
 from eckart.sweeping.running import OnCell, SweepRun
@@ -22,7 +23,7 @@ def sweep(
     ratios: Sequence[float],
     layers: str | Sequence[str] | None = None,
     targets: str | Sequence[str] | None = None,
-    structure: str = "lowrank",
+    structure: str | None = None,
     task: str | None = None,
     data: str | None = None,
     fields: str | None = None,
@@ -60,7 +61,8 @@ def sweep(
         layers: choices of blocks, each as for `compress`, with `A..B` for one choice for each number:
             `top:1..12`. Default `top:1..12`, or as far as the model goes; of a search alone every block.
         targets: choices of kinds of matrix, each names or globs by comma; default all together.
-        structure: what a cut weight is counted and saved as, where that is cheaper than its product.
+        structure: what a cut weight is counted and saved as, where that is cheaper than its product; default
+            that of the method `laser`.
         task, data, fields, limit, max_length, max_new_tokens, batch, allow_code_execution: as for `evaluate`.
         prompts: to be continued by every model, by `continuation` tokens, greedily.
         search: the paper's greedy search, from the last block to the first, over the targets and layers
@@ -90,7 +92,7 @@ def sweep(
         "allow_code_execution": allow_code_execution or None,
     }
     request = make_request(
-        Cuts(ratios, layers, targets, structure),
+        Cuts(ratios, layers, targets, structure or recipes.find_method("laser").structure),
         Measurement(task, data, options, prompts, continuation),
         Saving(save, cell, merge),
         search,

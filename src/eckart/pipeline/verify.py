@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from eckart.compression.verification import Verdict, check_folder, require_manifest
+from eckart.compression.folder.verification import Verdict, check_folder, require_manifest
 from eckart.types import Track, UsageError, silent
 
 

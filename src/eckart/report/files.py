@@ -23,9 +23,7 @@ def compression_files(manifest: Manifest, samples: Sequence[Sample], png: bool =
     """The page of a compressed model, its targets as a table, its manifest and what was written."""
     files = {
         PAGE: compression_page(manifest, samples).encode(),
-        "targets.csv": table(
-            list(TargetRecord.model_fields), (record.model_dump() for record in manifest.targets)
-        ),
+        "targets.csv": table(_COLUMNS, map(_target_row, manifest.targets)),
         # Not under its own name: a folder with that is a model.
         "manifest.json": (manifest.model_dump_json(indent=1) + "\n").encode(),
     }
@@ -33,6 +31,18 @@ def compression_files(manifest: Manifest, samples: Sequence[Sample], png: bool =
         written = json.dumps([asdict(sample) for sample in samples], indent=1)
         files["samples.json"] = (written + "\n").encode()
     return files | (compression_pictures(manifest) if png else {})
+
+
+_COLUMNS = [
+    column
+    for name in TargetRecord.model_fields
+    for column in (("structure", "size", "bits") if name == "option" else (name,))
+]
+"""Of a table of targets: an option is three of them."""
+
+
+def _target_row(record: TargetRecord) -> dict[str, object]:
+    return record.model_dump(exclude={"option"}) | record.option.model_dump()
 
 
 def analysis_files(analysis: Analysis, png: bool = False) -> Files:

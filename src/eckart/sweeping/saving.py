@@ -8,7 +8,7 @@ from pathlib import Path
 
 from eckart import linalg
 from eckart.compression.cuts import MERGED
-from eckart.compression.saving import save_folder
+from eckart.compression.folder.saving import save_folder
 from eckart.model import replacing
 from eckart.model.targets import weight_of
 from eckart.structures import Site

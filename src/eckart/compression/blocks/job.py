@@ -16,7 +16,7 @@ from eckart.compression.blocks.store import MODEL, BlockStore
 from eckart.compression.blocks.together import Together
 from eckart.compression.blocks.units import begun, tidy
 from eckart.compression.course import Course
-from eckart.compression.manifests import Before, make_manifest, seal, summary_of
+from eckart.compression.folder.manifests import Before, make_manifest, seal, summary_of
 from eckart.estimate import budget
 from eckart.evaluation.machine import give_back
 from eckart.model import loading, probe, replacing, saving
@@ -95,7 +95,7 @@ class Job:
         folder, device = self.folder, str(together.device)
         tokenizer = loading.load_tokenizer(folder) if self.texts or loading.has_tokenizer(folder) else None
         streamed = Streamed(checkpoint.open_checkpoint(folder), device, self.dtype)
-        before = Before.of(streamed.model)
+        before = Before.of(streamed.model, self.source)
         store = BlockStore(streamed, tokenizer, self.recipe, self.texts, work, part, together, track)
         self.clock = store.clock
         course = Course(store, store.targets, self.recipe)
@@ -106,7 +106,7 @@ class Job:
             return Manifest.model_validate_json((self.out / MANIFEST).read_bytes())
         model = store.model
         replacing.describe(model)
-        manifest = make_manifest(model, before, self.recipe, self.source, cut, course.tokens, store.notes)
+        manifest = make_manifest(model, before, self.recipe, cut, course.tokens, store.notes)
         made, words = work / MODEL, work / WORDS
         checkpoint.write_index(made, [store.shard(piece).name for piece in store.parts])
         words.mkdir(exist_ok=True)

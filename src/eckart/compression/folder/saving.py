@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from eckart import checkpoint
-from eckart.compression.manifests import seal, summary_of
+from eckart.compression.folder.manifests import seal, summary_of
 from eckart.model import probe, saving
 from eckart.types import Manifest
 

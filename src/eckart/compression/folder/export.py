@@ -10,8 +10,8 @@ from typing import Any
 
 from eckart import checkpoint
 from eckart.compression.cuts import Cut
-from eckart.compression.manifests import read_manifest
-from eckart.compression.saving import save_folder
+from eckart.compression.folder.manifests import read_manifest
+from eckart.compression.folder.saving import save_folder
 from eckart.integrations import parity
 from eckart.integrations.exports import Exported, Source, remove_code, summary
 from eckart.model import loading, probe, replacing

@@ -18,21 +18,21 @@ from eckart.types import MANIFEST, Bytes, Count, EckartError, Manifest, Recipe, 
 
 @dataclass(frozen=True)
 class Before:
-    """The size of a model before the cut."""
+    """A model before the cut: its name and its size."""
 
+    source: str
     parameters: int
     bytes: int
 
     @classmethod
-    def of(cls, model: Any) -> Before:
-        return cls(replacing.count_parameters(model), replacing.count_bytes(model))
+    def of(cls, model: Any, source: str) -> Before:
+        return cls(source, replacing.count_parameters(model), replacing.count_bytes(model))
 
 
 def make_manifest(
     model: Any,
     before: Before,
     recipe: Recipe,
-    source: str,
     cut: Cut,
     tokens: int | None,
     notes: Sequence[str],
@@ -43,7 +43,6 @@ def make_manifest(
 
     Args:
         model: as it is now.
-        source: its name.
         tokens: that were calibrated on.
         notes: beside those of the cut.
         runs: trainings.
@@ -54,7 +53,7 @@ def make_manifest(
         eckart=version("eckart"),
         torch=version("torch"),
         transformers=version("transformers"),
-        source=source,
+        source=before.source,
         recipe=recipe,
         data_sha256=None if recipe.data is None else checkpoint.file_digest(recipe.data),
         calibration_tokens=tokens,

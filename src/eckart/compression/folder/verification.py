@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from eckart import checkpoint, structures
-from eckart.compression.manifests import read_manifest
+from eckart.compression.folder.manifests import read_manifest
 from eckart.model import loading, probe, replacing, saving
 from eckart.types import MANIFEST, EckartError, Manifest, TargetRecord, Track, UsageError
 

@@ -1,0 +1,1 @@
+"""A compressed folder: its manifest, how it is written, made dense again, and checked."""

@@ -1,0 +1,62 @@
+"""What a recipe would give each site, with no weights and no data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from eckart import allocate, structures
+from eckart.estimate import budget
+from eckart.estimate.prices import Prices
+from eckart.recipes import making
+from eckart.structures import Site
+from eckart.types import Option, Recipe
+
+
+@dataclass(frozen=True)
+class PlannedSite:
+    """One site and the option that the recipe gives it.
+
+    Attributes:
+        break_even: for structures, the largest size with fewer parameters than the dense weights.
+    """
+
+    site: Site
+    option: Option
+    parameters_before: int
+    parameters_after: int
+    break_even: dict[str, int]
+
+
+def planned_options(sites: Sequence[Site], recipe: Recipe, prices: Prices, notes: list[str]) -> list[Option]:
+    """The ranks that the recipe gives; where they depend on the weights or the data, uniform ones."""
+    if not making.has_budget(recipe):
+        return budget.options_by_hand(sites, recipe, prices)
+    allowed = budget.require_possible(sites, recipe, prices)
+    if recipe.keep == 1:
+        return [prices.dense()] * len(sites)
+    if recipe.allocation != "uniform":
+        notes.append(
+            f"the ranks of {recipe.allocation} depend on the weights: shown are uniform ones of the same size"
+        )
+    curves = prices.curves(sites)
+    picks = allocate.uniform(curves, allowed)
+    return [
+        prices.dense() if pick is None else curve.options[pick - 1]
+        for curve, pick in zip(curves, picks, strict=True)
+    ]
+
+
+def plan_site(site: Site, option: Option, prices: Prices) -> PlannedSite:
+    """What an option comes to at a site."""
+    return PlannedSite(
+        site=site,
+        option=option,
+        parameters_before=prices.parameters(site, Option(structure="dense")),
+        parameters_after=prices.parameters(site, option),
+        break_even={
+            name: len(structures.find(name).sizes(site))
+            for name in dict.fromkeys([*prices.structures, *structures.replacements()])
+            if structures.find(name).fewer and (name in prices.structures or structures.find(name).spectral)
+        },
+    )
