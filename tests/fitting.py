@@ -30,9 +30,9 @@ def fitted(weight: Tensor, structure: str, size: int) -> tuple[Option, dict[str,
     return Option(structure=structure, size=size), dict(found.tensors)
 
 
-def dense(structure: str, tensors: dict[str, Any]) -> Tensor:
+def dense(structure: str, tensors: dict[str, Any], size: int) -> Tensor:
     """The weight that the tensors of a structure stand for, float64."""
-    return structures.find(structure).dense(tensors)[0]
+    return structures.find(structure).dense(tensors, size)[0]
 
 
 def put_fitted(model: Any, name: str, structure: str, size: int) -> dict[str, Tensor]:

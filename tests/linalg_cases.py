@@ -119,4 +119,4 @@ def replaced(problem: Problem, structure: str, size: int) -> Tensor:
     """The dense weight that a structure fits to a problem, float64."""
     found = structures.find(structure)
     (fitted,) = found.fit([problem], size)
-    return found.dense(structures.values_of(fitted))[0]
+    return found.dense(structures.values_of(fitted), size)[0]

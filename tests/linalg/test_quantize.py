@@ -94,12 +94,12 @@ def test_fitted_factors_lose_no_more_than_each_rounded_by_itself(metric, structu
     size = min(20, form.largest(Shape(out, inner)))
     (fitted,) = form.fit([Problem(W, left, right)], size)
     tensors = structures.values_of(fitted)
-    whole, _ = form.dense(tensors)
+    whole, _ = form.dense(tensors, size)
     rounded, error = form.round(problem, size, tensors)
-    made, _ = form.dense(tensors | {name: each.values() for name, each in rounded.items()})
+    made, _ = form.dense(tensors | {name: each.values() for name, each in rounded.items()}, size)
     assert error == pytest.approx(relative_error(whole, made, left, right), rel=1e-6)
     alone = {name: quantize(tensors[name], bits, torch.float32).values() for name in rounded}
-    plain = relative_error(whole, form.dense(tensors | alone)[0], left, right)
+    plain = relative_error(whole, form.dense(tensors | alone, size)[0], left, right)
     # Never more by construction; of factors a good part of it comes back.
     assert error <= plain * (1 + 1e-9)
     if form.spectral:

@@ -289,7 +289,7 @@ def test_zero_weight_gives_zeros_and_no_error(shape: str, metric: str, structure
         for tensor in structures.values_of(fitted).values():
             assert torch.isfinite(tensor).all()
             assert torch.isfinite(tensor.bfloat16()).all()
-        made, _ = structures.find(structure).dense(structures.values_of(fitted))
+        made, _ = structures.find(structure).dense(structures.values_of(fitted), rank)
         assert not made.any()
         assert fitted.error == found.predicted_error(rank) == 0
         assert relative_error(W, made, left, right) == 0

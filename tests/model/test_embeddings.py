@@ -37,7 +37,7 @@ def factored(architecture: Any, structure: Any) -> tuple[Any, Any]:
     weight = dense.get_submodule(leader(dense)).weight
     option, tensors = fitting.fitted(weight, structure, RANK)
     with torch.no_grad():
-        weight.copy_(fitting.dense(structure, tensors))
+        weight.copy_(fitting.dense(structure, tensors, option.size))
     replacing.replace(model, leader(model), option, tensors)
     return model, dense
 

@@ -35,7 +35,7 @@ def test_a_module_in_place_computes_its_factors_and_the_bias(shape, structure, b
     holder = Holder(layer)
     saved = put_fitted(holder, "layer", structure, 5)
     x = torch.randn(2, 3, shape[1])
-    expected = x.double() @ dense(structure, saved).T + (layer.bias.double() if bias else 0)
+    expected = x.double() @ dense(structure, saved, holder.layer.size).T + (layer.bias.double() if bias else 0)
     torch.testing.assert_close(holder.layer(x).double(), expected, rtol=1e-4, atol=1e-5)
     assert structures.structure_of(holder.layer) is structures.find(structure)
     largest = structures.find(structure).largest(Shape(*shape))

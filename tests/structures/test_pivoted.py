@@ -20,7 +20,7 @@ def normal(*shape: int) -> torch.Tensor:
 
 
 def reconstruct(factors: dict[str, torch.Tensor]) -> torch.Tensor:
-    return structures.find("pivoted").dense(factors)[0]
+    return structures.find("pivoted").dense(factors, len(factors["V.weight"]))[0]
 
 
 def assert_sound(factors: dict[str, torch.Tensor], U: torch.Tensor, V: torch.Tensor) -> None:
