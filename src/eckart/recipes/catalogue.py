@@ -237,6 +237,16 @@ METHODS: dict[str, Method] = by_name(
             "bias for depth",
         ),
         Method(
+            "kronecker",
+            metric="input",
+            structure="kronecker",
+            allocation="uniform",
+            recovery="none",
+            paper="Van Loan & Pitsianis 1993; KroneckerBERT, Tahaei et al. 2021, arXiv 2109.06243",
+            departure="a sum of products where KroneckerBERT has one; in the metric of the inputs by solving "
+            "for one side and the other in turns; KroneckerBERT is distilled afterwards (recover --teacher)",
+        ),
+        Method(
             "basis-selection",
             metric="identity",
             structure="lowrank",

@@ -7,6 +7,7 @@ from eckart.structures import (
     contract,
     dense,
     factored,
+    kronecker,
     lowrank,
     modules,
     pivoted,
@@ -34,7 +35,18 @@ from eckart.structures.pivoted import PivotedLinear
 from eckart.structures.quantized import BITS, QuantizedLinear, float_tensors, stored_tensors
 from eckart.structures.registry import STRUCTURES, add, find, replacements, structure_of
 
-FILES = (contract, registry, modules, quantized, factored, dense, lowrank, pivoted, quantized_lowrank)
+FILES = (
+    contract,
+    registry,
+    modules,
+    quantized,
+    factored,
+    dense,
+    lowrank,
+    pivoted,
+    quantized_lowrank,
+    kronecker,
+)
 """In the order in which they import each other."""
 
 __all__ = [
