@@ -51,8 +51,9 @@ def test_a_compressed_folder_gets_a_page_and_its_data(compressed: Path, tmp_path
     assert Manifest.model_validate_json((out / "manifest.json").read_bytes()) == manifest
     with (out / "targets.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert [(row["name"], row["rank"]) for row in rows] == [
-        (each.name, "" if each.rank is None else str(each.rank)) for each in manifest.targets
+    assert [(row["name"], row["structure"], row["size"]) for row in rows] == [
+        (each.name, each.option.structure, "" if each.option.size is None else str(each.option.size))
+        for each in manifest.targets
     ]
     samples = [Sample(**each) for each in json.loads((out / "samples.json").read_text())]
     assert samples == found.samples

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from eckart import structures
 from eckart.compression.search import Found
 from eckart.evaluation import Moved, Reference
 from eckart.types import HeldOut, Recipe, TargetRecord
@@ -61,6 +62,8 @@ def held_out(reference: Reference | None, moved: Moved | None, found: Found) -> 
 def rounding_notes(recipe: Recipe, measured: HeldOut | None) -> list[str]:
     """What rounding made of a loss that a limit was set to: it comes after the search."""
     if recipe.quantize is None or recipe.max_loss is None or measured is None:
+        return []
+    if all(structures.find(name).needs_bits for name in recipe.structures):
         return []
     # An encoder has no loss of its own: the limit is its divergence.
     limit = measured.before * (1 + recipe.max_loss) if measured.before else recipe.max_loss

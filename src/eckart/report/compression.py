@@ -87,14 +87,23 @@ def commands(manifest: Manifest) -> list[str]:
     recipe, runs = manifest.recipe, list(manifest.training)
     if not _dial(recipe):
         return []
-    words = ["eckart", "compress", manifest.source, "-o", "OUT", *_dial(recipe), "--method", recipe.method]
+    words = [
+        "eckart",
+        "compress",
+        recipe.model or manifest.source,
+        "-o",
+        "OUT",
+        *_dial(recipe),
+        "--method",
+        recipe.method,
+    ]
     words += ["--metric", recipe.metric, "--structure", recipe.structure, "--allocate", recipe.allocation]
     words += ["--recovery", recipe.recovery]
     if recipe.of != "model":
         words += ["--of", recipe.of]
     if recipe.targets:
         words += ["--targets", ",".join(recipe.targets)]
-    words += _options(recipe.model_dump(), ("layers", "data", "samples"))
+    words += _options(recipe.model_dump(), ("layers", "quantize", "data", "fields", "samples"))
     if recipe.max_length != MAX_LENGTH:
         words += ["--max-length", str(recipe.max_length)]
     if recipe.selection is not None:
@@ -114,7 +123,7 @@ def commands(manifest: Manifest) -> list[str]:
 
 
 def _dial(recipe: Recipe) -> list[str]:
-    for name in ("keep", "max_loss", "energy", "rank", "ratio"):
+    for name in ("keep", "size", "max_loss", "energy", "rank", "ratio"):
         value = getattr(recipe, name)
         if value is not None:
             return [f"--{name.replace('_', '-')}", f"{value:.10g}"]
@@ -232,11 +241,11 @@ def _target(record: TargetRecord) -> dict[str, Any]:
 def _again(manifest: Manifest) -> str:
     lines = "\n".join(_folded(line) for line in commands(manifest))
     shown = f'<pre tabindex="0">{escape(lines)}</pre>'
-    named = [manifest.recipe.data, *(run.data for run in manifest.training)]
     hint = (
-        "<p>Data files are named without their folder, and so is a model that was a folder.</p>"
-        if any(named)
-        else "<p>A model that was a folder is named without the path to it.</p>"
+        "<p>Paths are as they were given. <code>eckart compress --recipe eckart.json -o AGAIN</code>, with "
+        "the manifest, gives the same bytes.</p>"
+        if manifest.recipe.model is not None
+        else "<p>A model that was a folder, or data that were a file, may be named without the path.</p>"
     )
     if not lines:
         shown, hint = (
