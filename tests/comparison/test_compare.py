@@ -16,15 +16,16 @@ from architectures import BERT, LLAMA, WORDS, write_data
 from comparison import Compare, places, requests, table
 from stub_worker import value
 
-from eckart import UsageError, recipes
-from eckart.recipes import making
+from eckart import UsageError, recipes, structures
 from eckart.types import ComparisonRow
 
 
 def compared() -> list[str]:
     """The rows that can be compared: those that a share of the parameters can be asked of."""
     return [
-        name for name, row in recipes.METHODS.items() if not row.by_hand and row.structure in making.FEWER
+        name
+        for name, row in recipes.METHODS.items()
+        if not row.by_hand and structures.find(row.structure).fewer
     ]
 
 

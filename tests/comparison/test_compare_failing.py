@@ -118,7 +118,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "method": ({"methods": ["svd", "svdllm"]}, "unknown method 'svdllm'; did you mean svd-llm?"),
     "value": (
         {"methods": ["kfac:pivotd"]},
-        "method kfac:pivotd: unknown value 'pivotd'; did you mean pivoted? there are: lowrank, pivoted, ",
+        "method kfac:pivotd: unknown value 'pivotd'; did you mean pivoted? there are: kronecker, lowrank, ",
     ),
     "dense": ({"methods": ["kfac:dense"]}, "unknown value 'dense'"),
     "two structures": ({"methods": ["svd:pivoted:lowrank"]}, "pivoted and lowrank are both a structure"),

@@ -143,6 +143,7 @@ def test_the_command_says_what_it_wrote(analysed: Path, tmp_path: Path) -> None:
         {"keep": 0.5, "of": "targets", "data": "it's mine.jsonl", "samples": 32},
         {"max_loss": 0.02, "data": "pocket", "structure": "lowrank"},
         {"energy": 0.99, "method": "kfac", "data": "pocket", "allocation": "energy"},
+        {"size": 2_000_000, "quantize": "none,int8", "data": "pocket", "structure": "lowrank,kronecker"},
         {"keep": 0.1, "method": "basis-training", "data": "pocket"},
     ],
     ids=str,

@@ -62,7 +62,7 @@ class Elements(HTMLParser):
 def elsewhere(anew: Callable[..., Any]) -> Any:
     """The digests of all pages and pictures that another process makes."""
     script = "import json, test_pages as here; print(json.dumps(here.digests()))"
-    return anew(script, Path(__file__).parent)
+    return anew(script, Path(__file__).parent, Path(__file__).parents[1])
 
 
 def digests() -> dict[str, str]:

@@ -24,7 +24,7 @@ def test_top_layers_of_mistral_leave_what_was_published(ratio: float, published:
     model = loading.build_empty(loading.load_config(MISTRAL_7B))
     grid = make_grid(model, [ratio], ["top:1..4"], None)
     total = model.num_parameters()
-    found = [100 * left(total, grid.targets, place.ranks) / total for place in grid.places]
+    found = [100 * left(total, grid.targets, place.ranks, "lowrank") / total for place in grid.places]
     if ratio == 0.1:
         assert [round(share, 1) for share in found] == published
     assert found == pytest.approx(published, abs=0.75)
@@ -57,8 +57,8 @@ def test_a_weight_counts_as_the_cheaper_of_its_factors_and_its_product() -> None
     assert cost(target, 24, "lowrank") == cost(target, 40, "lowrank") == 48 * 48
     assert cost(target, 40, "pivoted") == 40 * (96 - 40)
     assert cost(target, 48, "pivoted") == 48 * 48
-    assert left(10_000, [target], {"w": 10}) == 10_000 - 48 * 48 + 960
-    assert left(10_000, [target], {}) == 10_000
+    assert left(10_000, [target], {"w": 10}, "lowrank") == 10_000 - 48 * 48 + 960
+    assert left(10_000, [target], {}, "lowrank") == 10_000
 
 
 def test_a_grid_is_every_ratio_with_every_choice() -> None:
