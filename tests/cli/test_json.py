@@ -162,4 +162,4 @@ def test_long_work_is_logged_where_there_is_no_terminal(
     monkeypatch.setattr("eckart.cli.saying.LOG_SECONDS", 0)
     answer = eckart("compress", stored(LLAMA), "-o", "out", "--keep", "0.8", "--data", data, "--json")
     assert answer.json["out"] == "out"
-    assert re.search(r"factorizing: 1 of 14, about \d+ s left", answer.err)
+    assert re.search(r"factorizing: 1 of 2, about \d+ s left", answer.err)
