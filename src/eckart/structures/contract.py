@@ -8,7 +8,7 @@ file headers, checks at loading and shapes elsewhere are derived from its tensor
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, ClassVar, Literal, Protocol
@@ -332,7 +332,22 @@ class Structure(ABC):
 
 
 class LinearStructure(Structure):
-    """A structure whose sites are single linear layers."""
+    """A structure whose sites are single linear layers.
+
+    Attributes:
+        module: the class of its layers, called as `(in_features, out_features, size, bias, device, dtype)`.
+    """
+
+    module: ClassVar[Callable[..., nn.Module]]
+
+    def layer(
+        self,
+        shape: Any,
+        size: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> nn.Module:
+        return self.module(shape.in_features, shape.out_features, size, shape.bias, device, dtype)
 
     def fit(self, problems: Sequence[Problem], size: int) -> list[Fitted]:
         (problem,) = problems

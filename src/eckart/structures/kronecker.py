@@ -95,6 +95,7 @@ class Kronecker(LinearStructure):
     """
 
     name = "kronecker"
+    module = KroneckerLinear
     size_name = "number of terms"
 
     def largest(self, shape: Any) -> int:
@@ -125,15 +126,6 @@ class Kronecker(LinearStructure):
         weight = torch.einsum("akb,kcd->acbd", left, right).flatten(2).flatten(0, 1)
         bias = tensors.get("bias")
         return weight, None if bias is None else bias.double()
-
-    def layer(
-        self,
-        shape: Any,
-        size: int,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> nn.Module:
-        return KroneckerLinear(shape.in_features, shape.out_features, size, shape.bias, device, dtype)
 
 
 def rearranged(weight: Tensor) -> Tensor:

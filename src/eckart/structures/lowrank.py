@@ -98,6 +98,7 @@ class LowRank(FactoredStructure):
     """`Ŵ = U V` (Eckart-Young 1936): `r(out + in)` parameters, break-even at half a square matrix's width."""
 
     name = "lowrank"
+    module = LowRankLinear
     supports: ClassVar[frozenset[str]] = frozenset({"training", "embedding", "sharding"})
     columns: ClassVar[Mapping[str, str]] = {"U": "split"}
     rows: ClassVar[Mapping[str, str]] = {"V": "split"}
@@ -120,15 +121,6 @@ class LowRank(FactoredStructure):
 
     def left(self, U: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
         return U
-
-    def layer(
-        self,
-        shape: Any,
-        size: int,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> nn.Module:
-        return LowRankLinear(shape.in_features, shape.out_features, size, shape.bias, device, dtype)
 
     def embedding(self, old: nn.Embedding, size: int, scale: float, device: Any) -> nn.Module:
         options = {"device": device, "dtype": old.weight.dtype}

@@ -83,6 +83,7 @@ class Pivoted(FactoredStructure):
     """
 
     name = "pivoted"
+    module = PivotedLinear
     supports: ClassVar[frozenset[str]] = frozenset({"training", "embedding", "sharding"})
     columns: ClassVar[Mapping[str, str]] = {"U": "gathered"}
     rows: ClassVar[Mapping[str, str]] = {"V": "split"}
@@ -118,15 +119,6 @@ class Pivoted(FactoredStructure):
 
     def left(self, U: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
         return torch.cat([torch.eye(U.shape[1]).to(U), U])[tensors["order"].long()]
-
-    def layer(
-        self,
-        shape: Any,
-        size: int,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> nn.Module:
-        return PivotedLinear(shape.in_features, shape.out_features, size, shape.bias, device, dtype)
 
     def embedding(self, old: nn.Embedding, size: int, scale: float, device: Any) -> nn.Module:
         options = {"device": device, "dtype": old.weight.dtype}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from eckart.structures.contract import Fitted, LinearStructure, Part, Problem, Rounded, Site
@@ -45,6 +44,7 @@ class QuantizedLowRank(LinearStructure):
     """
 
     name = "quantized+lowrank"
+    module = CorrectedLinear
     fewer = False
     needs_bits = True
     supports: ClassVar[frozenset[str]] = frozenset()
@@ -72,15 +72,6 @@ class QuantizedLowRank(LinearStructure):
 
     def biases(self, tensors: Mapping[str, Tensor], bias: Tensor) -> dict[str, Tensor]:
         return {"U.bias": bias}
-
-    def layer(
-        self,
-        shape: Any,
-        size: int,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> nn.Module:
-        return CorrectedLinear(shape.in_features, shape.out_features, size, shape.bias, device, dtype)
 
 
 def alternate(
