@@ -20,11 +20,10 @@ from torch.nn.functional import cross_entropy, normalize
 
 from eckart.calibrate.rows import Batch, masks_of, widened
 from eckart.calibrate.watch import Loss
+from eckart.model.text import IGNORED, next_tokens
 from eckart.types import EckartError
 
 TEMPERATURE = 1.0
-IGNORED = -100
-"""What no label is, in the convention of PyTorch and transformers."""
 
 
 def loss_for(labels: str, temperature: float = TEMPERATURE, seed: int = 0) -> Loss:
@@ -100,10 +99,7 @@ def true_labels() -> Loss:
                 raise EckartError("the data has no labels for this model: sample them")
             labels = batch["labels"]
         else:
-            mask = masks_of(batch)[0]
-            real = mask[:, :-1] & mask[:, 1:]
-            labels = batch["input_ids"][:, 1:].masked_fill(~real, IGNORED)
-            logits = logits[:, :-1]
+            labels = next_tokens(batch["input_ids"], masks_of(batch)[0])
         kept = labels != IGNORED
         return cross_entropy(
             widened(logits[kept.to(logits.device)]), labels[kept].to(logits.device), reduction="sum"

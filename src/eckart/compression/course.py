@@ -94,7 +94,9 @@ class Course:
         """The cut with a refit, or without where on held-out data that moves the model less."""
         store, bench = self.store, self.bench
         plain = self.search.measure(found.options) if self.search.reference else None
-        notes = refit(bench, self._by_site(found), store.batches_to_fit(), keep_dense or plain is not None)
+        notes = refit(
+            bench, self._by_site(found.options), store.batches_to_fit(), keep_dense or plain is not None
+        )
         moved = self._moved()
         if plain and moved and moved.divergence > plain.divergence:
             store.remember("unfitted", {})
@@ -107,7 +109,7 @@ class Course:
     def _install(self, options: Sequence[Option], keep_dense: bool) -> None:
         """Replace the sites of every piece that is not finished."""
         store = self.store
-        wanted = {site.name: option for site, option in zip(self.bench.sites, options, strict=True)}
+        wanted = self._by_site(options)
         pieces = store.pieces()
         for piece in store.track(pieces, "factorizing", len(pieces)):
             with store.resident(piece):
@@ -115,13 +117,13 @@ class Course:
 
     def _delivered(self, found: Found) -> Moved:
         """How far the model moves with its sites replaced by these options, refit and all."""
-        refit(self.bench, self._by_site(found), self.store.batches_to_fit(), keep_dense=True)
+        refit(self.bench, self._by_site(found.options), self.store.batches_to_fit(), keep_dense=True)
         moved = self.search.moved()
         self.bench.restore()
         return moved
 
-    def _by_site(self, found: Found) -> dict[str, Option]:
-        return {site.name: option for site, option in zip(self.bench.sites, found.options, strict=True)}
+    def _by_site(self, options: Sequence[Option]) -> dict[str, Option]:
+        return {site.name: option for site, option in zip(self.bench.sites, options, strict=True)}
 
     def _moved(self) -> Moved | None:
         return self.search.moved() if self.search.reference else None

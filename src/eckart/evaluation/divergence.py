@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eckart.model.text import Batch
+from eckart.model.text import Batch, next_tokens
 from eckart.types import EckartError
 
 REFERENCE_BYTES = 2**28
@@ -176,10 +176,9 @@ def _mask(batch: Batch) -> Tensor:
 
 
 def _labels(batch: Batch) -> Tensor:
-    """What follows each real token, `(tokens,)`; -100 where nothing does."""
+    """What follows each real token, `(tokens,)`; `IGNORED` where nothing does."""
     if "labels" in batch:
         labels = batch["labels"]
     else:
-        labels = torch.full_like(batch["input_ids"], -100)
-        labels[:, :-1] = batch["input_ids"][:, 1:].masked_fill(batch["attention_mask"][:, 1:] == 0, -100)
+        labels = next_tokens(batch["input_ids"], batch["attention_mask"].bool())
     return labels[_mask(batch).bool()]

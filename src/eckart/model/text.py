@@ -146,6 +146,16 @@ def aimed(model: Any, labels: Tensor) -> Tensor:
     return nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED) if is_causal(model) else labels
 
 
+def next_tokens(ids: Tensor, real: Tensor) -> Tensor:
+    """What follows each real token, all `(windows, positions)`; `IGNORED` where nothing does.
+
+    Args:
+        real: where tokens are no padding, bool.
+    """
+    labels = nn.functional.pad(ids.masked_fill(~real, IGNORED)[:, 1:], (0, 1), value=IGNORED)
+    return labels.masked_fill(~real, IGNORED)
+
+
 def begun(tokenizer: Any, ids: list[int]) -> list[int]:
     """BOS first where the model has one, also where its tokenizer does not add it by itself."""
     start = tokenizer.bos_token_id

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from eckart.evaluation.score import Score
-from eckart.model.text import batches, windows
+from eckart.model.text import IGNORED, batches, next_tokens, windows
 from eckart.types import MAX_LENGTH, EckartError, Text, Track, UsageError, silent
 
 LARGEST_LOSS = math.log(sys.float_info.max)
@@ -63,9 +63,12 @@ def _loss(model: Any, batch: dict[str, Tensor]) -> tuple[float, int]:
     labels = batch.pop("labels", None)
     logits = model(**batch).logits
     if labels is None:
-        labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)[:, 1:]
+        labels = next_tokens(batch["input_ids"], batch["attention_mask"].bool())[:, :-1]
         logits = logits[:, :-1]
     losses = nn.functional.cross_entropy(
-        logits.reshape(-1, logits.shape[-1]).float(), labels.reshape(-1), reduction="none", ignore_index=-100
+        logits.reshape(-1, logits.shape[-1]).float(),
+        labels.reshape(-1),
+        reduction="none",
+        ignore_index=IGNORED,
     )
-    return float(losses.sum(dtype=torch.float64)), int((labels != -100).sum())
+    return float(losses.sum(dtype=torch.float64)), int((labels != IGNORED).sum())
