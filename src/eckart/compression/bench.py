@@ -133,8 +133,7 @@ class Bench:
     @property
     def needs_errors(self) -> bool:
         """Whether options are chosen by what they lose."""
-        by_hand = self.recipe.rank is not None or self.recipe.ratio is not None
-        return self.prices.mixed or not (by_hand or self.recipe.allocation == "uniform")
+        return self.prices.mixed or not (self.recipe.by_hand or self.recipe.allocation == "uniform")
 
     def weight(self, name: str) -> Any:
         """A target's dense weight `(out, in)`, whatever stands in its place now."""

@@ -134,7 +134,7 @@ class Course:
         notes = budget.dense_notes(bench.sites, recipe, bench.prices, found.options) + notes
         cut = Cut(self.store.records(bench), measured, notes)
         if self.store.writes:
-            cut.notes = [*cut.notes, *rounding_notes(recipe, measured)]
+            cut.notes = [*cut.notes, *rounding_notes(recipe, measured, self.search.reference)]
         return cut
 
     def rounded(self, cut: Cut, recipe: Recipe, keep_dense: bool = False) -> Cut:
@@ -150,7 +150,7 @@ class Course:
             bench.keep(target, keep_dense)
         records = quantize_targets(bench.model, cut.records, bench.sides, self.store.track)
         rounded = cut.with_records(records, self.search.moved() if cut.held_out else None)
-        rounded.notes = [*rounded.notes, *rounding_notes(recipe, rounded.held_out)]
+        rounded.notes = [*rounded.notes, *rounding_notes(recipe, rounded.held_out, self.search.reference)]
         return rounded
 
     def work_ahead(self, recipe: Recipe) -> None:

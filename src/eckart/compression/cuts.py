@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from eckart import structures
-from eckart.compression.search import Found
+from eckart.compression.search import Found, allowed
 from eckart.evaluation import Moved, Reference
 from eckart.types import HeldOut, Recipe, TargetRecord
 
@@ -59,14 +59,13 @@ def held_out(reference: Reference | None, moved: Moved | None, found: Found) -> 
     )
 
 
-def rounding_notes(recipe: Recipe, measured: HeldOut | None) -> list[str]:
+def rounding_notes(recipe: Recipe, measured: HeldOut | None, reference: Reference | None) -> list[str]:
     """What rounding made of a loss that a limit was set to: it comes after the search."""
-    if recipe.quantize is None or recipe.max_loss is None or measured is None:
+    if recipe.quantize is None or recipe.max_loss is None or measured is None or reference is None:
         return []
     if all(structures.find(name).needs_bits for name in recipe.structures):
         return []
-    # An encoder has no loss of its own: the limit is its divergence.
-    limit = measured.before * (1 + recipe.max_loss) if measured.before else recipe.max_loss
+    limit = allowed(reference, recipe.max_loss)
     where = "within" if measured.after <= limit else "above"
     return [
         f"the size was searched before the rounding to {recipe.quantize}; with it the held-out loss is "

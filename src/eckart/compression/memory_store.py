@@ -16,7 +16,6 @@ from eckart.compression.store import OUTSIDE, Store
 from eckart.evaluation import Moved, Reference
 from eckart.model import targets as targets_
 from eckart.model import vocabulary
-from eckart.structures import Site
 from eckart.types import Moment, Option, Recipe, Target, TargetRecord, Text, Track
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ class MemoryStore(Store):
         self.blocks = targets_.stacks_of(model, [target.name for target in self.targets])
         self._reference: Reference | None = None
         self._records: dict[str, TargetRecord] = {}
-        self._at: dict[str, list[Site]] = {}
+        self.at = {}
 
     def _observe(self, tokenizer: Any, metric: recipes.Metric, folder: Path | None, cache: bool) -> None:
         model, windows = self.model, self.divided.calibrating
@@ -91,16 +90,16 @@ class MemoryStore(Store):
         self.targets = [target for target in self.targets if target not in unseen]
 
     def observe(self, bench: Bench, options: Sequence[Option] | None) -> None:
-        if not self._at:
+        if not self.at:
             for site in bench.sites:
-                self._at.setdefault(self.piece_of(site.name), []).append(site)
+                self.at.setdefault(self.piece_of(site.name), []).append(site)
 
     def moment(self, space: str, takes: bool) -> tuple[Moment, bool]:
         assert self.observed is not None
         return self.observed.moments[space], False
 
     def pieces(self) -> list[str]:
-        return sorted(self._at, key=lambda piece: piece == OUTSIDE)
+        return sorted(self.at, key=lambda piece: piece == OUTSIDE)
 
     def piece_of(self, name: str) -> str:
         block = targets_.block_of(self.model, name)
@@ -118,7 +117,7 @@ class MemoryStore(Store):
         return calibrate.Walk(self.model, self.blocks, batches)
 
     def install(self, bench: Bench, piece: str, options: dict[str, Option], keep_dense: bool) -> None:
-        for site in self._at[piece]:
+        for site in self.at[piece]:
             self.finish(bench, piece, bench.place(site, options[site.name], keep_dense=keep_dense))
             if not keep_dense:
                 bench.forget(site)

@@ -38,9 +38,6 @@ def refit(bench: Bench, options: Mapping[str, Option], batches: Sequence[Any], k
         What a user should know.
     """
     store = bench.store
-    sites: dict[str, list[Site]] = {}
-    for site in bench.sites:
-        sites.setdefault(store.piece_of(site.name), []).append(site)
     notes = []
     done: set[str] = set()
     with ExitStack() as stack:
@@ -51,7 +48,7 @@ def refit(bench: Bench, options: Mapping[str, Option], batches: Sequence[Any], k
         else:
             for module in store.track(dense.path(), "refitting", dense.length):
                 piece = store.name_of(module)
-                _walk_block(bench, piece, _Block(sites.get(piece, []), options), dense, cut, keep_dense)
+                _walk_block(bench, piece, _Block(store.at.get(piece, []), options), dense, cut, keep_dense)
                 done.add(piece)
     for piece in store.pieces():
         if piece not in done:

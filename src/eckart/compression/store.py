@@ -32,6 +32,7 @@ class Store(ABC):
         model: as it is now.
         device: where the computing is done.
         divided: the windows of the data by what they are for.
+        at: the sites of each piece, and of `OUTSIDE`, once a bench was observed.
         observed: moments, or `None` where the metric needs none.
         track: shows progress.
         notes: what stays dense, and why.
@@ -42,6 +43,7 @@ class Store(ABC):
     model: Any
     device: torch.device
     divided: Divided
+    at: dict[str, list[Site]]
     observed: calibrate.Observed | None
     track: Track
     notes: list[str]

@@ -66,7 +66,7 @@ def dense_notes(
     sites: Sequence[Site], recipe: Recipe, prices: Prices, options: Sequence[Option]
 ) -> list[str]:
     """Why sites stay dense at a size given by hand, grouped by shape."""
-    if recipe.rank is None and recipe.ratio is None:
+    if not recipe.by_hand:
         return []
     groups: dict[tuple[tuple[tuple[int, int], ...], Option], list[Site]] = {}
     for site, wanted, option in zip(sites, _asked(sites, recipe, prices), options, strict=True):

@@ -193,8 +193,7 @@ def needs_data(recipe: Recipe) -> bool:
 
 def knows_options(recipe: Recipe) -> bool:
     """Whether the ranks depend neither on the weights nor on the data."""
-    by_hand = recipe.rank is not None or recipe.ratio is not None
-    return by_hand or recipe.keep == 1 or (has_budget(recipe) and recipe.allocation == "uniform")
+    return recipe.by_hand or recipe.keep == 1 or (has_budget(recipe) and recipe.allocation == "uniform")
 
 
 def has_budget(recipe: Recipe) -> bool:

@@ -103,6 +103,11 @@ class Recipe(BaseModel):
         return tuple(self.structure.split(","))
 
     @property
+    def by_hand(self) -> bool:
+        """Whether it says each target's size, and not that of them all."""
+        return self.rank is not None or self.ratio is not None
+
+    @property
     def bits(self) -> tuple[Quantize | None, ...]:
         """What matrices may be stored in; `None` for floats."""
         if self.quantize is None:

@@ -66,7 +66,6 @@ class BlockStore(Store):
 
     Attributes:
         order: the blocks, as they run.
-        at: the sites of each, and of `OUTSIDE`.
         columns: width of what the model gives.
         targets: those that may be replaced.
 
@@ -103,7 +102,7 @@ class BlockStore(Store):
         self.observed = calibrate.Observed(self.spaces, self.inputs, 0, self.gradients)  # type: ignore[arg-type]
         self.divided = divide(self.model, tokenizer, recipe, texts)
         self.notes = [*seen.found.notes, *self.divided.notes]
-        self.at: dict[str, list[Site]] = {}
+        self.at = {}
         self._weighed: dict[str, bool] = {}
         self._lost: dict[str, dict[str, np.ndarray]] = {}
         self._records: dict[str, TargetRecord] = {}
@@ -266,7 +265,7 @@ class BlockStore(Store):
     def _put_structures(self, records: Sequence[TargetRecord], rounded: bool) -> None:
         """Empty structures in the places of targets, their matrices in few bits where they have bits."""
         entries = {
-            record.name: {"rank": record.option.size, "structure": record.structure}
+            record.name: structures.find(record.structure).entry(record.option.size or 0)
             for record in records
             if record.structure != "dense"
         }
