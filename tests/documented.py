@@ -1,7 +1,7 @@
 """Runs the blocks of the documentation, page by page, in the folder that it is started in.
 
 A `bash` block is commands of Eckart alone, so that one process can run them all: what takes long about a
-command is to import what it needs.
+command is to import what it needs. The `python` blocks of a page are one program, in the page's order.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from typing import Any
 
 from typer.testing import CliRunner
 
@@ -31,10 +32,10 @@ def commands(block: str) -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines if line.strip()]
 
 
-def run(language: str, block: str) -> None:
-    """Run one block; raises whatever is wrong with it."""
+def run(language: str, block: str, names: dict[str, Any]) -> None:
+    """Run one block, with the names that the page's program has so far; raises whatever is wrong with it."""
     if language == "python":
-        exec(compile(block, "block", "exec"), {"__name__": "__main__"})
+        exec(compile(block, "block", "exec"), names)
         return
     for program, *arguments in commands(block):
         assert program == "eckart", f"{program}: a bash block has commands of eckart alone"
@@ -46,11 +47,12 @@ def main() -> None:
     """Run all blocks of the pages that are named; exit code 1 if any failed."""
     failed = False
     for name in sys.argv[1:]:
+        names: dict[str, Any] = {"__name__": "__main__"}
         for number, (language, block) in enumerate(blocks(Path(name).read_text(encoding="utf-8")), 1):
             started = time.perf_counter()
             where = f"{Path(name).name}, block {number} ({language})"
             try:
-                run(language, block)
+                run(language, block, names)
             except BaseException:
                 failed = True
                 print(f"{where} failed:\n{block}\n{traceback.format_exc()}", flush=True)  # noqa: T201

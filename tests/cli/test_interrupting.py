@@ -17,7 +17,7 @@ from outside import Eckart
 MOMENTS = [
     "eckart.model.loading:load_model",
     "eckart.calibrate:watch",
-    "eckart.linalg:decompose",
+    "eckart.linalg:Problem.decomposition",
     "eckart.model.saving:save_model",
     "eckart.model.probe:take_probe",
     "eckart.checkpoint:copy_companions",

@@ -16,6 +16,7 @@ from architectures import BERT, LLAMA, WORDS, write_data
 from comparison import Compare, places, requests, table
 from stub_worker import value
 
+import eckart
 from eckart import UsageError, recipes, structures
 from eckart.types import ComparisonRow
 
@@ -315,3 +316,13 @@ def test_another_version_is_named(compare: Compare, tmp_path: Path) -> None:
     path.write_text(json.dumps(kept))
     with pytest.raises(UsageError, match=r"torch \(1.0 there, 2"):
         compare()
+
+
+def test_a_comparison_is_asked_for_again_by_what_it_wrote(
+    compare: Compare, stored: Any, data: str, tmp_path: Path
+) -> None:
+    compare(samples=8, training={"steps": 2})
+    first = json.loads((tmp_path / "out" / "compare.json").read_text())
+    eckart.compare(out=tmp_path / "again", recipe=tmp_path / "out" / "compare.json")
+    assert json.loads((tmp_path / "again" / "compare.json").read_text()) == first
+    assert first["asked"] == {"model": str(stored(LLAMA)), "data": data, "test": None}

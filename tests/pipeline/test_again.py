@@ -79,11 +79,3 @@ def test_a_manifest_names_only_what_was_given(stored: Any, tmp_path: Path) -> No
     assert manifest["recipe"].pop("model") == str(stored(LLAMA))
     assert str(tmp_path) not in json.dumps(manifest)
     assert str(Path(stored(LLAMA)).parent) not in json.dumps(manifest)
-
-
-def test_a_comparison_is_asked_for_again(compare: Any, tmp_path: Path, stored: Any, data: str) -> None:
-    compare(samples=8, training={"steps": 2})
-    first = json.loads((tmp_path / "out" / "compare.json").read_text())
-    eckart.compare(out=tmp_path / "again", recipe=tmp_path / "out" / "compare.json")
-    assert json.loads((tmp_path / "again" / "compare.json").read_text()) == first
-    assert first["asked"] == {"model": str(stored(LLAMA)), "data": data, "test": None}

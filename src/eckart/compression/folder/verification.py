@@ -97,6 +97,8 @@ def check_shapes(folder: Path, manifest: Manifest) -> Check:
 def _record_fault(model: Any, record: TargetRecord, stored: checkpoint.Checkpoint) -> str | None:
     """What of a target is not as its record says; `None` where all is."""
     module = dict(model.named_modules()).get(record.name)
+    if module is None:
+        return f"{record.name} is a target of the manifest: the model has no such module"
     built, option = structures.structure_of(module), record.option
     name, size = (built.name, getattr(module, "size", None)) if built else ("dense", None)
     # What was multiplied out has the size that it had, and nothing to show it by.
@@ -106,7 +108,7 @@ def _record_fault(model: Any, record: TargetRecord, stored: checkpoint.Checkpoin
         return f"{record.name} is {said[0]} by the config, {said[1]} by the manifest"
     if built is None:
         return None
-    held = module.state_dict()  # type: ignore[union-attr]
+    held = module.state_dict()
     biased = any(key.rpartition(".")[2] == "bias" for key in held)
     parts = built.parts(structures.Shape(record.out_features, record.in_features, biased), option.size or 0)
     for key, part in structures.stored_tensors(parts, option.bits, 1).items():
