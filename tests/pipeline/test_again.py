@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from architectures import LLAMA
+from outside import Eckart
 
 import eckart
 
 TORCHAO = pytest.mark.skipif(importlib.util.find_spec("torchao") is None, reason="torchao is not here")
-
-
-def run(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "eckart", *map(str, words)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -44,25 +33,27 @@ def contents(folder: Path) -> dict[str, bytes]:
     ids=["svd without data", "auto with data", "int8", "basis-training", "trained and merged", "by blocks"],
 )
 def test_a_manifest_gives_the_same_bytes_again(
-    options: dict[str, Any], stored: Any, data: str, tmp_path: Path
+    options: dict[str, Any], process: Eckart, stored: Any, data: str, tmp_path: Path
 ) -> None:
     asked = {**options, **({"data": data} if "data" in options else {})}
     model = asked.pop("model", str(stored(LLAMA)))
     made = eckart.compress(model, tmp_path / "out", **asked)
     assert made.manifest.recipe.model == model
     assert made.manifest.recipe.data == asked.get("data")
-    again = run("compress", "--recipe", "out/eckart.json", "-o", "again", cwd=tmp_path)
-    assert again.returncode == 0, again.stderr
+    again = process("compress", "--recipe", "out/eckart.json", "-o", "again")
+    assert again.code == 0, again.err
     assert contents(tmp_path / "again") == contents(tmp_path / "out")
 
 
-def test_a_recovered_folder_gives_the_same_bytes_again(stored: Any, data: str, tmp_path: Path) -> None:
+def test_a_recovered_folder_gives_the_same_bytes_again(
+    process: Eckart, stored: Any, data: str, tmp_path: Path
+) -> None:
     model = str(stored(LLAMA))
     eckart.compress(model, tmp_path / "cut", keep=0.7, method="svd")
     eckart.recover(tmp_path / "cut", tmp_path / "out", data=data, teacher=model, labels=0.5, steps=2, batch=4)
     for verb, out, like in (("recover", "again", "out"), ("compress", "recut", "cut")):
-        done = run(verb, "--recipe", "out/eckart.json", "-o", out, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
+        done = process(verb, "--recipe", "out/eckart.json", "-o", out)
+        assert done.code == 0, done.err
         assert contents(tmp_path / out) == contents(tmp_path / like)
 
 
