@@ -45,7 +45,7 @@ def factored(architecture: Any, structure: Any) -> tuple[Any, Any]:
 def tensors_of(module: Any, role: str) -> dict[str, Any]:
     """The tensors of an embedding's structure that have a role, by name."""
     held = dict(module.named_parameters()) | dict(module.named_buffers())
-    parts = portable.parts_of(module)
+    parts = structures.parts_of(module)
     return {name: held[name] for name, part in parts.items() if part.role == role}
 
 

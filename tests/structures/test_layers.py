@@ -11,7 +11,6 @@ from fitting import SPECTRAL
 from torch import nn
 
 from eckart import LowRankLinear, PivotedLinear, structures
-from eckart.model import portable
 from eckart.structures import Shape
 
 SHAPES = [(12, 20), (20, 12), (16, 16), (1, 9), (9, 1)]
@@ -147,7 +146,7 @@ def test_modules_can_be_copied_pickled_and_cast(structure):
     assert torch.equal(pickle.loads(pickle.dumps(layer))(x), layer(x))
     half = copy.deepcopy(layer).to(torch.bfloat16)
     assert half(x.bfloat16()).dtype == torch.bfloat16
-    for name, part in portable.parts_of(half).items():
+    for name, part in structures.parts_of(half).items():
         held = half.state_dict()[name]
         assert held.dtype == (torch.int32 if part.role == "index" else torch.bfloat16)
 

@@ -322,6 +322,8 @@ class Bench:
             held = replacing.replace(self.model, target.name, option, fitted.tensors)
             measured = problem.relative_error(structure.dense(held, size)[0])
             records.append(self._record(target, option, site, (predicted, measured)))
+        if len(site.targets) > 1:
+            replacing.share(self.model, [target.name for target in site.targets])
         # In float64 they are larger than the weights, and what follows takes as much again.
         fits.clear()
         return records

@@ -7,8 +7,7 @@ from typing import Any
 from torch import nn
 
 from eckart.model import targets
-from eckart.model.portable import parts_of
-from eckart.structures import StructuredLinear
+from eckart.structures import StructuredLinear, parts_of
 from eckart.types import UsageError
 
 

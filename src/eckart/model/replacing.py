@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,10 +15,10 @@ from eckart.model.portable import (
     QUANT_METHOD,
     EckartConfig,
     ExpertStack,
-    parts_of,
     put_structure,
     retie,
     roll,
+    share_groups,
     unroll,
     untie,
 )
@@ -28,9 +28,11 @@ from eckart.model.targets import weight_of
 from eckart.structures import (
     QuantizedLinear,
     Rounded,
+    Structure,
     StructuredEmbedding,
     StructuredLinear,
     float_tensors,
+    parts_of,
     put,
     structure_of,
 )
@@ -75,6 +77,20 @@ def replace(
     return float_tensors(new)
 
 
+def share(model: Any, names: Sequence[str]) -> None:
+    """Let the structures of one site, the first of them the leader, hold what they share as one tensor."""
+    for name in names[1:]:
+        model.get_submodule(name).leader = names[0]
+    share_groups(model)
+
+
+def entry_of(structure: Structure, size: int, leader: str | None) -> Any:
+    """What `config.json` says of a structure's module, with the first of its site where that is another."""
+    if leader is None:
+        return structure.entry(size)
+    return {"rank": size, "structure": structure.name, "site": leader}
+
+
 def _tensor(module: nn.Module, name: str) -> Tensor:
     owner, _, leaf = name.rpartition(".")
     tensor: Tensor = getattr(module.get_submodule(owner), leaf)
@@ -117,8 +133,8 @@ def merge(model: Any) -> list[str]:
         learns = learns and not isinstance(module, QuantizedLinear)
         put(model, name, new.train(module.training).requires_grad_(learns))
     roll(model)
+    untie(model)
     if any(isinstance(module, StructuredEmbedding) for module in replaced.values()):
-        untie(model)
         model.tie_weights(recompute_mapping=False)
     return list(replaced)
 
@@ -159,7 +175,7 @@ def describe(model: Any) -> None:
     for name, module in model.named_modules():
         structure = structure_of(module)
         if structure is not None and isinstance(module, StructuredLinear) and name not in led:
-            modules[name] = structure.entry(module.size)
+            modules[name] = entry_of(structure, module.size, module.leader)
     retie(model)
     stacks, inner = stacks_of(model), inner_of(model)
     if modules or stacks or inner:

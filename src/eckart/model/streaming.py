@@ -11,7 +11,7 @@ import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
 
-from eckart.model import loading, targets
+from eckart.model import loading, portable, targets
 from eckart.model.reading import stored_names
 from eckart.structures import QuantizedLinear
 from eckart.types import EckartError
@@ -165,8 +165,11 @@ class Streamed:
             self.model.tie_weights(missing_keys=absent, recompute_mapping=False)
 
     def _bring(self, prefix: str, block: nn.Module) -> None:
+        shared = portable.group_ties(self.model, self.model)
         for name, tensor in block.state_dict().items():
-            self._put(block, name, self._read(prefix + name, tensor))
+            if prefix + name not in shared:
+                self._put(block, name, self._read(prefix + name, tensor))
+        portable.share_groups(self.model, block)
 
     def _read(self, name: str, like: Tensor) -> Tensor:
         stored, key = self._source[name]

@@ -30,7 +30,7 @@ from eckart.structures.contract import (
 )
 from eckart.structures.factored import FactoredEmbedding, FactoredLinear, FactoredStructure
 from eckart.structures.lowrank import LowRankLinear
-from eckart.structures.modules import StructuredEmbedding, StructuredLinear, put
+from eckart.structures.modules import StructuredEmbedding, StructuredLinear, parts_of, put
 from eckart.structures.pivoted import PivotedLinear
 from eckart.structures.quantized import BITS, QuantizedLinear, float_tensors, stored_tensors
 from eckart.structures.registry import STRUCTURES, add, find, replacements, structure_of
@@ -73,6 +73,7 @@ __all__ = [
     "add",
     "find",
     "float_tensors",
+    "parts_of",
     "put",
     "replacements",
     "stored_once",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+
+from eckart.structures.contract import Part, Shape
+from eckart.structures.registry import structure_of
 
 
 def put(model: nn.Module, name: str, module: nn.Module) -> None:
@@ -32,9 +35,12 @@ class StructuredLinear(nn.Module):
     Attributes:
         structure: the name of what stands for the weight.
         size: its size; of factors the rank.
+        leader: the name in the model of the first module of its site, which holds what they share; `None` of
+            that one itself, and of a site of one.
     """
 
     structure: ClassVar[str]
+    leader: str | None = None
 
     def __init__(self, in_features: int, out_features: int, size: int) -> None:
         super().__init__()
@@ -87,3 +93,13 @@ class StructuredEmbedding(nn.Module):
     def scaled(self, rows: Tensor) -> Tensor:
         """Rows as the embedding's class gives them."""
         return rows if self.scale == 1 else rows * self.scale
+
+
+def parts_of(module: Any) -> dict[str, Part]:
+    """The parts of a structure's module, biases too."""
+    structure = structure_of(module)
+    assert structure is not None
+    if isinstance(module, StructuredEmbedding):
+        return structure.parts(Shape(module.num_embeddings, module.embedding_dim), module.size)
+    has_bias = any(name.rpartition(".")[2] == "bias" for name, _ in module.named_parameters())
+    return structure.parts(Shape(module.out_features, module.in_features, has_bias), module.size)

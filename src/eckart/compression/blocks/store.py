@@ -22,7 +22,7 @@ from eckart.compression.dividing import divide
 from eckart.compression.rounding import quantize_targets
 from eckart.compression.store import OUTSIDE, Store
 from eckart.evaluation import Moved, Reference
-from eckart.model import portable
+from eckart.model import portable, replacing
 from eckart.model.streaming import Streamed
 from eckart.structures import Shape, Site
 from eckart.types import Moment, Option, Recipe, Spectrum, Target, TargetRecord, Text, Track
@@ -241,8 +241,11 @@ class BlockStore(Store):
                 for name, tensor in self.model.get_submodule(piece).state_dict().items()
             }
         )
+        shared = portable.group_ties(self.model, self.model)
         with self.clock.of("write"):
-            checkpoint.write_shard(self.shard(piece), tensors)
+            checkpoint.write_shard(
+                self.shard(piece), {name: tensor for name, tensor in tensors.items() if name not in shared}
+            )
         said = [record.model_dump(mode="json") for record in records]
         self.units.put(RECORDS, piece, {}, {"records": said})
 
@@ -265,7 +268,11 @@ class BlockStore(Store):
     def _put_structures(self, records: Sequence[TargetRecord], rounded: bool) -> None:
         """Empty structures in the places of targets, their matrices in few bits where they have bits."""
         entries = {
-            record.name: structures.find(record.structure).entry(record.option.size or 0)
+            record.name: replacing.entry_of(
+                structures.find(record.structure),
+                record.option.size or 0,
+                record.site if record.site != record.name else None,
+            )
             for record in records
             if record.structure != "dense"
         }

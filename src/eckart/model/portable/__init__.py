@@ -15,14 +15,16 @@ from eckart.model.portable import (
     embeddings,
     entries,
     experts,
+    groups,
     loader,
     quantized,
     splitting,
     stored,
     swapping,
 )
-from eckart.model.portable.embeddings import parts_of, put_structure, retie, untie
+from eckart.model.portable.embeddings import put_structure, retie, untie
 from eckart.model.portable.experts import ExpertStack, roll, unroll
+from eckart.model.portable.groups import group_ties, share_groups
 from eckart.model.portable.loader import FORMAT_VERSION, QUANT_METHOD, EckartConfig, EckartLoader, register
 from eckart.model.portable.quantized import quantize_modules
 from eckart.model.portable.stored import stored_shapes
@@ -34,12 +36,13 @@ __all__ = [
     "EckartConfig",
     "EckartLoader",
     "ExpertStack",
-    "parts_of",
+    "group_ties",
     "put_structure",
     "quantize_modules",
     "register",
     "retie",
     "roll",
+    "share_groups",
     "source",
     "stored_shapes",
     "swap_modules",
@@ -47,7 +50,18 @@ __all__ = [
     "untie",
 ]
 
-PARTS = (*structures.FILES, embeddings, entries, swapping, experts, quantized, splitting, stored, loader)
+PARTS = (
+    *structures.FILES,
+    groups,
+    embeddings,
+    entries,
+    swapping,
+    experts,
+    quantized,
+    splitting,
+    stored,
+    loader,
+)
 """The files that travel, each after those that it imports."""
 
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import nn
 
-from eckart.structures.contract import Part, Shape
-from eckart.structures.modules import StructuredEmbedding, StructuredLinear, put
+from eckart.model.portable.groups import group_ties
+from eckart.structures.contract import Shape
+from eckart.structures.modules import StructuredEmbedding, StructuredLinear, parts_of, put
 from eckart.structures.registry import find, structure_of
 
 TIED_WHEN_DENSE = "_eckart_tied_when_dense"
@@ -25,16 +26,6 @@ def shape_of(module: Any) -> Shape:
 def layer_like(old: Any, structure: str, size: int) -> Any:
     """An empty structure of a linear layer's shape and dtype, on its device."""
     return find(structure).layer(shape_of(old), size, old.weight.device, old.weight.dtype)
-
-
-def parts_of(module: Any) -> dict[str, Part]:
-    """The parts of a structure's module, biases too."""
-    structure = structure_of(module)
-    assert structure is not None
-    if isinstance(module, StructuredEmbedding):
-        return structure.parts(Shape(module.num_embeddings, module.embedding_dim), module.size)
-    has_bias = any(name.rpartition(".")[2] == "bias" for name, _ in module.named_parameters())
-    return structure.parts(Shape(module.out_features, module.in_features, has_bias), module.size)
 
 
 def put_structure(
@@ -101,14 +92,15 @@ def share_indices(model: nn.Module) -> None:
 def retie(model: nn.Module) -> None:
     """Let transformers tie the matrices where it tied the weights that they stand for; again changes nothing.
 
-    Weights of which one became a structure and the other did not are tied no more.
+    Weights of which one became a structure and the other did not are tied no more, and what the structures of
+    a site share is tied.
     """
     share_indices(model)
     for part in model.modules():
         tied = getattr(part, "all_tied_weights_keys", None)
-        if not tied:
+        if tied is None:
             continue
-        changed: dict[str, str] = {}
+        changed = group_ties(model, part)
         for target, source in tied.items():
             changed |= _pairs(part, target, source)
         if changed != tied:

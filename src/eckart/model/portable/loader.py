@@ -48,8 +48,11 @@ class EckartConfig(QuantizationConfigMixin):
         **_: Any,
     ) -> None:
         if format_version is None:
-            embeds = any(isinstance(entry, dict) and "tied" in entry for entry in (modules or {}).values())
-            format_version = FORMAT_VERSION if inner or experts or embeds else 1
+            shared = any(
+                isinstance(entry, dict) and ("tied" in entry or "site" in entry)
+                for entry in (modules or {}).values()
+            )
+            format_version = FORMAT_VERSION if inner or experts or shared else 1
         if not isinstance(format_version, int) or format_version > FORMAT_VERSION:
             raise ValueError(
                 f"this model was saved in Eckart's format {format_version}, and this Eckart knows them up to "

@@ -10,6 +10,7 @@ from torch import nn
 
 from eckart.model.portable.embeddings import layer_like, put_structure, retie, shape_of
 from eckart.model.portable.entries import read_entry, require_size
+from eckart.model.portable.groups import share_groups
 from eckart.structures.modules import StructuredEmbedding, StructuredLinear, put
 from eckart.structures.registry import find
 
@@ -53,7 +54,8 @@ def swap_modules(model: nn.Module, modules: dict[str, Any]) -> None:
 
     Args:
         modules: module name to rank, or to `{"rank": …, "structure": …}`; of an embedding also `tied`, the
-            names of what has the same tensors, and `scale`.
+            names of what has the same tensors, and `scale`; of one that is not the first of its site `site`,
+            the name of that.
 
     Raises:
         ValueError: a name or a structure that is not known, or a size that the layer cannot have.
@@ -76,5 +78,23 @@ def swap_modules(model: nn.Module, modules: dict[str, Any]) -> None:
             tied = [other for saved in entry.get("tied", []) if (other := find_module(model, saved))]
             put_structure(model, name, tied, structure, size, entry.get("scale", 1.0))
             continue
-        put(model, name, layer_like(old, structure, size))
+        new = layer_like(old, structure, size)
+        new.leader = _leader(model, saved_name, modules)
+        put(model, name, new)
+    share_groups(model)
     retie(model)
+
+
+def _leader(model: nn.Module, saved_name: str, modules: dict[str, Any]) -> str | None:
+    """The name in the model of the first of a module's site, where its entry says that it has one."""
+    entry = modules[saved_name]
+    site = entry.get("site") if isinstance(entry, dict) else None
+    if site is None:
+        return None
+    leader, own = find_module(model, str(site)), read_entry(saved_name, entry)
+    if leader is None or site not in modules or own != read_entry(site, modules[site]):
+        raise ValueError(
+            f"{saved_name}: the config says that it is in one site with {site!r}, and it is not; "
+            "fetch the folder again"
+        )
+    return leader
