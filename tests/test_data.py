@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
@@ -121,9 +122,9 @@ def test_byte_order_marks_line_ends_and_case_of_the_ending_change_nothing(
         ("[1]", "expected an object"),
         ('"text"', "expected an object"),
         ("{}", "no field text, nor prompt and completion"),
-        ('{"text": 3}', "no field text, nor prompt and completion"),
+        ('{"text": 3}', "field text is a number, and should be text"),
         ('{"prompt": "a"}', "no field text, nor prompt and completion"),
-        ('{"prompt": "a", "completion": null}', "no field text, nor prompt and completion"),
+        ('{"prompt": "a", "completion": null}', "field completion is null, and should be text"),
         (r'{"text": "\ud83d"}', "a character that is none (surrogates not allowed)"),
     ],
 )
@@ -339,7 +340,9 @@ def test_fields_are_taken_as_they_stand(tmp_path: Path) -> None:
     source = put(tmp_path, "a.jsonl", json.dumps({"text": "t", "ask": " a", "say": "b ", "n": 3}))
     assert read_texts(source, fields="ask,say") == [Text(" a", "b ")]
     assert read_texts(source, fields="say") == [Text("", "b ")]
-    assert refused(source, fields="ask,n").startswith(f"{source}, line 1: field n is no text; there is text")
+    assert refused(source, fields="ask,n").startswith(
+        f"{source}, line 1: field n is a number, not text; there is text"
+    )
     assert refused(source, fields="ask,none") == (
         f"{source}, line 1: no field none; there is text, ask, say, n"
     )
@@ -395,3 +398,42 @@ def test_a_library_that_is_not_there_is_named(
     if library == "pyarrow":
         source = put(tmp_path, source, KINDS[source])
     assert 'pip install "eckart[eval]"' in refused(source)
+
+
+@pytest.mark.parametrize("kind", [".arrow", ".parquet"])
+def test_a_table_that_would_end_the_process_is_refused(tmp_path: Path, kind: str) -> None:
+    """Offsets of texts beyond their bytes: pyarrow reads them, and whoever looks at a value dies."""
+    path, table = tmp_path / f"a{kind}", pa.table({"text": ["abc", "def"]})
+    if kind == ".arrow":
+        with pa.ipc.new_stream(str(path), table.schema) as stream:
+            stream.write_table(table)
+    else:
+        parquet.write_table(table, path, use_dictionary=False, compression="none", write_statistics=False)
+    good, bad = {
+        ".arrow": (np.array([0, 3, 6], dtype=np.int32), np.array([0, 3, 2 * 10**9], dtype=np.int32)),
+        ".parquet": (np.frombuffer(b"abc", np.uint8), np.frombuffer(b"\xff\xfe\xfd", np.uint8)),
+    }[kind]
+    content = path.read_bytes()
+    assert content.count(good.tobytes()) == 1
+    assert words(read_texts(str(path))) == ["abc", "def"]
+    path.write_bytes(content.replace(good.tobytes(), bad.tobytes()))
+    with pytest.raises(UsageError, match=rf"broken {kind}"):
+        read_texts(str(path))
+
+
+def test_what_unpacks_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eckart.data.files.LARGEST", 1000)
+    path = tmp_path / "a.jsonl.gz"
+    with gzip.open(path, "wt") as file:
+        file.write(json.dumps({"text": "w" * 900}) + "\n")
+    assert len(read_texts(str(path))) == 1
+    with gzip.open(path, "wt") as file:
+        file.write(json.dumps({"text": "w" * 10_000_000}) + "\n")
+    with pytest.raises(UsageError, match="when unpacked"):
+        read_texts(str(path))
+
+
+def test_tables_with_semicolons_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("id;text\n1;w1, w2\n2;w3\n")
+    assert [text.text for text in read_texts(str(path))] == ["w1, w2", "w3"]

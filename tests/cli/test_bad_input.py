@@ -144,6 +144,20 @@ DAMAGES = {
         _write_config('{"model_type": "llama", "architectures": ["pipeline"]}'),
         ["pipeline"],
     ),
+    "deep config": (_write_config("[" * 100_000), ["config.json", "nested too deeply"]),
+    "config of a list": (_write_config("[]"), ["config.json", "should be an object"]),
+    "endless layers": (
+        _write_config('{"model_type": "llama", "num_hidden_layers": 1000000000}'),
+        ["config.json", "num_hidden_layers is 1,000,000,000"],
+    ),
+    "endless parts": (
+        _write_config('{"model_type": "swin", "depths": [2, 100000000]}'),
+        ["config.json", "depths is 100,000,000"],
+    ),
+    "a dtype that is none": (
+        _write_config('{"model_type": "llama", "torch_dtype": "torch.float16"}'),
+        ["config.json", "'torch.float16'", "float16"],
+    ),
     "config of wrong types": (
         _write_config('{"model_type": "llama", "hidden_size": "wide"}'),
         ["config.json", "hidden_size"],
@@ -160,6 +174,71 @@ def test_a_damaged_model_is_named(
     break_it(model)
     more = ["-o", "out", "--keep", "0.8"] if command == "compress" else ["--task", "perplexity"]
     refused(eckart, tmp_path, 1, words, command, "model", *more, "--data", data)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "broken header", "only a pickle", "outside", "deep config"])
+def test_a_damaged_model_is_named_wherever_one_is_read(
+    eckart: Eckart, tmp_path: Path, stored: Any, model: Path, data: str, damage: str
+) -> None:
+    """What a dense model is for beside a compressed one, and what is timed, comes in by the same door."""
+    if damage == "outside":
+        (tmp_path / "elsewhere").mkdir()
+        shutil.copy(model / WEIGHTS, tmp_path / "elsewhere" / WEIGHTS)
+        (model / WEIGHTS).unlink()
+        index = {"metadata": {}, "weight_map": {UP: f"../elsewhere/{WEIGHTS}"}}
+        (model / f"{WEIGHTS}.index.json").write_text(json.dumps(index))
+        words = ["outside its folder"]
+    else:
+        break_it, words = DAMAGES[damage]
+        break_it(model)
+    small = ["--prompt", "4", "--rounds", "1", "--new", "1"]
+    refused(eckart, tmp_path, 1, words, "bench", "model", *small)
+    refused(eckart, tmp_path, 1, words, "bench", stored(LLAMA), "model", *small)
+
+
+def test_an_index_needs_no_metadata(eckart: Eckart, tmp_path: Path, model: Path) -> None:
+    _shards(model)
+    path = model / f"{WEIGHTS}.index.json"
+    whole = json.loads(path.read_text())
+    assert eckart("compress", "model", "-o", "expected", "--keep", "0.8").code == 0
+    path.write_text(json.dumps({"weight_map": whole["weight_map"]}))
+    assert eckart("compress", "model", "-o", "out", "--keep", "0.8").code == 0
+    assert (tmp_path / "out" / WEIGHTS).read_bytes() == (tmp_path / "expected" / WEIGHTS).read_bytes()
+
+
+@pytest.mark.parametrize("command", ["plan", "compress"])
+def test_an_adapter_is_no_model_and_stands_beside_none(
+    eckart: Eckart, tmp_path: Path, model: Path, command: str
+) -> None:
+    """transformers would apply it where it loads the folder, and nobody would know."""
+    more = ["--keep", "0.8", *(["-o", "out"] if command == "compress" else [])]
+    (model / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2}))
+    refused(eckart, tmp_path, 2, ["model has an adapter", "merge"], command, "model", *more)
+    (model / "config.json").unlink()
+    refused(eckart, tmp_path, 2, ["model is an adapter", "merge"], command, "model", *more)
+
+
+def test_a_link_out_of_the_folder_is_not_copied(eckart: Eckart, tmp_path: Path, model: Path) -> None:
+    (tmp_path / "secret").write_text("the only copy")
+    (model / "LICENSE").symlink_to(tmp_path / "secret")
+    (model / "NOTICE").write_text("thanks")
+    assert eckart("compress", "model", "-o", "out", "--keep", "0.8").code == 0
+    assert not (tmp_path / "out" / "LICENSE").exists()
+    assert (tmp_path / "out" / "NOTICE").read_text() == "thanks"
+
+
+def test_a_token_that_the_embedding_has_not_is_named(
+    eckart: Eckart, tmp_path: Path, model: Path, data: str
+) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["<|im_start|>"])
+    tokenizer.save_pretrained(model)
+    (tmp_path / "chat.txt").write_text("w1 w2 <|im_start|> w3")
+    words = ["'<|im_start|>'", "LlamaForCausalLM has 96"]
+    more = ["--data", "chat.txt"]
+    refused(eckart, tmp_path, 1, words, "compress", "model", "-o", "out", "--keep", "0.8", *more)
+    refused(eckart, tmp_path, 1, words, "evaluate", "model", "--task", "perplexity", *more)
+    assert eckart("evaluate", "model", "--task", "perplexity", "--data", data).code == 0
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -184,7 +263,8 @@ def test_code_that_comes_with_a_model_is_not_run_nor_asked_about(
     planted = tmp_path / "was_run"
     (model / "modeling_x.py").write_text(f"open({str(planted)!r}, 'w')\nclass C: pass\n")
     _write_config('{"model_type": "x", "auto_map": {"AutoConfig": "modeling_x.C"}}')(model)
-    refused(eckart, tmp_path, 1, ["config.json"], "compress", "model", "-o", "out", "--keep", "0.8")
+    words = ["modeling_x.C", "runs none"]
+    refused(eckart, tmp_path, 1, words, "compress", "model", "-o", "out", "--keep", "0.8")
 
     shutil.copy(model / "modeling_x.py", model / "tokenization_x.py")
     LLAMA.build().config.save_pretrained(model)
@@ -263,6 +343,8 @@ BAD_CHOICES: dict[str, tuple[list[str], list[str]]] = {
     "max length": (["--keep", "0.8", "--max-length", "0"], ["--max-length"]),
     "dtype": (["--keep", "0.8", "--dtype", "int4"], ["'int4'", "bfloat16"]),
     "device": (["--keep", "0.8", "--device", "abacus"], ["abacus", "--device cpu"]),
+    "device without values": (["--keep", "0.8", "--device", "meta"], ["meta", "--device cpu"]),
+    "device that is not here": (["--keep", "0.8", "--device", "cuda:77"], ["cuda:77", "--device cpu"]),
     "svd-llm without data": (["--keep", "0.8", "--method", "svd-llm"], ["svd-llm", "--data FILE"]),
     "asvd without data": (["--keep", "0.8", "--method", "asvd"], ["asvd", "--data FILE"]),
     "metric without data": (["--keep", "0.8", "--metric", "input"], ["input", "--data FILE"]),
@@ -320,7 +402,15 @@ BAD_DATA: dict[str, tuple[str, bytes, list[str]]] = {
     "broken line": ("a.jsonl", b'{"text": "w1"}\n\n{"text": "w2\n', ["a.jsonl, line 3", "broken JSON"]),
     "no text": ("a.jsonl", b'{"text": "w1"}\n{"txt": "w1"}\n', ["a.jsonl, line 2", "no field text"]),
     "no completion": ("a.jsonl", b'{"prompt": "w1"}\n', ["a.jsonl, line 1", "completion"]),
-    "text that is none": ("a.jsonl", b'{"text": 3}\n', ["a.jsonl, line 1", "no field text"]),
+    "number": ("a.jsonl", b'{"text": 3}\n', ["a.jsonl, line 1", "field text is a number"]),
+    "null": ("a.jsonl", b'{"text": "w1"}\n{"text": null}\n', ["a.jsonl, line 2", "field text is null"]),
+    "list": ("a.jsonl", b'{"text": ["w1", "w2"]}\n', ["a.jsonl, line 1", "field text is a list"]),
+    "list to complete": (
+        "a.jsonl",
+        b'{"prompt": "w1", "completion": ["w2"]}\n',
+        ["a.jsonl, line 1", "field completion is a list"],
+    ),
+    "steering": ("a.jsonl", b'{"\\u001b[31mred": 1}\n', ["a.jsonl, line 1", "\\x1b[31mred"]),
     "no object": ("a.jsonl", b'{"text": "w1"}\n["w2"]\n', ["a.jsonl, line 2", "expected an object"]),
     "no column text": ("a.csv", b"words\nw1\n", ["a.csv, line 2", "no field text"]),
     "parquet": ("a.parquet", b"PAR1", ["a.parquet", "broken .parquet"]),
@@ -446,6 +536,18 @@ def test_an_output_that_may_not_be_written_is_refused(eckart: Eckart, tmp_path: 
 def test_verify_needs_a_folder_that_eckart_saved(eckart: Eckart, tmp_path: Path, stored: Any) -> None:
     refused(eckart, tmp_path, 2, ["nothing is not a folder"], "verify", "nothing")
     refused(eckart, tmp_path, 2, ["no eckart.json"], "verify", stored(LLAMA))
+
+
+@pytest.mark.parametrize(("option", "value"), [("--memory", "0"), ("--memory", "-1"), ("--tokens", "inf")])
+def test_a_size_is_above_0_and_finite(
+    eckart: Eckart, tmp_path: Path, stored: Any, option: str, value: str
+) -> None:
+    before = listing(tmp_path)
+    answer = eckart("compress", stored(LLAMA), "-o", "out", "--keep", "0.8", option, value)
+    assert answer.code == 2
+    assert f"{value}: not a" in answer.err
+    assert "Traceback" not in answer.err
+    assert listing(tmp_path) == before
 
 
 # The unexpected

@@ -4,7 +4,15 @@ The only room that reads or writes safetensors files itself.
 """
 
 from eckart.checkpoint.digests import digest, file_digest, json_digest, sha256, sha256_of
-from eckart.checkpoint.reading import DTYPES, Checkpoint, Stored, open_checkpoint, weight_digests
+from eckart.checkpoint.reading import (
+    DTYPES,
+    INDEX,
+    SINGLE,
+    Checkpoint,
+    Stored,
+    open_checkpoint,
+    weight_digests,
+)
 from eckart.checkpoint.shards import read_shard, shard_name, write_index, write_shard
 from eckart.checkpoint.spilling import Spill
 from eckart.checkpoint.tensors import read_tensors, write_tensors
@@ -19,6 +27,8 @@ from eckart.checkpoint.writing import (
 
 __all__ = [
     "DTYPES",
+    "INDEX",
+    "SINGLE",
     "Checkpoint",
     "Spill",
     "Stored",

@@ -106,14 +106,20 @@ def replace_file(path: Path, content: bytes) -> None:
 def copy_companions(source: Path, destination: Path) -> None:
     """Copy what a model folder holds beside its weights (tokenizer, pooling, licence), never code.
 
-    What `destination` already has stays as it is.
+    What `destination` already has stays as it is. A link to somewhere else is not followed, but where the hub
+    keeps what a snapshot of it links to.
     """
+    inside = [source.resolve()]
+    if source.resolve().parent.name == "snapshots":
+        inside.append(source.resolve().parents[1] / "blobs")
     for path in sorted(source.rglob("*")):
         relative = path.relative_to(source)
         hidden = any(part.startswith(".") for part in relative.parts)
         licence = path.name.upper().startswith(LICENCE_NAMES) and path.suffix.lower() in LICENCE_SUFFIXES
         wanted = licence or path.name.endswith(COMPANION_SUFFIXES)
         if hidden or not wanted or not path.is_file() or path.name.endswith(NOT_COMPANIONS):
+            continue
+        if not any(path.resolve().is_relative_to(each) for each in inside):
             continue
         copy = destination / relative
         if copy.exists() or path.stat().st_size > LARGEST_COMPANION:

@@ -10,7 +10,8 @@ import typer
 from typer.core import TyperCommand
 
 from eckart.cli.saying import say
-from eckart.recipes import verbs
+from eckart.recipes import reading, verbs
+from eckart.recipes.options import Option
 
 WIDTH = 110
 """Columns of a help page at most."""
@@ -113,7 +114,7 @@ def _annotated(kind: type, name: str) -> Any:
     group = next(title for title, group in verbs.GROUPS[kind].items() if name in verbs.fields(group))
     more: dict[str, Any] = {"metavar": option.metavar} if option.metavar else {}
     if option.parse is not None:
-        more["parser"] = option.parse
+        more["parser"] = _parser(option, of)
     if get_args(of):
         of = list[str] if option.repeated else str
         more.setdefault("metavar", "TEXT" if option.repeated else "LIST")
@@ -126,6 +127,20 @@ def _annotated(kind: type, name: str) -> Any:
             **more,
         ),
     ]
+
+
+def _parser(option: Option, of: Any) -> Callable[[str], Any]:
+    """What reads an option's value, and says what it should have been where it is none."""
+
+    def parse(value: str) -> Any:
+        assert option.parse is not None
+        try:
+            return option.parse(value)
+        except ValueError:
+            raise typer.BadParameter(f"{value}: not {reading.words_of(option, of)}") from None
+
+    parse.__name__ = option.metavar or "value"
+    return parse
 
 
 def _default(value: Any) -> str:

@@ -90,8 +90,12 @@ def _options(options: list[Option]) -> str:
 
 
 def say(text: str) -> None:
-    """A line for people, never wrapped."""
-    console.print(text, markup=False, soft_wrap=True)
+    """A line for people, never wrapped; what would steer their terminal is shown, not obeyed."""
+    shown = "".join(
+        each if each.isprintable() or each == "\n" else each.encode("unicode_escape").decode()
+        for each in text
+    )
+    console.print(shown, markup=False, soft_wrap=True)
 
 
 def shrunk(count: Any, size: Any) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from io import StringIO
@@ -18,6 +20,32 @@ SEPARATOR = "<|endoftext|>"
 Placed = Iterator[tuple[str, dict[str, Any]]]
 """Rows, each behind the words that say where it is."""
 
+LARGEST = 1_000_000_000
+"""Bytes that a packed file may hold."""
+CHECK = """
+import sys
+import pyarrow as pa
+from pyarrow import parquet
+kind, path, largest = sys.argv[1], sys.argv[2], int(sys.argv[3])
+try:
+    if kind == ".parquet":
+        groups = parquet.ParquetFile(path).metadata
+        size = sum(groups.row_group(index).total_byte_size for index in range(groups.num_row_groups))
+        if size > largest:
+            sys.exit(f"it holds {size / 1e9:.1f} GB; give a part of it")
+        table = parquet.read_table(path)
+    else:
+        with pa.memory_map(path) as content:
+            try:
+                table = pa.ipc.open_stream(content).read_all()
+            except pa.ArrowInvalid:
+                table = pa.ipc.open_file(content).read_all()
+            table.validate(full=True)
+    table.validate(full=True)
+except (pa.ArrowException, OSError) as error:
+    sys.exit(str(error).splitlines()[0])
+"""
+"""Reads a table by columns to its last value, in a process of its own: damage may end that by a signal."""
 NO_DATASETS = 'needs pyarrow and datasets: pip install "eckart[eval]"'
 
 
@@ -56,10 +84,15 @@ def numbered(content: str) -> Iterator[tuple[int, str]]:
 
 
 def _unpacked(path: Path) -> bytes:
+    """What a gzip file holds, up to `LARGEST` bytes: a small file may unpack to any size."""
     try:
-        return gzip.decompress(path.read_bytes())
+        with gzip.open(path) as packed:
+            content = packed.read(LARGEST + 1)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UsageError(f"{path}: broken gzip ({error})") from None
+    if len(content) > LARGEST:
+        raise UsageError(f"{path}: more than {LARGEST / 1e9:g} GB when unpacked; give a part of it")
+    return content
 
 
 def _parsed(line: str, where: str) -> Any:
@@ -93,10 +126,15 @@ def _json(path: Path) -> Placed:
 
 
 def _table(path: Path, delimiter: str) -> Placed:
-    table = csv.DictReader(StringIO(decoded(path.read_bytes(), path)), delimiter=delimiter, strict=True)
+    content = decoded(path.read_bytes(), path)
+    head = content.partition("\n")[0]
+    # Where a comma is the decimal point, tables come with semicolons.
+    if delimiter == "," and "," not in head and ";" in head:
+        delimiter = ";"
+    table = csv.DictReader(StringIO(content), delimiter=delimiter, strict=True)
     try:
         for row in table:
-            yield f"{path}, line {table.line_num}", row
+            yield f"{path}, line {table.line_num}", {k: v for k, v in row.items() if v is not None}
     except csv.Error as error:
         where = f"{path}, line {table.reader.line_num}"
         raise UsageError(f"{where}: broken table ({error}); .jsonl takes any text") from None
@@ -108,13 +146,29 @@ def _columns(path: Path, read: Callable[[Path], Any]) -> Placed:
         import pyarrow as pa
     except ModuleNotFoundError:
         raise UsageError(f"{path}: {path.suffix} {NO_DATASETS}") from None
+    _require_whole(path)
     try:
         table = read(path)
-    except (pa.ArrowException, OSError) as error:
+        rows = table.to_pylist()
+    except (pa.ArrowException, OSError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise UsageError(f"{path}: broken {path.suffix} ({first})") from None
-    for number, row in enumerate(table.to_pylist(), 1):
+    for number, row in enumerate(rows, 1):
         yield f"{path}, row {number}", row
+
+
+def _require_whole(path: Path) -> None:
+    """Raises UsageError where a table by columns is damaged, or holds more than is read at once."""
+    command = [sys.executable, "-c", CHECK, path.suffix.lower(), str(path), str(LARGEST)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip().splitlines()
+        why = (
+            f"reading it ended by signal {-done.returncode}"
+            if done.returncode < 0
+            else "".join(said[-1:]) or f"reading it ended with {done.returncode}"
+        )
+        raise UsageError(f"{path}: broken {path.suffix} ({why})")
 
 
 def _arrow(path: Path) -> Any:

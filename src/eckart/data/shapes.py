@@ -14,6 +14,8 @@ from eckart.types import Text, UsageError
 Row = dict[str, Any]
 NAMED = 8
 """Fields that a message names at most."""
+LISTS = ("test_list",)
+"""Fields that hold several texts."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Shape:
     """Rows that have these fields, and the text that one of them makes.
 
     Attributes:
-        fields: all of them strings, or lists of strings.
+        fields: all of them strings, but for those of `LISTS`.
         of: what is known to come so.
         text: from a row to its text.
     """
@@ -31,11 +33,13 @@ class Shape:
     text: Callable[[Row], Text]
 
     def fits(self, row: Row) -> bool:
-        return all(_is_text(row.get(field)) for field in self.fields)
+        return all(_is_text(field, row.get(field)) for field in self.fields)
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(v, str) for v in value))
+def _is_text(field: str, value: object) -> bool:
+    if field in LISTS:
+        return isinstance(value, list) and all(isinstance(each, str) for each in value)
+    return isinstance(value, str)
 
 
 def _lines(text: str) -> str:
@@ -135,17 +139,34 @@ def parse_fields(fields: str | None) -> tuple[str, ...]:
 def _named(row: Row, where: str, fields: tuple[str, ...]) -> Text:
     for field in fields:
         if not isinstance(row.get(field), str):
-            why = f"field {field} is no text" if field in row else f"no field {field}"
+            why = f"field {field} is {_kind(row[field])}, not text" if field in row else f"no field {field}"
             raise UsageError(f"{where}: {why}; {_found(row)}")
     return Text("", row[fields[0]]) if len(fields) == 1 else Text(row[fields[0]], row[fields[1]])
 
 
 def _missing(row: Row) -> str:
+    for shape in SHAPES:
+        if all(field in row for field in shape.fields):
+            wrong = next(field for field in shape.fields if not _is_text(field, row[field]))
+            return (
+                f"field {wrong} is {_kind(row[wrong])}, and should be text: leave the row out, or name other "
+                "fields with --fields"
+            )
     pairs = [" and ".join(shape.fields) for shape in SHAPES if len(shape.fields) == 2]
     return (
         f"no field text, nor {', nor '.join(pairs)}; {_found(row)}; "
         "name what to take with --fields PROMPT,COMPLETION"
     )
+
+
+def _kind(value: object) -> str:
+    """What a value is, in JSON's words."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true or false"
+    kinds = {(int, float): "a number", (list, tuple): "a list", (dict,): "an object"}
+    return next((words for types, words in kinds.items() if isinstance(value, types)), type(value).__name__)
 
 
 def _found(row: Row) -> str:

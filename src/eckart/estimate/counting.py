@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from eckart import checkpoint
-from eckart.model import loading, replacing, sharing
+from eckart.model import configs, replacing, sharing
 from eckart.types import Tied
 
 
@@ -63,7 +63,7 @@ def _stored_apart(folder: Path, empty: Any, notes: list[str]) -> dict[str, int]:
     tied = dict(empty.all_tied_weights_keys)
     # A hub model is planned from its config and index: no shard is fetched.
     if not any(folder.glob("model*.safetensors")):
-        raw = loading.raw_config(folder)
+        raw = configs.raw_config(folder)
         head = empty.get_output_embeddings()
         if raw.get("tie_word_embeddings") is False and any(name.startswith("lm_head") for name in tied):
             notes.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,13 +13,14 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
+from eckart import checkpoint
 from eckart.model import portable
+from eckart.model.configs import require_usable, said
 from eckart.pocket import MODEL_DIR
 from eckart.types import EckartError, UsageError
 
 portable.register()
 
-LONGEST_REASON = 200
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model")
 
@@ -56,7 +58,7 @@ def find_model(name: str | Path, weights: bool = True) -> Path:
     except RepositoryNotFoundError:
         raise UsageError(f"no such model: {name} is not a folder, and the hub has no such model") from None
     except OSError as error:
-        why = "HF_HUB_OFFLINE is set" if is_offline_mode() else _said(error)
+        why = "HF_HUB_OFFLINE is set" if is_offline_mode() else said(error)
         raise UsageError(
             f"no such model: {name} is not a folder, and the hub cannot be reached ({why})"
         ) from None
@@ -76,23 +78,17 @@ def load_config(folder: Path) -> Any:
     """The config of a model folder.
 
     Raises:
+        UsageError: the folder holds an adapter.
         EckartError: no config, or one that this transformers does not know.
     """
     from huggingface_hub.errors import StrictDataclassError
 
     path = folder / "config.json"
-    if not path.is_file():
-        raise EckartError(f"{folder} is not a model folder: it has no config.json")
+    require_usable(folder)
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (ValueError, KeyError, OSError, TypeError, StrictDataclassError) as error:
-        raise EckartError(f"{path} cannot be used: {_said(error)}") from error
-
-
-def raw_config(folder: Path) -> dict[str, Any]:
-    """`config.json` as it stands, before transformers fills in its defaults."""
-    raw: dict[str, Any] = json.loads((folder / "config.json").read_text())
-    return raw
+    except (ValueError, KeyError, OSError, TypeError, AttributeError, StrictDataclassError) as error:
+        raise EckartError(f"{path} cannot be used: {said(error)}") from error
 
 
 def model_class(config: Any) -> Any:
@@ -119,13 +115,16 @@ def build_empty(config: Any) -> Any:
     A compressed model's structures are in place.
 
     Raises:
-        EckartError: its config says of structures what cannot be.
+        EckartError: its config says what cannot be, of the model or of its structures.
     """
     kind = model_class(config)
     dtype = getattr(config, "dtype", None) or torch.float32
-    with torch.device("meta"):
-        model = kind.from_config(config) if kind is AutoModel else kind(config)
-    model.tie_weights()
+    try:
+        with torch.device("meta"):
+            model = kind.from_config(config) if kind is AutoModel else kind(config)
+        model.tie_weights()
+    except Exception as error:  # code of any architecture, on numbers of any kind
+        raise EckartError(f"{kind.__name__} cannot be built from its config: {said(error)}") from error
     if quantization := _quantization(config):
         try:
             entry = portable.EckartConfig(**quantization)
@@ -133,7 +132,7 @@ def build_empty(config: Any) -> Any:
             portable.swap_modules(model, entry.modules)
             portable.quantize_modules(model, getattr(entry, "inner", {}).get("modules", {}))
         except (ValueError, TypeError) as error:
-            raise EckartError(f"the model cannot be built: {_said(error)}") from error
+            raise EckartError(f"the model cannot be built: {said(error)}") from error
     return model.to(dtype)
 
 
@@ -174,10 +173,12 @@ def require_dtype(dtype: str) -> None:
 def require_device(device: str) -> None:
     """Raises UsageError where there is no such device here."""
     try:
-        torch.empty(0, device=device)
+        found = torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         first = str(error).splitlines()[0]
         raise UsageError(f"device {device} is not to be had here ({first}); give --device cpu") from None
+    if found.is_meta:
+        raise UsageError(f"device {device} holds no values; give --device cpu")
 
 
 def load_model(folder: Path, device: str = "cpu", dtype: str = "auto") -> Any:
@@ -191,11 +192,13 @@ def load_model(folder: Path, device: str = "cpu", dtype: str = "auto") -> Any:
     require_device(device)
     config = load_config(folder)
     kind = model_class(config)
+    # What transformers would read without a look: files outside the folder, or of another kind.
+    checkpoint.open_checkpoint(folder)
     wanted = dtype if dtype == "auto" else getattr(torch, dtype)
     try:
-        with quiet():
+        with quiet(), _with_metadata(folder) as readable:
             model, info = kind.from_pretrained(
-                folder,
+                readable,
                 config=config,
                 dtype=wanted,
                 use_safetensors=True,
@@ -204,7 +207,8 @@ def load_model(folder: Path, device: str = "cpu", dtype: str = "auto") -> Any:
                 ignore_mismatched_sizes=True,
             )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as error:
-        raise EckartError(f"{folder} cannot be loaded: {_said(error)}") from error
+        raise EckartError(f"{folder} cannot be loaded: {said(error)}") from error
+    model.name_or_path = model.config._name_or_path = str(folder)
     for name, stored, expected in sorted(info["mismatched_keys"]):
         raise EckartError(
             f"{folder} does not fit its config: {name} is stored as {tuple(stored)}, "
@@ -217,6 +221,25 @@ def load_model(folder: Path, device: str = "cpu", dtype: str = "auto") -> Any:
             "transformers would fill them with random numbers"
         )
     return model.to(device)
+
+
+@contextmanager
+def _with_metadata(folder: Path) -> Iterator[Path]:
+    """A folder as transformers can read it, which wants metadata in an index; it needs none of them."""
+    path = folder / checkpoint.INDEX
+    if (folder / checkpoint.SINGLE).is_file() or not path.is_file():
+        yield folder
+        return
+    index = json.loads(path.read_bytes())
+    if "metadata" in index:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as made:
+        for each in folder.iterdir():
+            if each.name != path.name:
+                (Path(made) / each.name).symlink_to(each.resolve())
+        (Path(made) / path.name).write_text(json.dumps({"metadata": {}, **index}))
+        yield Path(made)
 
 
 @contextmanager
@@ -285,12 +308,6 @@ def load_tokenizer(folder: Path) -> Any:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises that class itself
         raise EckartError(f"{folder} has no tokenizer that loads, and text needs one") from error
-
-
-def _said(error: Exception) -> str:
-    """What a library's error says, in one line that is not too long."""
-    words = " ".join(str(error).split()) or type(error).__name__
-    return words if len(words) <= LONGEST_REASON else words[:LONGEST_REASON].rsplit(" ", 1)[0] + " …"
 
 
 def _quantization(config: Any) -> dict[str, Any] | None:

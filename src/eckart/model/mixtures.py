@@ -44,8 +44,8 @@ class Stacks:
         for name, size in self.others.items():
             grouped[re.sub(r"\.\d+\.", ".*.", name)].append(size)
         return [
-            f"{name} ({len(sizes)} expert tensors, {sum(sizes):,} parameters) stays dense: its model does "
-            "not multiply by one expert's weight at a time"
+            f"{name} (three-dimensional, {len(sizes)} of them, {sum(sizes):,} parameters) stays dense: its "
+            "model does not multiply by one matrix of it at a time, as it would by one expert's"
             for name, sizes in grouped.items()
         ]
 
@@ -55,7 +55,11 @@ def find_stacks(model: nn.Module) -> Stacks:
     stacks = Stacks()
     answers: dict[Any, bool] = {}
     for name, owner in model.named_modules():
-        tensors = {leaf: each for leaf, each in owner.named_parameters(recurse=False) if each.ndim == 3}
+        tensors = {
+            leaf: each
+            for leaf, each in owner.named_parameters(recurse=False)
+            if each.ndim == 3 and min(each.shape) > 1
+        }
         if not tensors or isinstance(owner, nn.modules.conv._ConvNd):
             continue
         shapes = tuple((leaf, tuple(each.shape)) for leaf, each in owner.named_parameters(recurse=False))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
@@ -70,7 +70,21 @@ def windows(
         tokens += len(window.ids)
     if not found:
         raise EckartError("the data gives no tokens: every text in it is empty")
+    require_known(model, tokenizer, (window.ids + (window.labels or []) for window in found))
     return found
+
+
+def require_known(model: Any, tokenizer: Any, rows: Iterable[list[int]]) -> None:
+    """Raises EckartError where a row has a token id that the model's embedding does not."""
+    known = getattr(model.get_input_embeddings(), "num_embeddings", None)
+    highest = max((max(row) for row in rows if row), default=0)
+    if known is not None and highest >= known:
+        name = tokenizer.convert_ids_to_tokens(highest)
+        raise EckartError(
+            f"the tokenizer makes token {highest} ({name!r}) of the data, and the embedding of "
+            f"{type(model).__name__} has {known:,}: the tokenizer is not this model's, or was given tokens "
+            "that the model was not"
+        )
 
 
 def _windows(model: Any, tokenizer: Any, texts: Sequence[Text], max_length: int) -> Iterator[Window]:
@@ -121,6 +135,7 @@ def encode(
 
 def padded(model: Any, tokenizer: Any, rows: list[list[int]], left: bool = False) -> Batch:
     """One batch of rows of token ids, on the model's device."""
+    require_known(model, tokenizer, rows)
     ids, mask = _padded(rows, padding_id(tokenizer), left=left)
     return {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
 

@@ -64,6 +64,7 @@ def compress(
     rounding.require_possible(made.quantize, made.merge)
     if (done := requests.finished(out, resume)) is not None:
         return Result(None, done, str(out), watch.seconds(), peak_memory_bytes())
+    loading.require_device(asked["device"])
     folder, source, generates = _source(model, out, made)
     texts = requests.read_data(made, settings, generates)
     whole: list[str] = []

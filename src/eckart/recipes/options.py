@@ -53,14 +53,20 @@ def count(value: str) -> int:
     number, unit = (
         (value[:-1], THOUSANDS[value[-1].lower()]) if value[-1:].lower() in THOUSANDS else (value, 1)
     )
-    return int(float(number) * unit)
+    return _whole(float(number) * unit)
 
 
 def size(value: str) -> int:
     """`8GB`, `512MB` or `8e9`, in bytes."""
     text = value.strip().upper().removesuffix("B")
     number, unit = (text[:-1], BYTES[text[-1]]) if text[-1:] in BYTES else (text, 1)
-    return int(float(number) * unit)
+    return _whole(float(number) * unit)
+
+
+def _whole(number: float) -> int:
+    if not 0 < number < 1e18:
+        raise ValueError(f"{number:g} is not above 0 and finite")
+    return int(number)
 
 
 def _setting(name: str) -> str:

@@ -10,7 +10,7 @@ from numbers import Integral, Real
 from typing import Any, get_args
 
 from eckart.recipes import verbs
-from eckart.recipes.options import Selection
+from eckart.recipes.options import Option, Selection, count, size
 from eckart.recovery.settings import LENGTHS
 from eckart.types import UsageError
 
@@ -27,6 +27,7 @@ WORDS = {
     Sequence[float]: "numbers",
     Sequence[int]: "whole numbers",
 }
+PARSED: dict[Any, str] = {size: "a size above 0, as 8GB or 512MB", count: "a count above 0, as 10M"}
 
 
 @dataclass
@@ -95,6 +96,11 @@ def given(kind: type, values: Mapping[str, Any], where: str = "") -> Given:
     return found
 
 
+def words_of(option: Option, of: Any) -> str:
+    """What a value of an option should have been."""
+    return PARSED.get(option.parse, WORDS[of])
+
+
 def completed(kind: type, found: Given) -> dict[str, Any]:
     """Every option but those of a training: as given, else its default."""
     for name, why in found.lacking.items():
@@ -159,7 +165,7 @@ def _checked(kind: type, name: str, value: Any, where: str) -> Any:
         try:
             value = option.parse(value)
         except ValueError:
-            raise UsageError(f"{label} {value}: not {WORDS[of]}") from None
+            raise UsageError(f"{label} {value}: not {words_of(option, of)}") from None
     if each:
         return [_typed(f"{label}", one, each[0], text=True) for one in value]
     return _typed(label, value, of)

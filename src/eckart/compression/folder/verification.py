@@ -13,7 +13,7 @@ from typing import Any
 
 from eckart import checkpoint, structures
 from eckart.compression.folder.manifests import read_manifest
-from eckart.model import loading, probe, replacing, saving
+from eckart.model import configs, loading, probe, replacing, saving
 from eckart.types import MANIFEST, EckartError, Manifest, TargetRecord, Track, UsageError
 
 CONFIGS = ("config.json", "generation_config.json", "model.safetensors.index.json")
@@ -136,7 +136,7 @@ def check_plain_loading(folder: Path, manifest: Manifest) -> Check:
         return _check_merged_loading(folder, manifest)
     name = "loads without eckart, trust_remote_code"
     file = folder / f"{saving.MODELING_FILE}.py"
-    config = loading.raw_config(folder)
+    config = configs.raw_config(folder)
     autos = saving.read_auto_map(config)
     if autos is None or not file.is_file() or not saving.is_own_source(file.read_text(), set(autos.values())):
         return Check(name, False, f"{file.name} is not what this version of Eckart writes; it was not run")
@@ -146,7 +146,7 @@ def check_plain_loading(folder: Path, manifest: Manifest) -> Check:
 def _check_merged_loading(folder: Path, manifest: Manifest) -> Check:
     """A merged model is a dense one, and names no code."""
     name = "loads without eckart"
-    config = loading.raw_config(folder)
+    config = configs.raw_config(folder)
     if strange := next((entry for entry in ("quantization_config", "auto_map") if entry in config), None):
         return Check(name, False, f"it was merged, and its config.json has {strange}")
     autos = saving.auto_classes(loading.build_empty(loading.load_config(folder)))
@@ -188,5 +188,5 @@ def _compare_outputs(name: str, found: list[float], folder: Path, manifest: Mani
         return Check(name, True, "same values, bit for bit")
     largest = max(map(abs, saved)) or 1.0
     difference = max(abs(one - other) for one, other in zip(found, saved, strict=True)) / largest
-    tolerance = probe.tolerance(loading.raw_config(folder).get("dtype", "float32"))
+    tolerance = probe.tolerance(configs.raw_config(folder).get("dtype", "float32"))
     return Check(name, difference <= tolerance, f"values differ by {difference:.1e} of the largest")
