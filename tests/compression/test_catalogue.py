@@ -214,3 +214,25 @@ def test_a_row_without_data_ignores_it(made, decaying, method):
     other = eckart.compress(str(decaying), keep=KEEP, method=method, structure="lowrank").manifest
     assert one.targets == other.targets
     assert one.calibration_tokens is None
+
+
+@pytest.mark.parametrize("method", [name for name in CUTTING if name not in LEARNING])
+@pytest.mark.parametrize("blocks", [False, True])
+def test_weights_that_are_exact_already_are_no_trouble(decaying, data, tmp_path, method, blocks):
+    """Of zeros, so that what reads them is given nothing; constant; of one row; of rank one."""
+    dense = LLAMA.load(decaying)
+    first, second = dense.model.layers[0], dense.model.layers[1]
+    with torch.no_grad():
+        first.self_attn.v_proj.weight.zero_()
+        first.mlp.up_proj.weight.zero_()
+        second.self_attn.q_proj.weight.fill_(0.25)
+        second.mlp.gate_proj.weight[1:] = 0
+        second.mlp.down_proj.weight.copy_(torch.outer(torch.arange(48.0), torch.arange(80.0)) / 1000)
+    dense.save_pretrained(tmp_path / "dense")
+    for path in decaying.glob("tokenizer*"):
+        (tmp_path / "dense" / path.name).write_bytes(path.read_bytes())
+    made = eckart.compress(
+        tmp_path / "dense", tmp_path / "out", keep=KEEP, method=method, data=data, blocks=blocks
+    )
+    assert made.manifest.parameters.keep <= KEEP
+    assert torch.isfinite(outputs(LLAMA.load(tmp_path / "out"), some_inputs(LLAMA))).all()

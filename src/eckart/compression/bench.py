@@ -106,7 +106,12 @@ class Bench:
                 # Targets come in the model's order, so those of one space come together: one side is enough.
                 self._rights.clear()
             moment = vocabulary.blended(moment) if name == self._tied else moment
-            self._rights[space] = build(moment, own=True) if own else build(moment)
+            sums = moment.absolute if moment.second is None else moment.second
+            if sums is None or not (sums.diagonal() if sums.ndim == 2 else sums).any():
+                # Nothing but zeros comes in: all that can be held against an error there is its size.
+                self._rights[space] = linalg.Side()
+            else:
+                self._rights[space] = build(moment, own=True) if own else build(moment)
         return self._rights[space]
 
     def forget_sides(self) -> None:

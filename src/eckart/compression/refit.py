@@ -135,7 +135,8 @@ def _pair(cut: calibrate.Walk, leader: str, before: list[Any], pair: calibrate.P
 
     if complete:
         cut.inputs([leader], use)
-    return complete
+    # Nothing but zeros tells nothing of a weight.
+    return complete and pair.second is not None and bool(pair.second.diagonal().any())
 
 
 def _place_refitted(
