@@ -135,7 +135,7 @@ def test_values_are_written_as_on_the_command_line(words: str, name: str, value:
         ("size: {kepe: 0.8}", ["r.yaml: unknown size option 'kepe'; did you mean keep?"]),
         ("keep: much", ["r.yaml: keep 'much': not a number"]),
         ("rank: 2.5", ["r.yaml: rank 2.5: not a whole number"]),
-        ("size: large", ["r.yaml: size large: not a whole number"]),
+        ("size: large", ["r.yaml: size large: not a size above 0"]),
         ("merge: 1", ["r.yaml: merge 1: not true or false"]),
         ("data: 3", ["r.yaml: data 3: not text"]),
         ("data: ''", ["r.yaml: data is empty"]),

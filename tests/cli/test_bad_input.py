@@ -113,6 +113,11 @@ _lacking = _change_weights(lambda weights: weights.pop(UP))
 _other_shape = _change_weights(lambda weights: weights.update({UP: torch.zeros(7, 9)}))
 
 
+def _config(folder: Path, **changes: Any) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+
+
 def _no_config(folder: Path) -> None:
     (folder / "config.json").unlink()
 
@@ -130,6 +135,14 @@ DAMAGES = {
     "broken header": (_broken_header, [WEIGHTS, "truncated or corrupt"]),
     "missing shard": (_missing_shard, [SHARD, "missing"]),
     "truncated shard": (_truncated_shard, [SHARD, "truncated or corrupt"]),
+    "blocks that the config has not": (
+        lambda folder: _config(folder, num_hidden_layers=1),
+        ["9 tensors", "model.layers.1.input_layernorm.weight", "--drop-unused"],
+    ),
+    "scales without a quantization config": (
+        _change_weights(lambda weights: weights.update({f"{UP}_scale_inv": torch.ones(1)})),
+        [f"{UP}_scale_inv", "no quantization_config"],
+    ),
     "lacks a weight": (_lacking, [UP, "random numbers"]),
     "a weight of another shape": (_other_shape, [UP, "(7, 9)", "(80, 48)"]),
     "no config": (_no_config, ["config.json"]),
@@ -194,6 +207,68 @@ def test_a_damaged_model_is_named_wherever_one_is_read(
     small = ["--prompt", "4", "--rounds", "1", "--new", "1"]
     refused(eckart, tmp_path, 1, words, "bench", "model", *small)
     refused(eckart, tmp_path, 1, words, "bench", stored(LLAMA), "model", *small)
+
+
+@pytest.mark.parametrize("verb", ["plan", "analyze", "bench", "sweep", "compare", "recover", "bases"])
+def test_what_no_weight_takes_is_refused_by_every_verb(
+    eckart: Eckart, tmp_path: Path, model: Path, data: str, verb: str
+) -> None:
+    _config(model, num_hidden_layers=1)
+    more = {
+        "plan": ["--keep", "0.8"],
+        "analyze": ["-o", "out"],
+        "bench": ["--prompt", "4"],
+        "sweep": ["--ratios", "0.5", "--task", "perplexity", "--data", data, "-o", "out"],
+        "compare": ["--keep", "0.8", "--data", data, "-o", "out"],
+        "recover": ["--steps", "1", "--data", data, "-o", "out"],
+        "bases": ["-o", "out"],
+    }[verb]
+    refused(eckart, tmp_path, 1, ["model.layers.1.input_layernorm.weight"], verb, "model", *more)
+
+
+def test_what_no_weight_takes_is_left_out_where_that_is_asked_for(
+    eckart: Eckart, tmp_path: Path, model: Path, data: str
+) -> None:
+    _config(model, num_hidden_layers=1)
+    for more in ([], ["--blocks"]):
+        out = f"out{len(more)}"
+        arguments = ["compress", "model", "-o", out, "--keep", "0.95", "--method", "svd", "--drop-unused"]
+        assert eckart(*arguments, *more).code == 0
+        manifest = json.loads((tmp_path / out / "eckart.json").read_text())
+        assert len(manifest["left_out"]) == 9
+        assert all(name.startswith("model.layers.1.") for name in manifest["left_out"])
+        assert eckart("verify", out).code == 0
+    assert eckart("plan", "model", "--keep", "0.95", "--drop-unused").code == 0
+    assert eckart("evaluate", "model", "--task", "perplexity", "--data", data, "--drop-unused").code == 0
+
+
+@pytest.mark.parametrize("architectures", [None, ["LlamaModel"]])
+def test_a_head_is_recognised(
+    eckart: Eckart, tmp_path: Path, stored: Any, model: Path, architectures: list[str] | None
+) -> None:
+    _config(model, architectures=architectures)
+    for folder, out in ((stored(LLAMA), "expected"), ("model", "out")):
+        assert eckart("compress", folder, "-o", out, "--keep", "0.8", "--method", "svd").code == 0
+    for name in (WEIGHTS, "config.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "expected" / name).read_bytes()
+
+
+def test_a_head_that_several_classes_have_is_asked_for(
+    eckart: Eckart, tmp_path: Path, stored: Any, model: Path
+) -> None:
+    from transformers import BertForMaskedLM, BertForTokenClassification, BertModel
+
+    config = BERT.build().config
+    for kind in (BertForTokenClassification, BertForMaskedLM):
+        shutil.rmtree(model)
+        kind(config).save_pretrained(model)
+        _config(model, architectures=["BertModel"])
+        answer = eckart("plan", "model", "--keep", "0.9")
+        assert answer.code == 0 or "architectures" in answer.err
+        assert answer.code or kind.__name__ in answer.err
+    shutil.rmtree(model)
+    BertModel(config).save_pretrained(model)
+    assert "BertModel" in eckart("plan", "model", "--keep", "0.9").err
 
 
 def test_an_index_needs_no_metadata(eckart: Eckart, tmp_path: Path, model: Path) -> None:

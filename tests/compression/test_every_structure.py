@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 import eckart
 from eckart import structures
 from eckart.integrations.vllm.parts import Part, require_shareable
-from eckart.model import loading, replacing
+from eckart.model import building, replacing
 from eckart.model.portable.splitting import split_structures
 
 every_structure = pytest.mark.parametrize("structure", structures.replacements())
@@ -290,4 +290,4 @@ def test_a_loaded_copy_stays_what_it_is(made, structure):
     assert of_structure(twin, structure) == of_structure(model, structure)
     inputs = some_inputs(LLAMA)
     assert torch.equal(outputs(twin, inputs), outputs(model, inputs))
-    assert loading.is_compressed(model.config)
+    assert building.is_compressed(model.config)

@@ -22,7 +22,7 @@ from fitting import SPECTRAL
 from safetensors.torch import load_file, save_file
 
 import eckart
-from eckart.model import loading, portable
+from eckart.model import building, loading, portable
 from eckart.types import EckartError
 
 UP = "model.layers.0.mlp.up_proj"
@@ -205,7 +205,7 @@ def test_eckart_refuses_it(damaged: dict[str, Path], name: str) -> None:
 @pytest.mark.parametrize("name", ["newer", "no dict", "rank zero", "rank too large", "no such module"])
 def test_a_config_that_cannot_be_is_refused_without_weights_too(damaged: dict[str, Path], name: str) -> None:
     with pytest.raises(EckartError) as refused:
-        loading.build_empty(loading.load_config(damaged[name]))
+        building.build_empty(loading.load_config(damaged[name]))
     assert [word for word in DAMAGE[name][2] if word not in str(refused.value)] == []
 
 

@@ -142,7 +142,7 @@ def test_experts_that_are_multiplied_all_at_once_stay_dense():
     found = find_targets(model)
     (note,) = found.notes
     assert note.startswith(
-        "model.layers.*.mlp.experts.weights (1 expert tensors, 4,608 parameters) stays dense"
+        "model.layers.*.mlp.experts.weights (1 three-dimensional tensors, 4,608 parameters) stays dense"
     )
     assert not replacing.stacks_of(model)
 

@@ -8,7 +8,7 @@ import pytest
 from architectures import LLAMA, T5
 
 from eckart import UsageError
-from eckart.model import loading
+from eckart.model import building, loading
 from eckart.model.targets import spelled_out
 from eckart.sweeping.grid import cost, left, make_grid
 from eckart.types import Target
@@ -21,7 +21,7 @@ MISTRAL_7B = Path(__file__).parents[1] / "configs" / "mistral-7b"
     [(0.1, [97.4, 94.8, 92.2, 89.6]), (0.25, [98, 96, 94, 92]), (0.5, [99, 98, 97, 96])],
 )
 def test_top_layers_of_mistral_leave_what_was_published(ratio: float, published: list[float]) -> None:
-    model = loading.build_empty(loading.load_config(MISTRAL_7B))
+    model = building.build_empty(loading.load_config(MISTRAL_7B))
     grid = make_grid(model, [ratio], ["top:1..4"], None)
     total = model.num_parameters()
     found = [100 * left(total, grid.targets, place.ranks, "lowrank") / total for place in grid.places]

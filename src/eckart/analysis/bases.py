@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from eckart import checkpoint, linalg
-from eckart.model import loading, meaning, replacing
+from eckart.model import building, loading, meaning, replacing
 from eckart.model.targets import Found, weight_of
 from eckart.report.bases import page
 from eckart.structures import structure_of
@@ -92,7 +92,7 @@ def load_named(
         raise UsageError(f"{folder} has no tokenizer, and bases are named by tokens: save one there")
     tokenizer = loading.load_tokenizer(folder)
     try:
-        empty = loading.build_empty(config)
+        empty = building.build_empty(config)
     except ValueError as error:
         raise EckartError(str(error)) from error
     meaning.unembedding_of(empty)

@@ -15,7 +15,7 @@ from eckart.analysis.spectra import WeightInputs
 from eckart.calibrate.observing import MomentCache, observe
 from eckart.data import texts_of
 from eckart.estimate import counting
-from eckart.model import loading, reading, replacing, text, vocabulary
+from eckart.model import building, loading, reading, replacing, text, vocabulary
 from eckart.model.targets import Found, find_targets, weight_of
 from eckart.types import (
     SAMPLE_TOKENS,
@@ -113,7 +113,7 @@ def in_folder(
     stored = checkpoint.open_checkpoint(folder)
     _settle_dtype(config, stored)
     try:
-        empty = loading.build_empty(config)
+        empty = building.build_empty(config)
     except ValueError as error:
         raise EckartError(str(error)) from error
     found = find_targets(empty, targets, layers)

@@ -9,13 +9,13 @@ from eckart.comparison.protocol import data_digest
 from eckart.data import is_built_in, read_texts
 from eckart.data.splitting import hold_out
 from eckart.evaluation.measuring import COMPARED, read_material
-from eckart.model import loading
+from eckart.model import building, loading
 from eckart.types import UsageError, unknown
 
 
 def choose_task(task: str | None, test: str | None, config: Any) -> str:
     """The task that is meant, which the model can do."""
-    writes, kind = loading.generates(config), loading.model_class(config).__name__
+    writes, kind = loading.generates(config), building.model_class(config).__name__
     if task is None:
         task = "perplexity" if writes else "stsb"
     if task not in COMPARED:

@@ -14,6 +14,7 @@ from eckart import checkpoint
 from eckart.compression.blocks import settled
 from eckart.data import texts_of
 from eckart.estimate.gains import slower
+from eckart.model import loading
 from eckart.recipes import making
 from eckart.recovery.runs import working_folder
 from eckart.recovery.settings import Training
@@ -91,3 +92,22 @@ def workplace(
 def no_faster(manifest: Manifest, dtype: torch.dtype, device: str) -> list[str]:
     """Which layers gained no speed. It is what this machine measured, so the manifest does not hold it."""
     return [] if manifest.merged or manifest.recipe.quantize else slower(manifest.targets, dtype, device)
+
+
+def source_of(model: Any, out: str | Path | None, recipe: Recipe) -> tuple[Path | None, str, bool]:
+    """The model's folder, its name, and whether it writes text.
+
+    Raises:
+        UsageError: it cannot be compressed, or not into `out`.
+    """
+    if not isinstance(model, (str, Path)):
+        loading.require_loaded(model)
+        named = Path(getattr(model.config, "name_or_path", "")).name
+        return None, named or type(model).__name__, model.can_generate()
+    folder = loading.find_model(model)
+    config = loading.load_config(folder)
+    loading.refuse_compressed(config)
+    stored = checkpoint.open_checkpoint(folder)
+    if out is not None:
+        checkpoint.refuse_full(Path(out), int(stored.nbytes * (recipe.keep or 1)))
+    return folder, loading.name_of(model, folder), loading.generates(config)

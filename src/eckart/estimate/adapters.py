@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eckart.estimate import counting
-from eckart.model import loading
+from eckart.model import building, loading
 from eckart.model import targets as targets_
 from eckart.types import Target, Tied, UsageError
 
@@ -100,7 +100,7 @@ def plan_lora(
     if not ranks or min(ranks) < 1:
         raise UsageError(f"--ranks {','.join(map(str, ranks))}: give ranks of 1 or more, as 8,16")
     folder = loading.find_model(model, weights=False)
-    empty = loading.build_empty(loading.load_config(folder))
+    empty = building.build_empty(loading.load_config(folder))
     found = targets_.find_targets(empty, targets, layers)
     counted = counting.count(folder, empty)
     rows = []

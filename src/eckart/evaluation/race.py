@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from eckart.evaluation import alone, speed
-from eckart.model import loading, replacing
+from eckart.model import building, loading, replacing
 from eckart.model.fusing import fuse as fuse_
 from eckart.structures import FactoredLinear, StructuredLinear
 from eckart.types import Memory, Pace, Track, UsageError
@@ -75,7 +75,7 @@ class ModelPair:
         self.other: Any = None
         if against is not None:
             self.other = loading.load_model(against, device, dtype)
-        elif loading.is_compressed(loading.load_config(folder)):
+        elif building.is_compressed(loading.load_config(folder)):
             self.other = loading.build_dense(folder, device, dtype)
         self.factored = self._factored()
         if fuse:

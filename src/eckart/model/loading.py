@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ import transformers
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
 from eckart import checkpoint
-from eckart.model import portable
+from eckart.model import accounting, building, portable
 from eckart.model.configs import require_usable, said
 from eckart.pocket import MODEL_DIR
 from eckart.types import EckartError, UsageError
 
-portable.register()
-
+LEFT_OUT = "_eckart_left_out"
+"""Attribute of a model for what its checkpoint stores beside it."""
+_DROPS = ContextVar("_DROPS", default=False)
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model")
 
@@ -75,65 +77,50 @@ def name_of_loaded(model: Any) -> str:
 
 
 def load_config(folder: Path) -> Any:
-    """The config of a model folder.
+    """The config of a model folder, with the class that its weights are of where they are there.
 
     Raises:
         UsageError: the folder holds an adapter.
-        EckartError: no config, or one that this transformers does not know.
+        EckartError: no config, one that this transformers does not know, or weights that are not those of
+            its model.
     """
+    return opened(folder)[0]
+
+
+def opened(folder: Path) -> tuple[Any, list[str]]:
+    """A folder's config, and what it stores and its model leaves out, as `dropping` allows."""
     from huggingface_hub.errors import StrictDataclassError
 
     path = folder / "config.json"
     require_usable(folder)
     try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (ValueError, KeyError, OSError, TypeError, AttributeError, StrictDataclassError) as error:
         raise EckartError(f"{path} cannot be used: {said(error)}") from error
+    whole = (folder / checkpoint.SINGLE).is_file()
+    # A hub's model is planned from its config and index alone; what is quantized is not stored as it loads.
+    if getattr(config, "quantization_config", None) is None and (
+        whole or ((folder / checkpoint.INDEX).is_file() and any(folder.glob("*.safetensors")))
+    ):
+        stored = checkpoint.open_checkpoint(folder)
+        shapes = {name: each.shape for name, each in stored.tensors.items()}
+        return config, accounting.resolve(folder, config, shapes, _DROPS.get())
+    return config, []
 
 
-def model_class(config: Any) -> Any:
-    """The class that a config names in `architectures`, or the bare backbone of its type.
-
-    Raises:
-        EckartError: the class is not in this transformers: it would need code that came with the model.
-    """
-    names = config.architectures or []
-    if not names:
-        return AutoModel
-    kind = getattr(transformers, names[0], None)
-    if isinstance(kind, type) and issubclass(kind, PreTrainedModel):
-        return kind
-    raise EckartError(
-        f"the architecture {names[0]} is not in transformers {transformers.__version__}; "
-        "Eckart runs no code that comes with a model"
-    )
-
-
-def build_empty(config: Any) -> Any:
-    """The model of a config on the meta device: shapes and names, no weights.
-
-    A compressed model's structures are in place.
-
-    Raises:
-        EckartError: its config says what cannot be, of the model or of its structures.
-    """
-    kind = model_class(config)
-    dtype = getattr(config, "dtype", None) or torch.float32
+@contextmanager
+def dropping(wanted: bool) -> Iterator[None]:
+    """While this lasts models are read without tensors that no weight of theirs takes, if that is wanted."""
+    token = _DROPS.set(wanted)
     try:
-        with torch.device("meta"):
-            model = kind.from_config(config) if kind is AutoModel else kind(config)
-        model.tie_weights()
-    except Exception as error:  # code of any architecture, on numbers of any kind
-        raise EckartError(f"{kind.__name__} cannot be built from its config: {said(error)}") from error
-    if quantization := _quantization(config):
-        try:
-            entry = portable.EckartConfig(**quantization)
-            portable.unroll(model, getattr(entry, "experts", []))
-            portable.swap_modules(model, entry.modules)
-            portable.quantize_modules(model, getattr(entry, "inner", {}).get("modules", {}))
-        except (ValueError, TypeError) as error:
-            raise EckartError(f"the model cannot be built: {said(error)}") from error
-    return model.to(dtype)
+        yield
+    finally:
+        _DROPS.reset(token)
+
+
+def left_out(model: Any) -> list[str]:
+    """The tensors of its checkpoint that a model was read without."""
+    return list(getattr(model, LEFT_OUT, []))
 
 
 def build_dense(folder: Path, device: str = "cpu", dtype: str = "auto") -> Any:
@@ -141,7 +128,7 @@ def build_dense(folder: Path, device: str = "cpu", dtype: str = "auto") -> Any:
     require_dtype(dtype)
     require_device(device)
     config = load_config(folder)
-    kind = model_class(config)
+    kind = building.model_class(config)
     del config.quantization_config
     wanted = dtype_of(config, dtype)
     with torch.device(device):
@@ -151,11 +138,6 @@ def build_dense(folder: Path, device: str = "cpu", dtype: str = "auto") -> Any:
             else kind._from_config(config, dtype=wanted)
         )
     return model.eval()
-
-
-def is_compressed(config: Any) -> bool:
-    """Whether a config is that of a model with Eckart's structures."""
-    return _quantization(config) is not None
 
 
 def dtype_of(config: Any, dtype: str = "auto") -> torch.dtype:
@@ -190,8 +172,8 @@ def load_model(folder: Path, device: str = "cpu", dtype: str = "auto") -> Any:
     """
     require_dtype(dtype)
     require_device(device)
-    config = load_config(folder)
-    kind = model_class(config)
+    config, unused = opened(folder)
+    kind = building.model_class(config)
     # What transformers would read without a look: files outside the folder, or of another kind.
     checkpoint.open_checkpoint(folder)
     wanted = dtype if dtype == "auto" else getattr(torch, dtype)
@@ -209,6 +191,7 @@ def load_model(folder: Path, device: str = "cpu", dtype: str = "auto") -> Any:
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as error:
         raise EckartError(f"{folder} cannot be loaded: {said(error)}") from error
     model.name_or_path = model.config._name_or_path = str(folder)
+    setattr(model, LEFT_OUT, unused)
     for name, stored, expected in sorted(info["mismatched_keys"]):
         raise EckartError(
             f"{folder} does not fit its config: {name} is stored as {tuple(stored)}, "
@@ -283,7 +266,7 @@ def require_loaded(model: Any) -> None:
 
 def generates(config: Any) -> bool:
     """Whether the model writes text, rather than reads it only."""
-    kind = model_class(config)
+    kind = building.model_class(config)
     return kind is not AutoModel and bool(kind.can_generate())
 
 
@@ -308,10 +291,3 @@ def load_tokenizer(folder: Path) -> Any:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises that class itself
         raise EckartError(f"{folder} has no tokenizer that loads, and text needs one") from error
-
-
-def _quantization(config: Any) -> dict[str, Any] | None:
-    entry = getattr(config, "quantization_config", None)
-    if entry is None or dict(entry).get("quant_method") != portable.QUANT_METHOD:
-        return None
-    return dict(entry)

@@ -44,8 +44,8 @@ class Stacks:
         for name, size in self.others.items():
             grouped[re.sub(r"\.\d+\.", ".*.", name)].append(size)
         return [
-            f"{name} (three-dimensional, {len(sizes)} of them, {sum(sizes):,} parameters) stays dense: its "
-            "model does not multiply by one matrix of it at a time, as it would by one expert's"
+            f"{name} ({len(sizes)} three-dimensional tensors, {sum(sizes):,} parameters) stays dense: its "
+            "model does not multiply by one matrix of it at a time, as by one expert's"
             for name, sizes in grouped.items()
         ]
 

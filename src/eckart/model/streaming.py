@@ -11,7 +11,7 @@ import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
 
-from eckart.model import loading, portable, targets
+from eckart.model import building, loading, portable, targets
 from eckart.model.reading import stored_names
 from eckart.structures import QuantizedLinear
 from eckart.types import EckartError
@@ -57,13 +57,14 @@ class Streamed:
         loading.require_dtype(dtype)
         loading.require_device(device)
         folder = stored.folder
-        config = loading.load_config(folder)
-        kind = loading.model_class(config)
+        config, unused = loading.opened(folder)
+        kind = building.model_class(config)
         self.dtype = _dtype_of(config, stored) if dtype == "auto" else getattr(torch, dtype)
         # What buffers hold is worked out from the config, and not stored: they are made for real.
         with init_empty_weights(include_buffers=False), loading.quiet(), _by_default(self.dtype):
             self.model = kind.from_config(config) if hasattr(kind, "from_config") else kind(config)
         self.model.eval().requires_grad_(False)
+        setattr(self.model, loading.LEFT_OUT, unused)
         self.device, self.folder, self.given_dtype = torch.device(device), folder, dtype
         names = stored_names(self.model, stored.tensors)
         self.model.config.dtype = self.dtype

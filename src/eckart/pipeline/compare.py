@@ -24,7 +24,7 @@ from eckart.comparison.protocol import (
 from eckart.comparison.tasks import choose_task, choose_test
 from eckart.comparison.workers import OnRow, Run
 from eckart.evaluation import lower_is_better
-from eckart.model import loading
+from eckart.model import building, loading
 from eckart.model import targets as targets_
 from eckart.recipes import files, reading, verbs
 from eckart.recipes.describing import takes
@@ -85,7 +85,7 @@ def compare(
     loading.require_device(asked["device"])
     checkpoint.open_checkpoint(source)
     loading.load_tokenizer(source)
-    where = targets_.find_targets(loading.build_empty(config), asked["targets"], asked["layers"])
+    where = targets_.find_targets(building.build_empty(config), asked["targets"], asked["layers"])
     data, task = asked["data"], choose_task(asked["task"], asked["test"], config)
     test, held_out, notes = choose_test(task, data, asked["test"], loading.generates(config))
     same: dict[str, Any] = {

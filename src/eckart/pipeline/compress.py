@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Unpack
 
-from eckart import checkpoint
 from eckart.compression import requests, rounding
 from eckart.compression.blocks import Job
 from eckart.compression.folder.saving import save_folder
@@ -65,47 +64,50 @@ def compress(
     if (done := requests.finished(out, resume)) is not None:
         return Result(None, done, str(out), watch.seconds(), peak_memory_bytes())
     loading.require_device(asked["device"])
-    folder, source, generates = _source(model, out, made)
-    texts = requests.read_data(made, settings, generates)
-    whole: list[str] = []
-    if requests.may_walk(folder, out, made, blocks):
-        assert folder is not None
-        walked = made.model_copy(update={"blocks": True})
-        place = (asked["device"], made.dtype, blocks, asked["memory"])
-        job = Job(folder, source, Path(str(out)), walked, texts, *place)
-        manifest = job.run(lambda: requests.identity(folder, made), resume, track, whole)
-        if manifest is not None:
-            seconds, dtype = (
-                watch.seconds(),
-                loading.dtype_of(loading.load_config(folder), made.dtype),
-            )
-            warnings = requests.no_faster(manifest, dtype, asked["device"])
-            return Result(None, manifest, str(out), seconds, peak_memory_bytes(), job.clock.seconds, warnings)
-    if resume and settings is None:
-        raise UsageError(f"--resume: nothing of {out} was begun that can be gone on with")
-    with requests.workplace(out, folder, made, resume) as work:
-        if folder is not None:
-            model = loading.load_model(folder, asked["device"], made.dtype)
-            tokenizer = loading.load_tokenizer(folder) if texts or loading.has_tokenizer(folder) else None
-        replacing.require_finite(model)
-        setup = None
-        if settings is not None and work is not None:
-            setup = TrainingSetup.before_cut(
-                model, tokenizer, made.data or "", texts, settings, work, resume, track
-            )
-        loaded = Loaded(model, tokenizer, source, folder, asked["cache"])
-        manifest = compress_loaded(loaded, made, texts, setup, made.merge, track)
-        manifest.notes += whole
-        if out is not None:
-            save_folder(model, tokenizer, manifest, folder, Path(out))
-    return Result(
-        model=model,
-        manifest=manifest,
-        out=None if out is None else str(out),
-        seconds=watch.seconds(),
-        peak_memory_bytes=peak_memory_bytes(),
-        warnings=requests.no_faster(manifest, model.dtype, str(model.device)),
-    )
+    with loading.dropping(made.drop_unused):
+        folder, source, generates = requests.source_of(model, out, made)
+        texts = requests.read_data(made, settings, generates)
+        whole: list[str] = []
+        if requests.may_walk(folder, out, made, blocks):
+            assert folder is not None
+            walked = made.model_copy(update={"blocks": True})
+            place = (asked["device"], made.dtype, blocks, asked["memory"])
+            job = Job(folder, source, Path(str(out)), walked, texts, *place)
+            manifest = job.run(lambda: requests.identity(folder, made), resume, track, whole)
+            if manifest is not None:
+                seconds, dtype = (
+                    watch.seconds(),
+                    loading.dtype_of(loading.load_config(folder), made.dtype),
+                )
+                warnings = requests.no_faster(manifest, dtype, asked["device"])
+                return Result(
+                    None, manifest, str(out), seconds, peak_memory_bytes(), job.clock.seconds, warnings
+                )
+        if resume and settings is None:
+            raise UsageError(f"--resume: nothing of {out} was begun that can be gone on with")
+        with requests.workplace(out, folder, made, resume) as work:
+            if folder is not None:
+                model = loading.load_model(folder, asked["device"], made.dtype)
+                tokenizer = loading.load_tokenizer(folder) if texts or loading.has_tokenizer(folder) else None
+            replacing.require_finite(model)
+            setup = None
+            if settings is not None and work is not None:
+                setup = TrainingSetup.before_cut(
+                    model, tokenizer, made.data or "", texts, settings, work, resume, track
+                )
+            loaded = Loaded(model, tokenizer, source, folder, asked["cache"])
+            manifest = compress_loaded(loaded, made, texts, setup, made.merge, track)
+            manifest.notes += whole
+            if out is not None:
+                save_folder(model, tokenizer, manifest, folder, Path(out))
+        return Result(
+            model=model,
+            manifest=manifest,
+            out=None if out is None else str(out),
+            seconds=watch.seconds(),
+            peak_memory_bytes=peak_memory_bytes(),
+            warnings=requests.no_faster(manifest, model.dtype, str(model.device)),
+        )
 
 
 def _recipe(
@@ -120,6 +122,7 @@ def _recipe(
         "training": settings and settings.model_dump(exclude_none=True, exclude=set(verbs.fields(Adapters))),
         "dtype": asked["dtype"],
         "merge": asked["merge"],
+        "drop_unused": asked["drop_unused"],
     }
     return made.model_copy(update=more), settings
 
@@ -129,22 +132,3 @@ def _blocks(blocks: bool | None) -> bool | None:
     if processes.world() > 1 and blocks is False:
         raise UsageError("--whole is one process: several share a model block by block")
     return True if processes.world() > 1 else blocks
-
-
-def _source(model: Any, out: str | Path | None, recipe: Recipe) -> tuple[Path | None, str, bool]:
-    """The model's folder, its name, and whether it writes text.
-
-    Raises:
-        UsageError: it cannot be compressed, or not into `out`.
-    """
-    if not isinstance(model, (str, Path)):
-        loading.require_loaded(model)
-        named = Path(getattr(model.config, "name_or_path", "")).name
-        return None, named or type(model).__name__, model.can_generate()
-    folder = loading.find_model(model)
-    config = loading.load_config(folder)
-    loading.refuse_compressed(config)
-    stored = checkpoint.open_checkpoint(folder)
-    if out is not None:
-        checkpoint.refuse_full(Path(out), int(stored.nbytes * (recipe.keep or 1)))
-    return folder, loading.name_of(model, folder), loading.generates(config)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eckart import checkpoint
 from eckart.evaluation import Request, Score, keeping
 from eckart.evaluation.measuring import identity, make_settings, read_material, run
 from eckart.model import loading
@@ -35,6 +34,7 @@ def evaluate(
     seed: int | None = None,
     allow_code_execution: bool = False,
     include: str | None = None,
+    drop_unused: bool = False,
     track: Track = silent,
 ) -> Score:
     """Measure a model on a task.
@@ -58,6 +58,7 @@ def evaluate(
         k, samples, temperature, seed: pass@k from so many programs for each problem, drawn at a temperature.
         allow_code_execution: run what the model wrote, on this machine.
         include: a folder with more of the harness's tasks.
+        drop_unused: read the model without tensors that its class has no weight for, instead of refusing.
 
     Raises:
         UsageError: an unknown task, missing or wrong data, an option that the task has no use for, a model
@@ -88,11 +89,11 @@ def evaluate(
         keeping.refuse_foreign(Path(out))
     if isinstance(model, (str, Path)):
         folder = loading.find_model(model)
-        config = loading.load_config(folder)
-        checkpoint.open_checkpoint(folder)
-        material = read_material(task, data, loading.generates(config), fields, include)
-        tokenizer = loading.load_tokenizer(folder)
-        name, model = str(model), loading.load_model(folder, device, dtype)
+        with loading.dropping(drop_unused):
+            config = loading.load_config(folder)
+            material = read_material(task, data, loading.generates(config), fields, include)
+            tokenizer = loading.load_tokenizer(folder)
+            name, model = str(model), loading.load_model(folder, device, dtype)
     else:
         material = read_material(task, data, bool(model.can_generate()), fields, include)
         name = type(model).__name__

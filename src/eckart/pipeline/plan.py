@@ -14,7 +14,7 @@ from eckart.estimate.memory import Need
 from eckart.estimate.planned import PlannedSite, plan_site, planned_options
 from eckart.estimate.prices import Prices
 from eckart.evaluation.machine import Stopwatch
-from eckart.model import loading, replacing
+from eckart.model import building, loading, replacing
 from eckart.model import targets as targets_
 from eckart.recipes import making, reading, verbs
 from eckart.recipes.describing import takes
@@ -56,11 +56,14 @@ def plan(model: str | Path, **options: Unpack[verbs.Plan]) -> Plan:
         UsageError: the request is wrong, or lower than the targets allow.
     """
     watch = Stopwatch()
-    recipe = _recipe(reading.completed(verbs.Plan, reading.given(verbs.Plan, options)))
+    asked = reading.completed(verbs.Plan, reading.given(verbs.Plan, options))
+    drop = asked.pop("drop_unused")
+    recipe = _recipe(asked)
     folder = loading.find_model(model, weights=False)
-    config = loading.load_config(folder)
+    with loading.dropping(drop):
+        config = loading.load_config(folder)
     loading.refuse_compressed(config)
-    empty = loading.build_empty(config)
+    empty = building.build_empty(config)
     found = targets_.find_targets(empty, recipe.targets, recipe.layers)
     require_replaceable(empty, found.targets, recipe)
     counted = counting.count(folder, empty)

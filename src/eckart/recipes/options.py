@@ -96,6 +96,12 @@ Merge = Annotated[
 ]
 
 
+DropUnused = Annotated[
+    bool,
+    Option("Leave tensors out that the model's class has no weight for, instead of refusing.", False),
+]
+
+
 class Sizes(TypedDict, total=False):
     """How small, as far as a config says what that comes to."""
 
@@ -257,6 +263,7 @@ class Run(Machine, total=False):
     """Where and how to run."""
 
     merge: Merge
+    drop_unused: DropUnused
     resume: Annotated[
         bool, Option("Go on with a run that was stopped, from its last checkpoint.", False, common=True)
     ]

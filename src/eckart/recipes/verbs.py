@@ -30,7 +30,13 @@ class Compress(Cut, options.Training, options.Run, total=False):
     """Of `compress`."""
 
 
-class Plan(options.Sizes, options.Form, options.Targets, total=False):
+class Reading(TypedDict, total=False):
+    """How a model is read."""
+
+    drop_unused: options.DropUnused
+
+
+class Plan(options.Sizes, options.Form, options.Targets, Reading, total=False):
     """Of `plan`."""
 
 
@@ -143,7 +149,7 @@ class Evaluate(TypedDict, total=False):
     ]
 
 
-class EvaluateRun(Evaluate, options.Machine, total=False):
+class EvaluateRun(Evaluate, options.Machine, Reading, total=False):
     """Of `evaluate`."""
 
 
@@ -292,11 +298,12 @@ GROUPS: Mapping[type, Mapping[str, type]] = {
         "selection": options.Selection,
         "run": options.Run,
     },
-    Plan: {"size": options.Sizes, "axes": options.Form, "targets": options.Targets},
+    Plan: {"size": options.Sizes, "axes": options.Form, "targets": options.Targets, "model": Reading},
     PlanOrLora: {
         "size": options.Sizes,
         "axes": options.Form,
         "targets": options.Targets,
+        "model": Reading,
         "adapters": Lora,
     },
     Recover: {
@@ -314,7 +321,7 @@ GROUPS: Mapping[type, Mapping[str, type]] = {
         "training": options.Training,
         "run": options.Machine,
     },
-    EvaluateRun: {"task": Evaluate, "run": options.Machine},
+    EvaluateRun: {"task": Evaluate, "run": options.Machine, "model": Reading},
     Analyze: {"spectra": Spectra, "targets": options.Targets, "data": options.Data, "run": AnalyzeRun},
     Sweep: {"grid": Grid, "task": Judged, "saved": Saved, "run": options.Machine},
     Bench: {"timing": Timed, "run": options.Machine},

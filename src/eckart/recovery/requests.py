@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from eckart import checkpoint
-from eckart.model import loading
+from eckart.model import building, loading
 from eckart.model.quantizing import is_quantized
 from eckart.recovery import distillation, learning
 from eckart.recovery.settings import FACTORS, Training
@@ -41,7 +41,7 @@ def make_objective(config: Any, teacher: Any, **given: float | None) -> distilla
         raise UsageError(f"--{next(iter(chosen))} says how a teacher is imitated: give --teacher MODEL too")
     if not loading.generates(config):
         raise UsageError(
-            f"{loading.model_class(config).__name__} writes no text that it could learn: give --teacher "
+            f"{building.model_class(config).__name__} writes no text that it could learn: give --teacher "
             "MODEL, the dense model, and it learns to answer as that does"
         )
     return None

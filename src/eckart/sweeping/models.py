@@ -8,7 +8,7 @@ from typing import Any
 
 from eckart import checkpoint
 from eckart.evaluation.measuring import read_material
-from eckart.model import loading, replacing
+from eckart.model import building, loading, replacing
 from eckart.model.targets import block_of
 from eckart.sweeping.grid import Grid, make_grid
 from eckart.sweeping.request import SweepRequest, require_parts
@@ -45,9 +45,9 @@ def load_swept(model: str | Path, request: SweepRequest, device: str, dtype: str
     loading.refuse_compressed(config)
     checkpoint.open_checkpoint(folder)
     writes = loading.generates(config)
-    _require_writing(request, writes, loading.model_class(config).__name__)
+    _require_writing(request, writes, building.model_class(config).__name__)
     # A wrong choice should cost nobody a model load.
-    choose_grid(loading.build_empty(config), request)
+    choose_grid(building.build_empty(config), request)
     material = _material(request, writes)
     tokenizer = loading.load_tokenizer(folder)
     loaded = loading.load_model(folder, device, dtype)

@@ -190,6 +190,7 @@ class Manifest(BaseModel):
         targets: what became of each, in the model's order.
         held_out: what was measured beside the calibration data, if anything was.
         training: each training run, in order.
+        left_out: tensors of the checkpoint that no weight of the model takes, dropped by `--drop-unused`.
         notes: what a reader should know.
         probe: a fixed input and what the model gave for it.
         files: SHA-256 of each file that the weights and the code are in.
@@ -211,6 +212,7 @@ class Manifest(BaseModel):
     held_out: HeldOut | None = None
     training: list[TrainingRecord] = []
     merged: bool = False
+    left_out: list[str] = []
     notes: list[str] = []
     probe: Probe | None = None
     files: dict[str, str] = {}

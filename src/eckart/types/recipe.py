@@ -66,6 +66,7 @@ class Recipe(BaseModel):
             none.
         dtype: that weights were loaded in.
         merge: whether the factors were multiplied out again.
+        drop_unused: whether the model was read without tensors that its class has no weight for.
         blocks: whether one block at a time was cut, and has a file of its own; otherwise it is as fits.
     """
 
@@ -95,6 +96,7 @@ class Recipe(BaseModel):
     training: dict[str, Any] | None = None
     dtype: str = "auto"
     merge: bool = False
+    drop_unused: bool = False
     blocks: Literal[True] | None = None
 
     @property

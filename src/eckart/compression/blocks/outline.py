@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from eckart import calibrate
-from eckart.model import loading, mixtures, targets, vocabulary
+from eckart.model import building, mixtures, targets, vocabulary
 from eckart.model.streaming import NotStoredByBlockError, Streamed
 from eckart.types import EckartError, Recipe
 
@@ -39,7 +39,7 @@ def outline(streamed: Streamed, recipe: Recipe) -> Outline:
         NotWalkableError: it runs a block more than once, or not by itself.
         NotStoredByBlockError: a target is an expert in a tensor of all.
     """
-    empty = loading.build_empty(streamed.model.config)
+    empty = building.build_empty(streamed.model.config)
     found = targets.find_targets(empty, recipe.targets, recipe.layers)
     names = [target.name for target in found.targets]
     if expert := next((name for name in names if mixtures.is_expert(empty, name)), None):

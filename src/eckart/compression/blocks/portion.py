@@ -9,7 +9,7 @@ from typing import Any
 from eckart import checkpoint
 from eckart.estimate.memory import BATCH_TOKENS, Need, need, said
 from eckart.evaluation.machine import available
-from eckart.model import loading, replacing, targets
+from eckart.model import building, replacing, targets
 from eckart.recovery import processes
 from eckart.types import Recipe, Target, UsageError
 
@@ -48,7 +48,7 @@ def portion(
     limit = memory or available(device) // shared
     if blocks is None and memory is None and ROOM * checkpoint.open_checkpoint(folder).nbytes < limit:
         return None
-    wanted = needed(loading.build_empty(config), recipe)
+    wanted = needed(building.build_empty(config), recipe)
     if blocks is None and wanted.whole <= limit:
         return None
     if memory is not None and wanted.least > memory:

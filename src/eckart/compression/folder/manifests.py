@@ -12,21 +12,23 @@ from pydantic import ValidationError
 
 from eckart import checkpoint
 from eckart.compression.cuts import Cut
-from eckart.model import replacing, saving
+from eckart.model import loading, replacing, saving
 from eckart.types import MANIFEST, Bytes, Count, EckartError, Manifest, Recipe, TrainingRecord
 
 
 @dataclass(frozen=True)
 class Before:
-    """A model before the cut: its name and its size."""
+    """A model before the cut: its name, its size, and what its checkpoint stored and it was read without."""
 
     source: str
     parameters: int
     bytes: int
+    left_out: list[str]
 
     @classmethod
     def of(cls, model: Any, source: str) -> Before:
-        return cls(source, replacing.count_parameters(model), replacing.count_bytes(model))
+        sizes = replacing.count_parameters(model), replacing.count_bytes(model)
+        return cls(source, *sizes, loading.left_out(model))
 
 
 def make_manifest(
@@ -69,6 +71,7 @@ def make_manifest(
         held_out=cut.held_out,
         training=list(runs),
         merged=merged,
+        left_out=before.left_out,
         notes=[*notes, *cut.notes],
     )
 

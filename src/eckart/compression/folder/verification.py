@@ -13,7 +13,7 @@ from typing import Any
 
 from eckart import checkpoint, structures
 from eckart.compression.folder.manifests import read_manifest
-from eckart.model import configs, loading, probe, replacing, saving
+from eckart.model import building, configs, loading, probe, replacing, saving
 from eckart.types import MANIFEST, EckartError, Manifest, TargetRecord, Track, UsageError
 
 CONFIGS = ("config.json", "generation_config.json", "model.safetensors.index.json")
@@ -77,7 +77,7 @@ def check_files(folder: Path, manifest: Manifest) -> Check:
 def check_shapes(folder: Path, manifest: Manifest) -> Check:
     """Counts, ranks and stored shapes against the manifest."""
     try:
-        model = loading.build_empty(loading.load_config(folder))
+        model = building.build_empty(loading.load_config(folder))
     except (ValueError, EckartError) as error:
         return Check("shapes", False, str(error))
     count = replacing.count_parameters(model)
@@ -149,7 +149,7 @@ def _check_merged_loading(folder: Path, manifest: Manifest) -> Check:
     config = configs.raw_config(folder)
     if strange := next((entry for entry in ("quantization_config", "auto_map") if entry in config), None):
         return Check(name, False, f"it was merged, and its config.json has {strange}")
-    autos = saving.auto_classes(loading.build_empty(loading.load_config(folder)))
+    autos = saving.auto_classes(building.build_empty(loading.load_config(folder)))
     return _check_isolated(name, folder, manifest, saving.auto_of(autos, config["architectures"][0]), [])
 
 
