@@ -53,7 +53,7 @@ class Prices:
     fixed: int
     tensors: int
     digits: int
-    _parameters: dict[Any, int] = field(default_factory=dict, repr=False, compare=False)
+    _known: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, model: Any, targets: Sequence[Target], recipe: Recipe, more: int = 0) -> Prices:
@@ -139,11 +139,7 @@ class Prices:
 
     def parameters(self, site: Site, option: Option) -> int:
         """Of an option: a rounded weight counts as many as it had floats."""
-        shapes = tuple(Shape(t.out_features, t.in_features) for t in site.targets)
-        key = option.structure, option.size, shapes
-        if key not in self._parameters:
-            self._parameters[key] = structures.find(option.structure).parameters(site, option.size or 0)
-        return self._parameters[key]
+        return structures.find(option.structure).parameters(site, option.size or 0)
 
     def bytes(self, site: Site, option: Option) -> int:
         """Of the tensors that a site's weights are saved in, without biases."""
@@ -162,6 +158,20 @@ class Prices:
 
     def _curve(self, site: Site, errors: SiteErrors | None) -> Curve:
         """Of one structure: an option for each size."""
+        # A large model has thousands of sizes for each of hundreds of weights, of a few shapes. In bytes a
+        # header has the weight's own name.
+        key = (
+            *(Shape(t.out_features, t.in_features) for t in site.targets),
+            site.name if self.in_bytes else "",
+        )
+        if key not in self._known:
+            self._known[key] = self._costs(site)
+        costs, dense, options = self._known[key]
+        known = None if errors is None else errors.by_size[self.structures[0]][: len(costs)]
+        return Curve(costs, dense, known, options)
+
+    def _costs(self, site: Site) -> tuple[np.ndarray, int, tuple[Option, ...]]:
+        """Of nothing and of each option that pays; of dense; and the options."""
         options, dense = self.options(site), self.cost(site, self.dense())
         costs = np.array([0, *(self.cost(site, option) for option in options)])
         if self.in_bytes:
@@ -169,8 +179,7 @@ class Prices:
             steps = np.arange(len(costs))
             costs = np.maximum.accumulate(costs - steps) + steps
         costs = costs[: max(1, int(np.searchsorted(costs, dense)))]
-        known = None if errors is None else errors.by_size[self.structures[0]][: len(costs)]
-        return Curve(costs, dense, known, tuple(options[: len(costs) - 1]))
+        return costs, dense, tuple(options[: len(costs) - 1])
 
     def _mixed_curve(self, site: Site, errors: SiteErrors | None) -> Curve:
         """Of several structures or bits: of options that cost and lose more than another none is left."""
