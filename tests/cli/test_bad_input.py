@@ -253,6 +253,29 @@ def test_a_head_is_recognised(
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "expected" / name).read_bytes()
 
 
+def test_what_older_checkpoints_stored_and_is_worked_out_today_is_no_trouble(
+    eckart: Eckart, tmp_path: Path, stored: Any
+) -> None:
+    folder = Path(shutil.copytree(stored(GPT2), tmp_path / "gpt2"))
+    older = {
+        "transformer.h.0.attn.bias": torch.ones(1, 1, 64, 64),
+        "transformer.h.1.attn.masked_bias": torch.tensor(-1e4),
+    }
+    _change_weights(lambda weights: weights.update(older))(folder)
+    assert eckart("plan", "gpt2", "--keep", "0.8").code == 0
+    assert eckart("compress", "gpt2", "-o", "out", "--keep", "0.8", "--method", "svd").code == 0
+
+
+def test_the_class_that_takes_more_is_named(eckart: Eckart, tmp_path: Path, model: Path) -> None:
+    from transformers import BertForPreTraining
+
+    shutil.rmtree(model)
+    BertForPreTraining(BERT.build().config).save_pretrained(model)
+    _config(model, architectures=["BertForMaskedLM"])
+    words = ["cls.seq_relationship.bias", "BertForPreTraining would take all", "--drop-unused"]
+    refused(eckart, tmp_path, 1, words, "plan", "model", "--keep", "0.9")
+
+
 def test_a_head_that_several_classes_have_is_asked_for(
     eckart: Eckart, tmp_path: Path, stored: Any, model: Path
 ) -> None:

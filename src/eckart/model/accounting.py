@@ -17,6 +17,8 @@ from eckart.types import EckartError
 Shapes = Mapping[str, tuple[int, ...]]
 SCALES = re.compile(r"scale|qweight|qzeros|g_idx|absmax|quant_map|quant_state|\.SCB$")
 """What quantized checkpoints call what they hold beside their codes."""
+OBSOLETE = r"\.attn\.masked_bias$"
+"""A number that attention once stored, in old checkpoints of GPT-2 and its kin."""
 NAMED = 3
 """Tensors that a message names at most."""
 
@@ -56,9 +58,11 @@ def resolve(folder: Path, config: Any, stored: Shapes, drop: bool = False) -> li
             "config again, or take the float model"
         )
     kind = building.model_class(config).__name__
+    whole = [name for name in _classes(config, stored) if name != kind]
+    better = f" ({' and '.join(whole)} would take all)" if whole else ""
     raise EckartError(
-        f"{folder} stores {len(left)} tensors that {kind} has no weight for: {_some(left)}. Mend "
-        "config.json, or leave them out with --drop-unused"
+        f"{folder} stores {len(left)} tensors that {kind} has no weight for: {_some(left)}. Name the class "
+        f"that they are of in config.json{better}, mend its numbers, or leave them out with --drop-unused"
     )
 
 
@@ -68,17 +72,18 @@ def unused(model: Any, stored: Iterable[str]) -> list[str]:
     Args:
         model: it may be on the meta device.
     """
-    weights = model.state_dict()
-    left = [key for key, (name, _) in loaded_names(model, stored).items() if name not in weights]
-    buffers = [name for name, _ in model.named_buffers()]
-    patterns = set(model._keys_to_ignore_on_load_unexpected or ())
+    buffers = {name for name, _ in model.named_buffers()}
+    # What is not saved any more is worked out, whatever an older checkpoint has of it: GPT-2's masks.
+    own = buffers | set(model.state_dict())
+    left = [key for key, (name, _) in loaded_names(model, stored).items() if name not in own]
+    patterns = {OBSOLETE, *(model._keys_to_ignore_on_load_unexpected or ())}
     # As transformers: what older checkpoints stored and is worked out today.
     if any(name.endswith("rotary_emb.inv_freq") for name in buffers):
         patterns.add(r"rotary_emb\.inv_freq")
     if any(name.endswith("position_ids") for name in buffers):
         patterns.add(r"(^|\.)position_ids$")
-    ignored = re.compile("|".join(f"({pattern})" for pattern in patterns)) if patterns else None
-    return [name for name in left if not (ignored and ignored.search(name))]
+    ignored = re.compile("|".join(f"({pattern})" for pattern in sorted(patterns)))
+    return [name for name in left if not ignored.search(name)]
 
 
 def _is_bare(config: Any) -> bool:
