@@ -3,8 +3,8 @@
     python benchmarks/cases.py .
     python benchmarks/cases.py ../before . --only zero-metric,null-row
 
-Runs the `run.sh` of each folder in `../shared/cases`, beside this clone, with `eckart` of each checkout on the
-path, and prints a table. `unexpected` is a traceback, `eckart: unexpected …`, an end by a signal, or more than
+Runs the `run.sh` of each folder in `../shared/cases`, beside this clone, with each checkout's `eckart` on the
+path, and prints a table. `unexpected` is a traceback, `eckart: unexpected …`, an end by a signal, or over
 `--seconds`. What is wrong without a word, only a reader of the last line can tell. SmolLM2 is where
 `$SMOLLM2` says.
 """

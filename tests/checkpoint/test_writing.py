@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from safetensors import SafetensorError
 
-from eckart.checkpoint import appearing, copy_companions, refuse_existing, refuse_full, replace_file
+from eckart.checkpoint import appearing, copy_companions, owned, refuse_existing, refuse_full, replace_file
 from eckart.types import EckartError, UsageError
 
 
@@ -227,16 +229,20 @@ def test_companions_are_copied_and_never_code_or_weights(tmp_path: Path) -> None
     assert all((out / name).read_text() == name for name in copied)
 
 
-def test_companions_follow_links_to_files(tmp_path: Path) -> None:
-    # The hub's cache is a folder of links.
-    source, out = tmp_path / "source", tmp_path / "out"
-    source.mkdir()
-    out.mkdir()
-    (tmp_path / "blob").write_text("{}")
-    (source / "tokenizer.json").symlink_to(tmp_path / "blob")
+def test_companions_follow_links_within_the_folder_and_the_hubs_cache_alone(tmp_path: Path) -> None:
+    # The hub's cache is a folder of links to blobs beside the snapshots.
+    source, out, blobs = tmp_path / "snapshots" / "a1b2", tmp_path / "out", tmp_path / "blobs"
+    for folder in (source, out, blobs):
+        folder.mkdir(parents=True)
+    (blobs / "c3d4").write_text("{}")
+    (source / "tokenizer.json").symlink_to("../../blobs/c3d4")
+    (source / "config.json").write_text("{}")
+    (source / "same.json").symlink_to("config.json")
+    (tmp_path / "secret").write_text("the only copy")
+    (source / "LICENSE").symlink_to(tmp_path / "secret")
     (source / "gone.json").symlink_to(tmp_path / "nowhere")
     copy_companions(source, out)
-    assert tree(out) == ["tokenizer.json"]
+    assert tree(out) == ["config.json", "same.json", "tokenizer.json"]
     assert not (out / "tokenizer.json").is_symlink()
 
 
@@ -283,3 +289,62 @@ def test_a_file_that_cannot_be_replaced_stays(
         replace_file(file, b"second")
     assert tree(tmp_path) == ["file"]
     assert file.read_bytes() == b"first"
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from eckart.checkpoint import owned
+with owned(Path(sys.argv[1])):
+    print("mine", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holding() -> Iterator[Callable[[Path], subprocess.Popen[str]]]:
+    """A process that works in a folder until it is killed."""
+    running = []
+
+    def hold(folder: Path) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True
+        )
+        running.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "mine\n"
+        return process
+
+    yield hold
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+def test_a_folder_is_one_process_own_until_that_ends_however(
+    tmp_path: Path, holding: Callable[[Path], subprocess.Popen[str]]
+) -> None:
+    process = holding(tmp_path)
+    with pytest.raises(UsageError, match="another process is at work there"), owned(tmp_path):
+        pass
+    process.kill()
+    process.wait()
+    with owned(tmp_path):
+        pass
+
+
+def test_what_a_killed_process_left_goes_with_the_next_and_nothing_else(
+    tmp_path: Path, holding: Callable[[Path], subprocess.Popen[str]]
+) -> None:
+    left, living = tmp_path / ".out-abcdefgh.eckart-partial", tmp_path / ".out-ijklmnop.eckart-partial"
+    others = [tmp_path / name for name in (".out-abcdefgh", ".other-abcdefgh.eckart-partial", "out-partial")]
+    for folder in (left, living, *others):
+        folder.mkdir()
+        (folder / "work").write_text("a day")
+    holding(living)
+    with appearing(tmp_path / "out"):
+        assert not left.exists()
+    assert all((folder / "work").is_file() for folder in (living, *others))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        path.name for path in (tmp_path / "out", living, *others)
+    )

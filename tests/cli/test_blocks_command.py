@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from architectures import LLAMA
+from outside import Eckart
 
 from eckart.types import Manifest
 
@@ -74,6 +76,23 @@ def test_a_run_that_is_killed_again_and_again_ends_in_the_same_bytes(
     if not out.exists():
         subprocess.run(command(stored(LLAMA), out, data, "--resume"), check=True, capture_output=True)
     assert kills
+    assert digests(out) == unbroken
+
+
+def test_nobody_goes_on_with_a_run_that_lives(
+    process: Eckart, stored: Any, data: str, tmp_path: Path, unbroken: dict[str, str]
+) -> None:
+    """Two that write into one place give a model that neither meant, and say nothing of it."""
+    out = tmp_path / "out"
+    run = subprocess.Popen(command(stored(LLAMA), out, data), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while run.poll() is None and not begun(out):
+        pass
+    run.send_signal(signal.SIGSTOP)
+    for more in ((), ("--resume",)):
+        answer = process(*command(stored(LLAMA), out, data, *more)[3:])
+        answer.fails(2, f"{out}.work", "another process is at work there")
+    run.send_signal(signal.SIGCONT)
+    assert run.wait() == 0
     assert digests(out) == unbroken
 
 

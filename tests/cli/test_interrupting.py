@@ -50,7 +50,7 @@ def test_a_second_interruption_does_not_disturb_the_cleaning_up(
 @pytest.mark.parametrize(
     ("command", "moment"),
     [
-        ("plan", "eckart.model.loading:build_empty"),
+        ("plan", "eckart.model.building:build_empty"),
         ("evaluate", "eckart.model.loading:load_model"),
         ("verify", "subprocess:run"),
     ],

@@ -4,6 +4,7 @@ The only room that reads or writes safetensors files itself.
 """
 
 from eckart.checkpoint.digests import digest, file_digest, json_digest, sha256, sha256_of
+from eckart.checkpoint.owning import owned
 from eckart.checkpoint.reading import (
     DTYPES,
     INDEX,
@@ -38,6 +39,7 @@ __all__ = [
     "file_digest",
     "json_digest",
     "open_checkpoint",
+    "owned",
     "read_shard",
     "read_tensors",
     "refuse_existing",

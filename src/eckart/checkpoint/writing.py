@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import tempfile
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from eckart.checkpoint.owning import is_abandoned, owned
 from eckart.types import EckartError, UsageError
 
 COMPANION_SUFFIXES = (".json", ".txt", ".model", ".jinja", ".tiktoken", ".vocab", ".spm")
@@ -18,6 +20,8 @@ LICENCE_NAMES = ("LICENSE", "LICENCE", "NOTICE")
 LICENCE_SUFFIXES = ("", ".md", ".rst", ".pdf")
 NOT_COMPANIONS = (".index.json", "adapter_config.json")
 LARGEST_COMPANION = 100_000_000
+PARTIAL = ".eckart-partial"
+"""How the names of folders end that are not complete yet."""
 
 
 def refuse_existing(out: Path) -> None:
@@ -49,6 +53,8 @@ def refuse_full(out: Path, needed: int) -> None:
 def appearing(out: Path) -> Iterator[Path]:
     """A temporary folder beside `out` that becomes `out` on a clean exit and vanishes on any other.
 
+    One that a killed process left there goes too.
+
     Raises:
         UsageError: `out` exists.
         EckartError: it cannot be written, on a full disk say.
@@ -58,9 +64,14 @@ def appearing(out: Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name[:32]}-", dir=out.parent))
-        yield temporary
-        _put(temporary, out)
+        prefix = f".{out.name[:32]}-"
+        for left in out.parent.glob(f"{glob.escape(prefix)}????????{PARTIAL}"):
+            if is_abandoned(left):
+                shutil.rmtree(left, ignore_errors=True)
+        temporary = Path(tempfile.mkdtemp(prefix=prefix, suffix=PARTIAL, dir=out.parent))
+        with owned(temporary):
+            yield temporary
+            _put(temporary, out)
     except (OSError, SafetensorError) as error:
         why = getattr(error, "strerror", None) or error
         raise EckartError(f"{out} could not be written ({why}); nothing was left behind") from error

@@ -126,23 +126,28 @@ def working_folder(
         begun: whether a folder holds something to go on from.
 
     Raises:
-        UsageError: it is there and nobody said to resume, or it is of another request.
+        UsageError: a process that lives works in it, it is there and nobody said to resume, or it is of
+            another request.
     """
     if not processes.leads():
         yield
         return
     request = json.loads(json.dumps(request))
-    if work.exists() or work.is_symlink():
+    there = work.exists() or work.is_symlink()
+    if there and not work.is_dir():
         _require_same(work, request, resume)
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        checkpoint.replace_file(work / REQUEST, json.dumps(request, indent=1).encode())
-        yield
-    except BaseException:
-        if not begun(work):
-            shutil.rmtree(work, ignore_errors=True)
-        raise
-    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True, exist_ok=True)
+    with checkpoint.owned(work):
+        if there:
+            _require_same(work, request, resume)
+        try:
+            checkpoint.replace_file(work / REQUEST, json.dumps(request, indent=1).encode())
+            yield
+        except BaseException:
+            if not begun(work):
+                shutil.rmtree(work, ignore_errors=True)
+            raise
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _require_same(work: Path, request: dict[str, Any], resume: bool) -> None:
