@@ -117,7 +117,7 @@ def test_a_model_type_of_its_own_is_not_run(process: Eckart, out: Path) -> None:
         config["auto_map"] = {"AutoConfig": "modeling_other.Config"}
 
     change(out / "config.json", edit)
-    failed(process("verify", "out", "--json"), "config.json")
+    failed(process("verify", "out", "--json"), "modeling_other.Config", "runs none")
     assert not was_run(out)
 
 
