@@ -22,29 +22,7 @@ Placed = Iterator[tuple[str, dict[str, Any]]]
 
 LARGEST = 1_000_000_000
 """Bytes that a packed file may hold."""
-CHECK = """
-import sys
-import pyarrow as pa
-from pyarrow import parquet
-kind, path, largest = sys.argv[1], sys.argv[2], int(sys.argv[3])
-try:
-    if kind == ".parquet":
-        groups = parquet.ParquetFile(path).metadata
-        size = sum(groups.row_group(index).total_byte_size for index in range(groups.num_row_groups))
-        if size > largest:
-            sys.exit(f"it holds {size / 1e9:.1f} GB; give a part of it")
-        table = parquet.read_table(path)
-    else:
-        with pa.memory_map(path) as content:
-            try:
-                table = pa.ipc.open_stream(content).read_all()
-            except pa.ArrowInvalid:
-                table = pa.ipc.open_file(content).read_all()
-            table.validate(full=True)
-    table.validate(full=True)
-except (pa.ArrowException, OSError) as error:
-    sys.exit(str(error).splitlines()[0])
-"""
+CHECK = "import pathlib, sys; from eckart.data import files; files.validate(pathlib.Path(sys.argv[1]))"
 """Reads a table by columns to its last value, in a process of its own: damage may end that by a signal."""
 NO_DATASETS = 'needs pyarrow and datasets: pip install "eckart[eval]"'
 
@@ -159,7 +137,7 @@ def _columns(path: Path, read: Callable[[Path], Any]) -> Placed:
 
 def _require_whole(path: Path) -> None:
     """Raises UsageError where a table by columns is damaged, or holds more than is read at once."""
-    command = [sys.executable, "-c", CHECK, path.suffix.lower(), str(path), str(LARGEST)]
+    command = [sys.executable, "-P", "-c", CHECK, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         said = done.stderr.strip().splitlines()
@@ -169,6 +147,23 @@ def _require_whole(path: Path) -> None:
             else "".join(said[-1:]) or f"reading it ended with {done.returncode}"
         )
         raise UsageError(f"{path}: broken {path.suffix} ({why})")
+
+
+def validate(path: Path) -> None:
+    """End this process with what is wrong with a table by columns, if anything is."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        if kind_of(path) == ".parquet":
+            groups = parquet.ParquetFile(path).metadata
+            size = sum(groups.row_group(index).total_byte_size for index in range(groups.num_row_groups))
+            if size > LARGEST:
+                sys.exit(f"it holds {size / 1e9:.1f} GB; give a part of it")
+        read = _parquet if kind_of(path) == ".parquet" else _arrow
+        read(path).validate(full=True)
+    except (pa.ArrowException, OSError) as error:
+        sys.exit(str(error).splitlines()[0])
 
 
 def _arrow(path: Path) -> Any:

@@ -27,6 +27,7 @@ def resolve(folder: Path, config: Any, stored: Shapes, drop: bool = False) -> li
     """Have a config name the class that takes all that is stored, where it names none or the bare backbone.
 
     Args:
+        config: of a model that is not quantized.
         stored: the tensors of the checkpoint by the names there.
         drop: whether what no weight takes is left out.
 
@@ -51,7 +52,7 @@ def resolve(folder: Path, config: Any, stored: Shapes, drop: bool = False) -> li
     if not left or drop:
         _require_whole(folder, model, stored)
         return left
-    if getattr(config, "quantization_config", None) is None and (scales := _matching(SCALES, left)):
+    if scales := [name for name in left if SCALES.search(name)]:
         raise EckartError(
             f"{folder} holds numbers of few bits with scales ({_some(scales)}), and its config has no "
             "quantization_config: without that the weights would be read as if they had no scales. Fetch the "
@@ -95,16 +96,8 @@ def _is_bare(config: Any) -> bool:
 
 def _classes(config: Any, stored: Shapes) -> list[str]:
     """The classes for a config that take exactly what is stored, by their names."""
-    found: dict[str, None] = {}
-    for attribute in dir(modeling_auto):
-        mapping = getattr(getattr(modeling_auto, attribute), "_model_mapping", None)
-        if mapping is None or not attribute.startswith("AutoModel") or type(config) not in mapping:
-            continue
-        chosen = mapping[type(config)]
-        for kind in chosen if isinstance(chosen, (list, tuple)) else [chosen]:
-            if kind.__name__ not in found and _takes(kind, config, stored):
-                found[kind.__name__] = None
-    return list(found)
+    kinds = dict.fromkeys(kind for _, kinds in building.auto_choices(config) for kind in kinds)
+    return [kind.__name__ for kind in kinds if _takes(kind, config, stored)]
 
 
 def _require_whole(folder: Path, model: Any, stored: Shapes) -> None:
@@ -147,10 +140,6 @@ def _takes(kind: Any, config: Any, stored: Shapes) -> bool:
     names = stored_names(model, stored)
     fits = all(tuple(own[name].shape) == tuple(stored[key]) for name, key in names.items())
     return fits and all(name in names or name in tied for name in own)
-
-
-def _matching(pattern: re.Pattern[str], names: Iterable[str]) -> list[str]:
-    return [name for name in names if pattern.search(name)]
 
 
 def _some(names: list[str]) -> str:

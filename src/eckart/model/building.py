@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import transformers
 from transformers import AutoModel, PreTrainedModel
+from transformers.models.auto import modeling_auto
 
 from eckart.model import portable
 from eckart.model.configs import said
@@ -31,6 +33,16 @@ def model_class(config: Any) -> Any:
         f"the architecture {names[0]} is not in transformers {transformers.__version__}; "
         "Eckart runs no code that comes with a model"
     )
+
+
+def auto_choices(config: Any) -> Iterator[tuple[str, list[Any]]]:
+    """Each `AutoModel…` that takes a config, with the classes that it chooses from."""
+    for attribute in dir(modeling_auto):
+        mapping = getattr(getattr(modeling_auto, attribute), "_model_mapping", None)
+        if mapping is None or not attribute.startswith("AutoModel") or type(config) not in mapping:
+            continue
+        chosen = mapping[type(config)]
+        yield attribute, list(chosen) if isinstance(chosen, (list, tuple)) else [chosen]
 
 
 def build_empty(config: Any) -> Any:

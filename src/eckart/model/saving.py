@@ -10,9 +10,8 @@ from typing import Any
 
 import transformers
 from transformers import GenerationConfig
-from transformers.models.auto import modeling_auto
 
-from eckart.model import portable
+from eckart.model import building, portable
 from eckart.model.loading import quiet
 from eckart.model.replacing import describe
 
@@ -163,13 +162,8 @@ def auto_classes(model: Any) -> dict[str, str]:
     """
     stock = stock_class(model).__name__
     autos = {}
-    for attribute in dir(modeling_auto):
-        auto = getattr(modeling_auto, attribute)
-        mapping = getattr(auto, "_model_mapping", None)
-        if mapping is None or not attribute.startswith("AutoModel") or type(model.config) not in mapping:
-            continue
-        chosen = mapping[type(model.config)]
-        names = [kind.__name__ for kind in (chosen if isinstance(chosen, (list, tuple)) else [chosen])]
+    for attribute, kinds in building.auto_choices(model.config):
+        names = [kind.__name__ for kind in kinds]
         autos[attribute] = stock if stock in names else names[0]
     return autos
 

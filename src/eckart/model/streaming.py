@@ -166,9 +166,9 @@ class Streamed:
             self.model.tie_weights(missing_keys=absent, recompute_mapping=False)
 
     def _bring(self, prefix: str, block: nn.Module) -> None:
-        shared = portable.group_ties(self.model, self.model)
+        shared = portable.group_ties(self.model, block)
         for name, tensor in block.state_dict().items():
-            if prefix + name not in shared:
+            if name not in shared:
                 self._put(block, name, self._read(prefix + name, tensor))
         portable.share_groups(self.model, block)
 

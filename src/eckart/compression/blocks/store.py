@@ -233,19 +233,16 @@ class BlockStore(Store):
         Where that is asked for its weights are quantized first, in the metric of its moments.
         """
         records = quantize_targets(self.model, records, bench.sides)
-        tensors = (
-            self.streamed.outside()
-            if piece == OUTSIDE
-            else {
-                f"{piece}.{name}": tensor
-                for name, tensor in self.model.get_submodule(piece).state_dict().items()
+        if piece == OUTSIDE:
+            tensors = self.streamed.outside()
+        else:
+            block = self.model.get_submodule(piece)
+            shared = portable.group_ties(self.model, block)
+            tensors = {
+                f"{piece}.{name}": tensor for name, tensor in block.state_dict().items() if name not in shared
             }
-        )
-        shared = portable.group_ties(self.model, self.model)
         with self.clock.of("write"):
-            checkpoint.write_shard(
-                self.shard(piece), {name: tensor for name, tensor in tensors.items() if name not in shared}
-            )
+            checkpoint.write_shard(self.shard(piece), tensors)
         said = [record.model_dump(mode="json") for record in records]
         self.units.put(RECORDS, piece, {}, {"records": said})
 
