@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from itertools import pairwise
 
 import numpy as np
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from linalg_cases import (
     METRICS,
     SHAPES,
+    Solved,
     dense_gram,
     diagonal_gram,
     full_gram,
@@ -54,10 +57,6 @@ def solved(shape: str, metric: str) -> tuple[torch.Tensor, Side, Side, Decomposi
     return W, left, right, decompose(W, left, right)
 
 
-def problem(W: torch.Tensor, left: Side, right: Side, found: Decomposition) -> Problem:
-    return Problem(W, left, right, solve=lambda rank: found)
-
-
 def approximation(W: torch.Tensor, found: Decomposition, rank: int):
     U, V = found.factors(W, rank)
     return U @ V
@@ -70,7 +69,7 @@ def test_measured_error_is_the_spectral_tail(shape: str, metric: str, structure:
     # In a direction that costs nothing the tail still holds the tie break.
     slack = 3 * np.sqrt(TIE_BREAK) if metric == "singular full" else 1e-7
     for rank in sizes(shape, structure):
-        W_hat = replaced(problem(W, left, right, found), structure, rank)
+        W_hat = replaced(Solved(W, left, right, found), structure, rank)
         assert relative_error(W, W_hat, left, right) == pytest.approx(
             found.predicted_error(rank), rel=1e-7, abs=slack
         )
@@ -273,7 +272,7 @@ def test_inputs_are_left_as_they_were(metric: str) -> None:
     before = W.clone(), *(None if side.gram is None else side.gram.clone() for side in (left, right))
     found = decompose(W, left, right)
     for structure in SPECTRAL:
-        replaced(problem(W, left, right, found), structure, 5)
+        replaced(Solved(W, left, right, found), structure, 5)
     after = W, left.gram, right.gram
     assert all(a is b is None or torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
@@ -285,7 +284,7 @@ def test_zero_weight_gives_zeros_and_no_error(shape: str, metric: str, structure
     left, right = METRICS[metric](*W.shape)
     found = decompose(W, left, right)
     for rank in sizes(shape, structure):
-        (fitted,) = structures.find(structure).fit([problem(W, left, right, found)], rank)
+        (fitted,) = structures.find(structure).fit([Solved(W, left, right, found)], rank)
         for tensor in structures.values_of(fitted).values():
             assert torch.isfinite(tensor).all()
             assert torch.isfinite(tensor.bfloat16()).all()
@@ -345,3 +344,17 @@ def test_singular_output_side_is_refused_and_shrinking_mends_it(gram: torch.Tens
 def test_metric_of_another_size_is_refused(left: Side) -> None:
     with pytest.raises(ValueError, match="does not fit a weight 40x24"):
         decompose(weight("tall"), left, Side(torch.ones(1)))
+
+
+def test_a_problem_goes_with_its_last_reference() -> None:
+    """A decomposition outweighs the model: none waits for the collector of cycles."""
+    W, left, right = weight("wide"), *METRICS["full"](*weight("wide").shape)
+    made = Problem(W, left, right)
+    made.approximation(1)
+    found = weakref.ref(made)
+    gc.disable()
+    try:
+        del made
+        assert found() is None
+    finally:
+        gc.enable()

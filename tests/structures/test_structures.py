@@ -11,7 +11,7 @@ from architectures import LLAMA
 from fitting import SMALLER, SPECTRAL
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from linalg_cases import METRICS, SHAPES, replaced, sizes, weight
+from linalg_cases import METRICS, SHAPES, Solved, replaced, sizes, weight
 
 from eckart import structures
 from eckart.compression.loaded import Loaded, prepare
@@ -130,7 +130,7 @@ def test_rank_beyond_the_weights_own_gives_the_weight(seed: int, size: int, own:
     left, right = METRICS["full"](*W.shape)
     found = decompose(W, left, right)
     for structure in SPECTRAL:
-        W_hat = replaced(Problem(W, left, right, solve=lambda rank: found), structure, rank)
+        W_hat = replaced(Solved(W, left, right, found), structure, rank)
         assert torch.isfinite(W_hat).all()
         if rank >= own:
             # The weight's own rank is exact in float32 only up to its rounding.

@@ -151,16 +151,7 @@ class Bench:
             bits: that rounded matrices are stored in.
             once: whether each is decomposed for one size alone; else for the largest that pays.
         """
-        return [self._problem(target, bits, once) for target in site.targets]
-
-    def _problem(self, target: Target, bits: str | None, once: bool) -> Problem:
-        weight = self.weight(target.name)
-
-        def solve(rank: int | None) -> linalg.Decomposition:
-            return self.decomposition(target, rank if once else None)
-
-        left, right = self.sides(target.name)
-        return Problem(weight, left, right, weight.dtype, None if bits is None else BITS[bits], solve)
+        return [_DenseProblem(self, target, bits, once) for target in site.targets]
 
     def decomposition(self, target: Target, rank: int | None = None) -> linalg.Decomposition:
         """Of the dense weight in the recipe's metric, up to a rank; by default the largest that pays."""
@@ -372,6 +363,26 @@ class Bench:
         for name, module in self._dense.items():
             put(self.model, name, module)
         self._dense.clear()
+
+
+class _DenseProblem(Problem):
+    """A dense weight with the metric and the decomposition that a bench has of it.
+
+    Both are made when they are asked for: most of what stands in for a weight asks for no metric.
+    """
+
+    def __init__(self, bench: Bench, target: Target, bits: str | None, once: bool) -> None:
+        weight = bench.weight(target.name)
+        super().__init__(weight, linalg.Side(), linalg.Side(), bits=None if bits is None else BITS[bits])
+        self._bench, self._target, self._once = bench, target, once
+        self._asked: tuple[linalg.Side, linalg.Side] | None = None
+
+    def sides(self) -> tuple[linalg.Side, linalg.Side]:
+        self._asked = self._asked or self._bench.sides(self._target.name)
+        return self._asked
+
+    def solve(self, rank: int | None) -> linalg.Decomposition:
+        return self._bench.decomposition(self._target, rank if self._once else None)
 
 
 def allocated(bench: Bench, allocation: str, budget: int) -> list[Option]:

@@ -20,7 +20,6 @@ class Problem:
         left, right: the metric.
         dtype: that tensors are saved in; default the weight's.
         bits: that rounded matrices are stored in; `None` for none.
-        solve: gives a decomposition of the weight up to a rank, where one is kept; default it is made.
     """
 
     def __init__(
@@ -30,12 +29,28 @@ class Problem:
         right: Side,
         dtype: torch.dtype | None = None,
         bits: int | None = None,
-        solve: Callable[[int | None], Decomposition] | None = None,
     ) -> None:
-        self.weight, self.left, self.right = weight, left, right
+        self.weight, self._sides = weight, (left, right)
         self.dtype, self.bits = dtype or weight.dtype, bits
-        self._solve = solve or (lambda rank: decompose(self.weight, self.left, self.right, rank=rank))
         self._solved: Decomposition | None = None
+
+    def sides(self) -> tuple[Side, Side]:
+        """The metric: `L`, `R`."""
+        return self._sides
+
+    def solve(self, rank: int | None) -> Decomposition:
+        """Decompose the weight up to a rank; `None` for all."""
+        return decompose(self.weight, *self.sides(), rank=rank)
+
+    @property
+    def left(self) -> Side:
+        """`L`."""
+        return self.sides()[0]
+
+    @property
+    def right(self) -> Side:
+        """`R`."""
+        return self.sides()[1]
 
     def decomposition(self, rank: int | None = None) -> Decomposition:
         """Of the weight, up to a rank at least; `None` for all.
@@ -45,7 +60,7 @@ class Problem:
         """
         least = min(self.weight.shape) if rank is None else rank
         if self._solved is None or self._solved.basis.shape[1] < least:
-            self._solved = self._solve(rank)
+            self._solved = self.solve(rank)
         return self._solved
 
     @property
@@ -63,21 +78,22 @@ class Problem:
 
     def norm(self, matrix: Tensor) -> float:
         """`‖Lᵀ M R‖_F`, in the metric's own unit."""
-        return weighted_norm(matrix, self.left, self.right)
+        return weighted_norm(matrix, *self.sides())
 
     def relative_error(self, approximation: Tensor) -> float:
         """`‖Lᵀ (W − Ŵ) R‖_F / ‖Lᵀ W R‖_F`; 0 for a weight that the metric does not see."""
         # A decomposition that is there knows the whole.
         known = self._solved.norm if self._solved is not None else None
-        return relative_error(self.weight, approximation, self.left, self.right, known)
+        return relative_error(self.weight, approximation, *self.sides(), known)
 
     def weighed(self, matrix: Tensor) -> Tensor:
         """`L Lᵀ M R Rᵀ`, the Grams as scaled: half the gradient of `‖Lᵀ M R‖²_F`, up to a constant factor."""
-        return self.left.times_gram(self.right.times_gram(matrix).T).T
+        left, right = self.sides()
+        return left.times_gram(right.times_gram(matrix).T).T
 
     def of(self, weight: Tensor) -> Problem:
         """Another weight in the same metric."""
-        return Problem(weight, self.left, self.right, self.dtype, self.bits)
+        return Problem(weight, *self.sides(), self.dtype, self.bits)
 
     def round(self, matrix: Tensor) -> Quantized:
         """A matrix in `bits`, to the nearest."""
@@ -93,4 +109,4 @@ class Problem:
             `U`, `V`, and the error relative to the product.
         """
         assert self.bits is not None
-        return quantize_factors(U, V, self.bits, self.dtype, (self.left, self.right), left)
+        return quantize_factors(U, V, self.bits, self.dtype, self.sides(), left)
