@@ -130,16 +130,43 @@ class HeldOut(BaseModel):
     candidates: list[Candidate] = []
 
 
-class Probe(BaseModel):
-    """A fixed input and what the model gave for it when it was saved; `verify` asks again.
+class ProbeInput(BaseModel):
+    """One input of a question: integers, one integer everywhere, or else a fixed wave in the model's dtype.
 
     Attributes:
-        input_ids: the input.
-        outputs: a few of the logits, or of the hidden values.
+        shape: of the tensor.
+        values: its integers, row by row.
+        fill: the integer that it is full of.
     """
 
-    input_ids: list[int]
-    outputs: list[float]
+    shape: tuple[int, ...]
+    values: list[int] | None = None
+    fill: int | None = None
+
+
+class Probe(BaseModel):
+    """A fixed question and what the model answered when it was saved; `verify` asks again.
+
+    Attributes:
+        inputs: of `forward`, by name.
+        outputs: a few numbers of each output tensor, by its place in the answer.
+        unasked: why there is no question, where the model's inputs could not be guessed.
+    """
+
+    inputs: dict[str, ProbeInput] = {}
+    outputs: dict[str, list[float]] = {}
+    unasked: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tokens_alone(cls, given: Any) -> Any:
+        """Earlier manifests have token ids, and the last position of the first output."""
+        if isinstance(given, dict) and "input_ids" in given:
+            given = dict(given)
+            ids = given.pop("input_ids")
+            given["inputs"] = {"input_ids": {"shape": (1, len(ids)), "values": ids}}
+            given["outputs"] = {"last": given["outputs"]} if given.get("outputs") else {}
+        return given
 
 
 class TrainingRecord(BaseModel):
@@ -192,7 +219,7 @@ class Manifest(BaseModel):
         training: each training run, in order.
         left_out: tensors of the checkpoint that no weight of the model takes, dropped by `--drop-unused`.
         notes: what a reader should know.
-        probe: a fixed input and what the model gave for it.
+        probe: a fixed question and what the model answered.
         files: SHA-256 of each file that the weights and the code are in.
         merged: whether the products of the factors were put back in the dense weights' places. A target
             with a rank then has the structure `dense`, as has one whose factors would have been no smaller.

@@ -95,7 +95,8 @@ class Job:
         folder, device = self.folder, str(together.device)
         tokenizer = loading.load_tokenizer(folder) if self.texts or loading.has_tokenizer(folder) else None
         streamed = Streamed(checkpoint.open_checkpoint(folder), device, self.dtype)
-        before = Before.of(streamed.model, self.source)
+        with streamed.on_demand():
+            before = Before.of(streamed.model, self.source)
         store = BlockStore(streamed, tokenizer, self.recipe, self.texts, work, part, together, track)
         self.clock = store.clock
         course = Course(store, store.targets, self.recipe)
@@ -116,7 +117,7 @@ class Job:
             path.replace(made / path.name)
         checkpoint.copy_companions(folder, made)
         with store.streamed.on_demand():
-            manifest.probe = probe.take_probe(model)
+            manifest.probe = probe.answered(model, before.probe)
         seal(manifest, made)
         checkpoint.settle(made, self.out)
         together.wait()

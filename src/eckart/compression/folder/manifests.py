@@ -12,23 +12,24 @@ from pydantic import ValidationError
 
 from eckart import checkpoint
 from eckart.compression.cuts import Cut
-from eckart.model import loading, replacing, saving
-from eckart.types import MANIFEST, Bytes, Count, EckartError, Manifest, Recipe, TrainingRecord
+from eckart.model import loading, probe, replacing, saving
+from eckart.types import MANIFEST, Bytes, Count, EckartError, Manifest, Probe, Recipe, TrainingRecord
 
 
 @dataclass(frozen=True)
 class Before:
-    """A model before the cut: its name, its size, and what its checkpoint stored and it was read without."""
+    """A model before the cut: its name, its size, what it can be asked, and what it was read without."""
 
     source: str
     parameters: int
     bytes: int
     left_out: list[str]
+    probe: Probe
 
     @classmethod
     def of(cls, model: Any, source: str) -> Before:
         sizes = replacing.count_parameters(model), replacing.count_bytes(model)
-        return cls(source, *sizes, loading.left_out(model))
+        return cls(source, *sizes, loading.left_out(model), probe.question_of(model))
 
 
 def make_manifest(
@@ -50,7 +51,7 @@ def make_manifest(
         runs: trainings.
         merged: whether the factors were multiplied out again.
     """
-    after = replacing.count_parameters(model)
+    after, unasked = replacing.count_parameters(model), before.probe.unasked
     return Manifest(
         eckart=version("eckart"),
         torch=version("torch"),
@@ -72,7 +73,8 @@ def make_manifest(
         training=list(runs),
         merged=merged,
         left_out=before.left_out,
-        notes=[*notes, *cut.notes],
+        notes=[*notes, *cut.notes, *([f"outputs: {unasked}"] if unasked else [])],
+        probe=before.probe,
     )
 
 

@@ -24,5 +24,5 @@ def save_folder(model: Any, tokenizer: Any, manifest: Manifest, folder: Path | N
             tokenizer.save_pretrained(temporary)
         if folder is not None:
             checkpoint.copy_companions(folder, temporary)
-        manifest.probe = probe.take_probe(model)
+        manifest.probe = probe.answered(model, manifest.probe or probe.question_of(model))
         seal(manifest, temporary)
