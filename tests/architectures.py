@@ -18,6 +18,8 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from eckart.model.text import begin
+
 WIDTH, INNER, LAYERS, HEADS, VOCABULARY, POSITIONS = 48, 80, 2, 4, 96, 64
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>"]
 WORDS = [f"w{index}" for index in range(VOCABULARY - len(SPECIAL))]
@@ -283,11 +285,11 @@ ARCHITECTURES = [LLAMA, MISTRAL, QWEN3, GEMMA3, GPT2, OPT, PHI3, T5, BERT, MAMBA
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """A word a token: `w0 … w91`, after `<pad> <s> </s> <unk>`."""
+    """A word a token: `w0 … w91`, after `<pad> <s> </s> <unk>`; a decoder's texts begin with `<s>`."""
     ids = {word: index for index, word in enumerate([*SPECIAL, *WORDS])}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(
+    made = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",
         bos_token="<s>",
@@ -295,6 +297,8 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
         unk_token="<unk>",
         model_max_length=POSITIONS,
     )
+    begin(made, True)
+    return made
 
 
 def write_data(path: Path, rows: int = 24, seed: int = 0) -> Path:

@@ -80,6 +80,7 @@ def test_a_flag_is_the_name_with_dashes_but_where_it_says_so() -> None:
     assert own == {
         "allocation": "--allocate",
         "blocks": "--blocks/--whole",
+        "bos": "--bos/--no-bos",
         "prompts": "--prompt",
         "batches": "--batch",
         "tokens": "--prompt",

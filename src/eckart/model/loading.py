@@ -15,7 +15,7 @@ import transformers
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
 from eckart import checkpoint
-from eckart.model import accounting, building, portable
+from eckart.model import accounting, building, portable, text
 from eckart.model.configs import require_usable, said
 from eckart.pocket import MODEL_DIR
 from eckart.types import EckartError, UsageError
@@ -281,13 +281,25 @@ def has_tokenizer(folder: Path) -> bool:
     return any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 
-def load_tokenizer(folder: Path) -> Any:
+def load_tokenizer(folder: Path, bos: bool | None = None) -> Any:
     """The tokenizer of a model folder.
+
+    Args:
+        bos: whether a decoder's texts begin with the BOS token; default as the tokenizer does by itself.
 
     Raises:
         EckartError: there is none.
+        UsageError: `bos` was said of a model that is no decoder, or whose tokenizer has no such token.
     """
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises that class itself
         raise EckartError(f"{folder} has no tokenizer that loads, and text needs one") from error
+    if bos is not None:
+        config = load_config(folder)
+        if not generates(config) or config.is_encoder_decoder:
+            raise UsageError("--bos, --no-bos: they are of decoders, and this model is none")
+        if tokenizer.bos_token_id is None:
+            raise UsageError(f"--bos: the tokenizer of {folder} has no BOS token")
+        text.begin(tokenizer, bos)
+    return tokenizer

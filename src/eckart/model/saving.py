@@ -137,20 +137,32 @@ EARLIER_SOURCES = frozenset({"0eabafc667c1e538a32ff3501cc671163519e1f76326a41e7f
 
 def is_own_source(text: str, classes: set[str]) -> bool:
     """Whether a file is what this version, or a known earlier one, wrote into a folder with these classes."""
-    own = modeling_source(classes)
-    body = text.removesuffix(own.removeprefix(portable.source()))
-    return text == own or hashlib.sha256(body.encode()).hexdigest() in EARLIER_SOURCES
+    for tail in (_stock_classes(classes), _stock_classes(classes).replace(NATIVE, "")):
+        body = text.removesuffix(tail)
+        if body == portable.source() or hashlib.sha256(body.encode()).hexdigest() in EARLIER_SOURCES:
+            return True
+    return False
 
 
 def modeling_source(classes: set[str]) -> str:
     """The file that a compressed folder carries: the loader, and the stock classes by their own names."""
-    lines = [portable.source(), "import transformers  # noqa: E402", ""]
+    return portable.source() + _stock_classes(classes)
+
+
+NATIVE = """
+    # What it stores has the names that transformers gives it on loading its own classes.
+    is_custom_code = classmethod(lambda cls: False)
+"""
+
+
+def _stock_classes(classes: set[str]) -> str:
+    lines = ["", "import transformers  # noqa: E402", ""]
     for name in sorted(classes):
         lines += [
             "",
             f"class {name}(transformers.{name}):",
             '    """The stock class, loaded through the structures above."""',
-            "",
+            NATIVE,
         ]
     return "\n".join(lines)
 

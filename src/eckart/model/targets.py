@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from eckart.model import vocabulary
+from eckart.model import probe, vocabulary
 from eckart.model.mixtures import find_stacks, is_expert
 from eckart.model.portable.experts import unroll
 from eckart.types import Target, UsageError
@@ -290,8 +290,7 @@ def _tied(model: Any) -> set[str]:
 def _read_directly(model: Any, names: set[str]) -> set[str]:
     """Targets whose parent runs without calling them: its code uses their weight itself.
 
-    Found by running a few tokens. A model that cannot run so (on the meta device, say) is taken at
-    its word: nothing is reported.
+    Found by asking the model anything. One that answers nothing is taken at its word: nothing is reported.
     """
     called: Counter[str] = Counter()
 
@@ -303,14 +302,22 @@ def _read_directly(model: Any, names: set[str]) -> set[str]:
         model.get_submodule(name).register_forward_pre_hook(count(name)) for name in names | parents if name
     ]
     try:
-        with torch.no_grad():
-            model(**{key: value.to(model.device) for key, value in model.dummy_inputs.items()})
-    except Exception:  # any model may fail on its own dummy inputs, in any way
-        return set()
+        runs = any(_runs(model, question, called) for question in probe.questions(model))
     finally:
         for hook in hooks:
             hook.remove()
-    return {name for name in names if not called[name] and called[name.rpartition(".")[0]]}
+    return {name for name in names if runs and not called[name] and called[name.rpartition(".")[0]]}
+
+
+def _runs(model: Any, question: probe.Question, called: Counter[str]) -> bool:
+    """Whether the model takes these inputs; what was called before it failed counts as not called."""
+    called.clear()
+    try:
+        with torch.no_grad():
+            model(**probe.tensors(question, model))
+    except Exception:  # of any architecture's own code: this was not what it takes
+        return False
+    return True
 
 
 def _notes(stays: dict[str, str]) -> list[str]:

@@ -171,12 +171,24 @@ def next_tokens(ids: Tensor, real: Tensor) -> Tensor:
     return labels.masked_fill(~real, IGNORED)
 
 
+def begin(tokenizer: Any, bos: bool | None) -> None:
+    """Have `begun` put the BOS token before every text, or none; `None` as the tokenizer does by itself."""
+    tokenizer.begins_with_bos = bos
+
+
+def begins(model: Any, tokenizer: Any) -> bool | None:
+    """Whether the BOS token stands before every text of a decoder; `None` of other models."""
+    if not is_causal(model):
+        return None
+    return begun(tokenizer, tokenizer("a")["input_ids"])[:1] == [tokenizer.bos_token_id]
+
+
 def begun(tokenizer: Any, ids: list[int]) -> list[int]:
-    """BOS first where the model has one, also where its tokenizer does not add it by itself."""
-    start = tokenizer.bos_token_id
-    if ids and start is not None and ids[0] != start and start != tokenizer.eos_token_id:
-        return [start, *ids]
-    return ids
+    """Token ids of a text as `begin` asked for it."""
+    asked, start = getattr(tokenizer, "begins_with_bos", None), tokenizer.bos_token_id
+    if asked is None or start is None or not ids or (ids[0] == start) == asked:
+        return ids
+    return [start, *ids] if asked else ids[1:]
 
 
 def _pieces(tokenizer: Any, text: str, max_length: int) -> list[list[int]]:

@@ -12,6 +12,7 @@ from eckart.compression.folder.saving import save_folder
 from eckart.compression.loaded import Loaded, compress_loaded
 from eckart.evaluation.machine import Stopwatch, peak_memory_bytes
 from eckart.model import loading, replacing
+from eckart.model.text import begins
 from eckart.recipes import files, making, reading, verbs
 from eckart.recipes.describing import takes
 from eckart.recipes.options import Adapters
@@ -88,8 +89,11 @@ def compress(
         with requests.workplace(out, folder, made, resume) as work:
             if folder is not None:
                 model = loading.load_model(folder, asked["device"], made.dtype)
-                tokenizer = loading.load_tokenizer(folder) if texts or loading.has_tokenizer(folder) else None
+                known = texts or loading.has_tokenizer(folder)
+                tokenizer = loading.load_tokenizer(folder, made.bos) if known else None
             replacing.require_finite(model)
+            if texts and tokenizer is not None:
+                made = made.model_copy(update={"bos": begins(model, tokenizer)})
             setup = None
             if settings is not None and work is not None:
                 setup = TrainingSetup.before_cut(
@@ -123,6 +127,7 @@ def _recipe(
         "dtype": asked["dtype"],
         "merge": asked["merge"],
         "drop_unused": asked["drop_unused"],
+        "bos": asked["bos"],
     }
     return made.model_copy(update=more), settings
 

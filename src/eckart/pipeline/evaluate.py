@@ -35,6 +35,7 @@ def evaluate(
     allow_code_execution: bool = False,
     include: str | None = None,
     drop_unused: bool = False,
+    bos: bool | None = None,
     track: Track = silent,
 ) -> Score:
     """Measure a model on a task.
@@ -59,6 +60,7 @@ def evaluate(
         allow_code_execution: run what the model wrote, on this machine.
         include: a folder with more of the harness's tasks.
         drop_unused: read the model without tensors that its class has no weight for, instead of refusing.
+        bos: begin every text with the BOS token, or with none; default as the tokenizer does.
 
     Raises:
         UsageError: an unknown task, missing or wrong data, an option that the task has no use for, a model
@@ -92,7 +94,7 @@ def evaluate(
         with loading.dropping(drop_unused):
             config = loading.load_config(folder)
             material = read_material(task, data, loading.generates(config), fields, include)
-            tokenizer = loading.load_tokenizer(folder)
+            tokenizer = loading.load_tokenizer(folder, bos)
             name, model = str(model), loading.load_model(folder, device, dtype)
     else:
         material = read_material(task, data, bool(model.can_generate()), fields, include)

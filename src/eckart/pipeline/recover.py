@@ -13,6 +13,7 @@ from eckart.compression.folder.saving import save_folder
 from eckart.data import texts_of
 from eckart.evaluation.machine import Stopwatch, peak_memory_bytes
 from eckart.model import loading, replacing
+from eckart.model.text import begins
 from eckart.recipes import files, reading, verbs
 from eckart.recipes.describing import takes
 from eckart.recovery import learning, processes
@@ -74,12 +75,14 @@ def recover(
         "teacher": teaching and checkpoint.weight_digests(teaching),
         "objective": objective and asdict(objective),
         "dtype": made.dtype,
+        "bos": made.bos,
         **training.model_dump(),
     }
     work = Path(f"{out}.training")
     with working_folder(work, request, asked["resume"]):
         student = loading.load_model(folder, where, made.dtype)
-        tokenizer = loading.load_tokenizer(folder)
+        tokenizer = loading.load_tokenizer(folder, made.bos)
+        made = made.model_copy(update={"bos": begins(student, tokenizer)})
         replacing.require_finite(student)
         before = replacing.count_parameters(student)
         setup = TrainingSetup(student, tokenizer, made.data, texts, training, work, asked["resume"], track)

@@ -102,6 +102,14 @@ DropUnused = Annotated[
 ]
 
 
+Bos = Annotated[
+    bool | None,
+    Option(
+        "Begin every text with the BOS token, or none; default as the tokenizer does.", flag="--bos/--no-bos"
+    ),
+]
+
+
 class Sizes(TypedDict, total=False):
     """How small, as far as a config says what that comes to."""
 
@@ -264,6 +272,7 @@ class Run(Machine, total=False):
 
     merge: Merge
     drop_unused: DropUnused
+    bos: Bos
     resume: Annotated[
         bool, Option("Go on with a run that was stopped, from its last checkpoint.", False, common=True)
     ]

@@ -76,6 +76,7 @@ class TrainingRun(TypedDict, total=False):
 
     device: Annotated[str, Option("Where to run: cpu, cuda, cuda:1.", "cpu")]
     dtype: Annotated[str, Option("Train the weights in; they are saved in the folder's own.", "float32")]
+    bos: options.Bos
     resume: Annotated[
         bool, Option("Go on with a run that was stopped, from its last checkpoint.", False, common=True)
     ]
@@ -143,6 +144,7 @@ class Evaluate(TypedDict, total=False):
     seed: Annotated[int | None, Option("Of the sampling; default 0.")]
     allow_code_execution: AllowCodeExecution
     include: Annotated[str | None, Option("A folder with more tasks for lm-eval.")]
+    bos: options.Bos
     max_length: Annotated[
         int | None,
         Option("Tokens at once at most; default 512 of texts to read, all that a writing model takes."),

@@ -67,6 +67,7 @@ class Recipe(BaseModel):
         dtype: that weights were loaded in.
         merge: whether the factors were multiplied out again.
         drop_unused: whether the model was read without tensors that its class has no weight for.
+        bos: whether the BOS token stood before every text; `None` without data, or of no decoder.
         blocks: whether one block at a time was cut, and has a file of its own; otherwise it is as fits.
     """
 
@@ -97,6 +98,7 @@ class Recipe(BaseModel):
     dtype: str = "auto"
     merge: bool = False
     drop_unused: bool = False
+    bos: bool | None = None
     blocks: Literal[True] | None = None
 
     @property
@@ -128,6 +130,7 @@ class RecoveryRecipe(BaseModel):
         teacher: the model that was imitated, as it was given.
         temperature, labels, hidden: how, where that was said.
         dtype: of the weights while they were trained.
+        bos: whether the BOS token stood before every text; `None` of no decoder.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -141,3 +144,4 @@ class RecoveryRecipe(BaseModel):
     labels: float | None = None
     hidden: float | None = None
     dtype: str = "float32"
+    bos: bool | None = None

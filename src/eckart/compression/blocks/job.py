@@ -21,6 +21,7 @@ from eckart.estimate import budget
 from eckart.evaluation.machine import give_back
 from eckart.model import loading, probe, replacing, saving
 from eckart.model.streaming import NotStoredByBlockError, Streamed
+from eckart.model.text import begins
 from eckart.recovery.runs import working_folder
 from eckart.types import MANIFEST, Manifest, Recipe, Text, Track
 
@@ -93,12 +94,15 @@ class Job:
     def _run(self, work: Path, part: Portion, together: Together, track: Track) -> Manifest:
         give_back()
         folder, device = self.folder, str(together.device)
-        tokenizer = loading.load_tokenizer(folder) if self.texts or loading.has_tokenizer(folder) else None
+        known = self.texts or loading.has_tokenizer(folder)
+        tokenizer = loading.load_tokenizer(folder, self.recipe.bos) if known else None
         streamed = Streamed(checkpoint.open_checkpoint(folder), device, self.dtype)
         with streamed.on_demand():
             before = Before.of(streamed.model, self.source)
         store = BlockStore(streamed, tokenizer, self.recipe, self.texts, work, part, together, track)
         self.clock = store.clock
+        if self.texts:
+            self.recipe = self.recipe.model_copy(update={"bos": begins(store.model, tokenizer)})
         course = Course(store, store.targets, self.recipe)
         budget.require_possible(course.bench.sites, self.recipe, course.bench.prices)
         cut = course.cut(self.recipe)

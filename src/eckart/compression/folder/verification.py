@@ -7,13 +7,14 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from eckart import checkpoint, structures
 from eckart.compression.folder.manifests import read_manifest
-from eckart.model import building, configs, loading, probe, replacing, saving
+from eckart.model import building, configs, loading, probe, reading, replacing, saving
 from eckart.types import MANIFEST, EckartError, Manifest, TargetRecord, Track, UsageError
 
 CONFIGS = ("config.json", "generation_config.json", "model.safetensors.index.json")
@@ -89,14 +90,20 @@ def check_shapes(folder: Path, manifest: Manifest) -> Check:
             False,
             f"{count:,} parameters by its config, {manifest.parameters.after:,} by its manifest",
         )
+    names = reading.stored_names(model, stored.tensors)
+    tensors = {name: stored.tensors[key] for name, key in names.items()}
     for record in manifest.targets:
-        if fault := _record_fault(model, record, stored):
+        if fault := _record_fault(model, record, tensors):
             return Check("shapes", False, fault)
     return Check("shapes", True, f"{manifest.parameters.after:,} parameters, {len(manifest.targets)} targets")
 
 
-def _record_fault(model: Any, record: TargetRecord, stored: checkpoint.Checkpoint) -> str | None:
-    """What of a target is not as its record says; `None` where all is."""
+def _record_fault(model: Any, record: TargetRecord, tensors: Mapping[str, checkpoint.Stored]) -> str | None:
+    """What of a target is not as its record says; `None` where all is.
+
+    Args:
+        tensors: as they are stored, by the names that transformers loads them by.
+    """
     module = dict(model.named_modules()).get(record.name)
     if module is None:
         return f"{record.name} is a target of the manifest: the model has no such module"
@@ -115,7 +122,7 @@ def _record_fault(model: Any, record: TargetRecord, stored: checkpoint.Checkpoin
     for key, part in structures.stored_tensors(parts, option.bits, 1).items():
         full = f"{record.name}.{key}"
         # A head that is tied is stored as the embedding, whose indices it has without saving them.
-        found = stored.tensors.get(full) or stored.tensors.get(model.all_tied_weights_keys.get(full, full))
+        found = tensors.get(full) or tensors.get(model.all_tied_weights_keys.get(full, full))
         if key in held and (found is None or found.shape != part.shape):
             return f"{record.name} is not stored at {built.size_name} {option.size}"
     return None

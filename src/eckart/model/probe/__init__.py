@@ -7,10 +7,21 @@ from math import isfinite
 from typing import Any
 
 from eckart.model.probe import answer
-from eckart.model.probe.question import described, question_of
+from eckart.model.probe.question import Question, described, question_of, questions
 from eckart.types import EckartError, Probe
 
-__all__ = ["STANDALONE", "answered", "answers", "described", "differences", "question_of", "tolerance"]
+__all__ = [
+    "STANDALONE",
+    "Question",
+    "answered",
+    "answers",
+    "described",
+    "differences",
+    "question_of",
+    "questions",
+    "tensors",
+    "tolerance",
+]
 
 TOLERANCE = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 5e-2}
 """Largest difference of a probed value, relative to the largest of its tensor, that another machine's
@@ -36,6 +47,11 @@ STANDALONE = files("eckart.model.probe").joinpath("answer.py").read_text() + _ST
 def tolerance(dtype: str) -> float:
     """What `TOLERANCE` says of a dtype; of any other, what it says of float32."""
     return TOLERANCE.get(dtype, TOLERANCE["float32"])
+
+
+def tensors(question: Question, model: Any) -> dict[str, Any]:
+    """The inputs of a question, on the model's device."""
+    return answer.tensors(described(question), model)
 
 
 def answers(model: Any, question: Probe) -> dict[str, list[float]]:

@@ -38,7 +38,7 @@ def question_of(model: Any) -> Probe:
         EckartError: the model answers, and no number of it is finite.
     """
     failures = []
-    for question in _questions(model):
+    for question in questions(model):
         try:
             found = answer.ask(model, described(question))
         except Exception as error:  # of any architecture's own code: this was not what it takes
@@ -65,8 +65,8 @@ def described(question: Mapping[str, ProbeInput]) -> dict[str, dict[str, Any]]:
     return {name: each.model_dump() for name, each in question.items()}
 
 
-def _questions(model: Any) -> Iterator[Question]:
-    """From the likeliest on."""
+def questions(model: Any) -> Iterator[Question]:
+    """What the model may take, from the likeliest on."""
     takes = signature(model.forward).parameters
     main = model.main_input_name if isinstance(model.main_input_name, str) else model.main_input_name[0]
     needed = [
@@ -119,8 +119,10 @@ def _texts(config: Any) -> list[ProbeInput]:
     ids = [(7919 * (position + 1)) % vocabulary for position in range(LENGTH)]
     end = getattr(text, "eos_token_id", None)
     ended = [*ids[:-1], int(end[0] if isinstance(end, list) else end or 0)]
-    found: list[list[int]] = [ids] if end is None else [ids, ended]
-    return [ProbeInput(shape=(1, LENGTH), values=each) for each in found]
+    rows = [ids] if end is None else [ids, ended]
+    # A multiple choice reads several texts as one.
+    choice = ProbeInput(shape=(1, 2, LENGTH), values=[*ids, *ended])
+    return [*(ProbeInput(shape=(1, LENGTH), values=each) for each in rows), choice]
 
 
 def _images(config: Any) -> list[tuple[int, ...]]:
