@@ -7,7 +7,7 @@ from typing import Any
 
 from eckart.cli.ending import errors, resumable
 from eckart.cli.options import Debug, Json, ModelOrRecipe, Out, RecipeFile, takes
-from eckart.cli.saying import console, print_json, say, show_held_out, show_notes, shrunk, track
+from eckart.cli.saying import console, print_json, say, show_notes, shrunk, track
 from eckart.recipes import verbs
 from eckart.recovery import processes
 
@@ -31,6 +31,8 @@ def compress(
         with resumable(out):
             made = pipeline.compress(model, out, recipe=recipe, track=track, **given)
         manifest = made.manifest
+        if manifest.held_out is not None:
+            say(manifest.held_out.in_words())
         show_notes(manifest.notes)
         for warning in made.warnings:
             say(f"warning: {warning}")
@@ -41,7 +43,6 @@ def compress(
         )
         if made.phases:
             say("block by block: " + ", ".join(f"{work} {took:.1f} s" for work, took in made.phases.items()))
-        show_held_out(manifest.held_out)
         for run in manifest.training:
             say(
                 f"  {run.purpose}: {run.steps:,} steps, {run.tokens:,} tokens; "

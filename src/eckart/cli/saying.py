@@ -14,7 +14,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from eckart.pipeline import LoraPlan, Plan, PlannedSite
-    from eckart.types import HeldOut, Option
+    from eckart.types import Option
 
 console = Console(stderr=True, highlight=False, emoji=False)
 
@@ -112,17 +112,6 @@ def show_notes(notes: Iterable[str]) -> None:
     """What a user should know about what was done, a line each."""
     for note in notes:
         say(f"note: {note}")
-
-
-def show_held_out(measured: HeldOut | None) -> None:
-    """What the cut came to on data that nothing was calibrated on, where that was measured."""
-    if measured is None:
-        return
-    chosen = f"; the best of {len(measured.candidates)} allocations" if measured.candidates else ""
-    say(
-        f"on held-out data: loss {measured.before:.4f} -> {measured.after:.4f}, divergence from the dense "
-        f"model {measured.divergence:.4f} ({measured.tokens:,} tokens{chosen})"
-    )
 
 
 def number(value: Any) -> str:

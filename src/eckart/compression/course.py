@@ -64,7 +64,7 @@ class Course:
         store.observe(bench, None)
         if not store.leads:
             return None
-        self.search.reference = store.reference()
+        self.search.reference = store.reference() if store.divided.chooses else None
         found = self._chosen(found, recipe)
         if not refits or all(option.structure == "dense" for option in found.options):
             self._install(found.options, keep_dense)

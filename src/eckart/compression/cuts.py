@@ -32,6 +32,18 @@ class Cut:
             measured = measured.model_copy(update={"after": moved.loss, "divergence": moved.divergence})
         return Cut(records, measured, self.notes)
 
+    def measured(self, reference: Reference, moved: Moved) -> Cut:
+        """The same with how far the model is from the dense one now, on data that nothing was fitted to."""
+        before = self.held_out
+        found = HeldOut(
+            tokens=reference.tokens,
+            before=reference.before.loss,
+            after=moved.loss,
+            divergence=moved.divergence,
+            candidates=before.candidates if before else [],
+        )
+        return Cut(self.records, found, self.notes)
+
     def merged(self) -> Cut:
         """The same once the factors were multiplied out."""
         records = [

@@ -8,11 +8,12 @@ from typing import Any
 
 from eckart.calibrate import count_tokens
 from eckart.calibrate.observing import BACKWARD_TOKENS
-from eckart.data.splitting import hold_out
+from eckart.data.splitting import HELD_OUT, hold_out
 from eckart.evaluation import Reference
+from eckart.evaluation.divergence import LEAST_WINDOWS
 from eckart.model import text
 from eckart.recipes import making
-from eckart.types import SAMPLE_TOKENS, SAMPLES, Recipe, Text, UsageError
+from eckart.types import SAMPLE_TOKENS, SAMPLES, EckartError, Recipe, Text, UsageError
 
 HELD_OUT_TOKENS = 8192
 REFIT_TOKENS = 32768
@@ -26,7 +27,8 @@ class Divided:
 
     Attributes:
         calibrating: what moments are summed over.
-        held: what nothing is calibrated on, where something is to be measured.
+        held: what nothing is calibrated on, and the result is measured on.
+        chooses: whether something is chosen by what is measured there.
         notes: what a user should know.
     """
 
@@ -34,6 +36,7 @@ class Divided:
     tokenizer: Any
     calibrating: list[text.Window] = field(default_factory=list)
     held: list[text.Window] = field(default_factory=list)
+    chooses: bool = False
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -77,18 +80,27 @@ def divide(model: Any, tokenizer: Any, recipe: Recipe, texts: Sequence[Text]) ->
     if tokenizer is None:
         raise UsageError("a loaded model with data needs its tokenizer too: pass tokenizer=")
     limit, least = (recipe.samples, 0) if recipe.samples else (SAMPLES, SAMPLE_TOKENS)
-    windows = text.windows(model, tokenizer, texts, recipe.max_length, limit, least)
-    divided.calibrating = windows
-    if not making.needs_held_out(recipe):
-        return divided
-    kept, held = hold_out(windows)
-    if held:
-        divided.calibrating, divided.held = kept, held
-    else:
-        divided.held = windows
+    stream = text.stream(model, tokenizer, texts, recipe.max_length)
+    windows = text.taken(stream, limit, least)
+    if not windows:
+        raise EckartError("the data gives no tokens: every text in it is empty")
+    text.require_known(model, tokenizer, (window.ids + (window.labels or []) for window in windows))
+    divided.chooses = making.needs_held_out(recipe)
+    # What is not calibrated on costs nothing; a choice is measured on a share of what would be.
+    more = [] if divided.chooses else text.taken(stream, max(LEAST_WINDOWS, len(windows) // HELD_OUT))
+    kept, held = (windows, more) if len(more) >= LEAST_WINDOWS else hold_out(windows)
+    if divided.chooses and not held:
+        divided.calibrating = divided.held = windows
         divided.notes.append(
             f"{len(windows)} windows of data are too few to hold some out: ranks were chosen on the data "
             "that was calibrated on"
+        )
+    elif divided.chooses or len(held) >= LEAST_WINDOWS:
+        divided.calibrating, divided.held = kept, held
+    else:
+        divided.calibrating = windows
+        divided.notes.append(
+            f"{len(windows)} windows of data are too few to hold some out: what was lost was not measured"
         )
     return divided
 

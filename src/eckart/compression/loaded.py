@@ -76,6 +76,8 @@ def compress_loaded(
     if setup:
         model.float()
     course = prepare(loaded, recipe, texts, track)
+    # A training reads all of the data: nothing of it is left to measure on.
+    reference = None if course.store.divided.chooses or setup else course.store.reference()
     runs: list[TrainingRecord] = []
     if setup and recipe.selection is not None:
         cut, runs = select(course.bench, recipe, setup)
@@ -92,5 +94,7 @@ def compress_loaded(
     if merge:
         replacing.merge(model)
         cut = cut.merged()
+    if reference is not None:
+        cut = cut.measured(reference, course.store.moved(reference))
     replacing.describe(model)
     return make_manifest(model, before, recipe, cut, course.tokens, course.store.notes, runs, merged=merge)

@@ -89,6 +89,24 @@ def workplace(
             yield work
 
 
+def warnings_of(manifest: Manifest, dtype: torch.dtype, device: str) -> list[str]:
+    """What a user may not expect of the result: what it lost, and that it is no faster."""
+    measured = manifest.held_out
+    if measured is None or not measured.poor:
+        return no_faster(manifest, dtype, device)
+    lost = (
+        f"its divergence from the dense model is {measured.divergence:.2f}"
+        if measured.perplexity_ratio is None
+        else f"its perplexity is {measured.perplexity_ratio:.2f} times the dense model's"
+    )
+    better = "" if manifest.recipe.method == "auto" else "--method auto, "
+    return [
+        f"on data that it was not calibrated on {lost}: try {better}a larger --keep or --size, more "
+        "--data of the kind that it is for, or `eckart recover`",
+        *no_faster(manifest, dtype, device),
+    ]
+
+
 def no_faster(manifest: Manifest, dtype: torch.dtype, device: str) -> list[str]:
     """Which layers gained no speed. It is what this machine measured, so the manifest does not hold it."""
     return [] if manifest.merged or manifest.recipe.quantize else slower(manifest.targets, dtype, device)

@@ -61,17 +61,28 @@ def windows(
     Raises:
         EckartError: no text gives a token.
     """
-    found: list[Window] = []
-    tokens = 0
-    for window in _windows(model, tokenizer, texts, usable_length(model, tokenizer, max_length)):
-        if limit is not None and len(found) >= limit and tokens >= least_tokens:
-            break
-        found.append(window)
-        tokens += len(window.ids)
+    found = taken(stream(model, tokenizer, texts, max_length), limit, least_tokens)
     if not found:
         raise EckartError("the data gives no tokens: every text in it is empty")
     require_known(model, tokenizer, (window.ids + (window.labels or []) for window in found))
     return found
+
+
+def taken(stream: Iterator[Window], limit: int | None = None, least_tokens: int = 0) -> list[Window]:
+    """The next windows of a stream, as `windows` counts them; it can be gone on with."""
+    found: list[Window] = []
+    tokens = 0
+    for window in stream:
+        found.append(window)
+        tokens += len(window.ids)
+        if limit is not None and len(found) >= limit and tokens >= least_tokens:
+            break
+    return found
+
+
+def stream(model: Any, tokenizer: Any, texts: Sequence[Text], max_length: int) -> Iterator[Window]:
+    """All windows of texts, one after another, as `windows` cuts them."""
+    yield from _windows(model, tokenizer, texts, usable_length(model, tokenizer, max_length))
 
 
 def require_known(model: Any, tokenizer: Any, rows: Iterable[list[int]]) -> None:

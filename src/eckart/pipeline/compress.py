@@ -80,7 +80,7 @@ def compress(
                     watch.seconds(),
                     loading.dtype_of(loading.load_config(folder), made.dtype),
                 )
-                warnings = requests.no_faster(manifest, dtype, asked["device"])
+                warnings = requests.warnings_of(manifest, dtype, asked["device"])
                 return Result(
                     None, manifest, str(out), seconds, peak_memory_bytes(), job.clock.seconds, warnings
                 )
@@ -110,7 +110,7 @@ def compress(
             out=None if out is None else str(out),
             seconds=watch.seconds(),
             peak_memory_bytes=peak_memory_bytes(),
-            warnings=requests.no_faster(manifest, model.dtype, str(model.device)),
+            warnings=requests.warnings_of(manifest, model.dtype, str(model.device)),
         )
 
 

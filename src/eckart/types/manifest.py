@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import exp, log1p
 from typing import Any
 
-from pydantic import BaseModel, model_validator
+from pydantic import BaseModel, computed_field, model_validator
 
 from eckart.types.numbers import Option, Quantize
 from eckart.types.recipe import Recipe, RecoveryRecipe
 
 MANIFEST = "eckart.json"
 """The name of the manifest's file in a saved folder."""
+POOR = 0.1
+"""Of the perplexity, or of a divergence that is no loss: what is worth a warning."""
+LARGEST = 100.0
+"""Difference of losses in nats that still has a ratio."""
 
 
 class Count(BaseModel):
@@ -128,6 +133,33 @@ class HeldOut(BaseModel):
     after: float
     divergence: float
     candidates: list[Candidate] = []
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def perplexity_ratio(self) -> float | None:
+        """How many times the dense model's perplexity; `None` of a model that predicts no tokens."""
+        # Of such a model the loss is the divergence.
+        headless = self.after == self.divergence
+        return None if headless or self.after - self.before > LARGEST else exp(self.after - self.before)
+
+    def in_words(self) -> str:
+        """What was lost, in a line."""
+        tokens = f"{self.tokens:,} tokens"
+        if self.candidates:
+            tokens += f"; the best of {len(self.candidates)} allocations"
+        if self.perplexity_ratio is None:
+            return f"on held-out data: divergence from the dense model {self.divergence:.4f} ({tokens})"
+        return (
+            f"on held-out data: loss {self.before:.4f} -> {self.after:.4f}, {self.perplexity_ratio:.2f} "
+            f"times the perplexity; divergence from the dense model {self.divergence:.4f} ({tokens})"
+        )
+
+    @property
+    def poor(self) -> bool:
+        """Whether it is more than `POOR` worse than the dense model."""
+        if self.after == self.divergence:
+            return not self.divergence <= POOR
+        return not self.after - self.before <= log1p(POOR)
 
 
 class ProbeInput(BaseModel):

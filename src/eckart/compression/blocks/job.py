@@ -105,10 +105,14 @@ class Job:
             self.recipe = self.recipe.model_copy(update={"bos": begins(store.model, tokenizer)})
         course = Course(store, store.targets, self.recipe)
         budget.require_possible(course.bench.sites, self.recipe, course.bench.prices)
+        measures = together.leads and not store.divided.chooses
+        reference = store.reference() if measures else None
         cut = course.cut(self.recipe)
         if cut is None:
             together.wait()
             return Manifest.model_validate_json((self.out / MANIFEST).read_bytes())
+        if reference is not None:
+            cut = cut.measured(reference, store.moved(reference))
         model = store.model
         replacing.describe(model)
         manifest = make_manifest(model, before, self.recipe, cut, course.tokens, store.notes)

@@ -79,7 +79,7 @@ def make_manifest(
 
 
 def summary_of(manifest: Manifest) -> str:
-    """A line for a model card."""
+    """A line or two for a model card."""
     count = manifest.parameters
     summary = (
         f"Made by Eckart {manifest.eckart} with method `{manifest.recipe.method}`: {count.after:,} of "
@@ -87,7 +87,7 @@ def summary_of(manifest: Manifest) -> str:
     )
     for run in manifest.training:
         summary += f" Then trained for {run.steps:,} steps, {run.tokens:,} tokens."
-    return summary
+    return summary if manifest.held_out is None else f"{summary}\n\nQuality {manifest.held_out.in_words()}."
 
 
 def seal(manifest: Manifest, folder: Path) -> None:
