@@ -55,7 +55,8 @@ def test_the_manifest_says_which_and_its_recipe_does_it_again(
 def test_it_changes_what_is_measured(tmp_path: Path) -> None:
     model, data = stored(tmp_path / "model", adds=False), write_data(tmp_path / "data.jsonl")
     plain, begins = (
-        eckart.evaluate(model, "perplexity", data=str(data), bos=bos).details["tokens"] for bos in (None, True)
+        eckart.evaluate(model, "perplexity", data=str(data), bos=bos).details["tokens"]
+        for bos in (None, True)
     )
     assert begins > plain
 

@@ -20,26 +20,30 @@ from torch.nn.functional import cross_entropy, normalize
 
 from eckart.calibrate.rows import Batch, masks_of, widened
 from eckart.calibrate.watch import Loss
+from eckart.model.sentences import Head
 from eckart.model.text import IGNORED, next_tokens
 from eckart.types import EckartError
 
 TEMPERATURE = 1.0
 
 
-def loss_for(labels: str, temperature: float = TEMPERATURE, seed: int = 0) -> Loss:
+def loss_for(labels: str, temperature: float = TEMPERATURE, seed: int = 0, head: Head | None = None) -> Loss:
     """The loss of a choice: `sampled` from the model's own distribution, or given by the `data`.
+
+    Args:
+        head: what makes embeddings of an encoder's hidden states; default their mean.
 
     Raises:
         ValueError: another choice.
     """
     if labels == "sampled":
-        return softened(temperature, seed)
+        return softened(temperature, seed, head)
     if labels == "data":
         return true_labels()
     raise ValueError(f"labels are sampled or data, not {labels!r}")
 
 
-def softened(temperature: float = TEMPERATURE, seed: int = 0) -> Loss:
+def softened(temperature: float = TEMPERATURE, seed: int = 0, head: Head | None = None) -> Loss:
     """What changes the model's answer, in the user's measure of it.
 
     - Logits (a decoder, an encoder-decoder, a classifier): cross-entropy of `softmax(logits / temperature)`
@@ -50,12 +54,13 @@ def softened(temperature: float = TEMPERATURE, seed: int = 0) -> Loss:
     - One logit for a window (a regression, a re-ranker): `z · logit`, `z ~ N(0, 1)`: the Gauss-Newton matrix
       of the squared error.
     - No logits (an encoder): `r · e`, `r ~ N(0, I)` fresh for each window, `e` the mean of the last hidden
-      state over real tokens, divided by its norm: the Gauss-Newton matrix of the squared distance of
-      embeddings.
+      state over real tokens, or what the head makes of it, divided by its norm: the Gauss-Newton matrix of
+      the squared distance of embeddings.
 
     Args:
         temperature: above 1 the distribution is softer, and less likely tokens say more.
         seed: of all that is drawn.
+        head: as for `loss_for`.
 
     Raises:
         ValueError: a temperature that is not above 0.
@@ -67,7 +72,7 @@ def softened(temperature: float = TEMPERATURE, seed: int = 0) -> Loss:
         generators = _generators(batch, seed)
         logits = getattr(output, "logits", None)
         if logits is None:
-            return _probe(_embedding(output, batch), generators)
+            return _probe(_embedding(output, batch, head), generators)
         if logits.ndim == 2 and logits.shape[1] == 1:
             return _probe(widened(logits), generators)
         mask = _positions(logits, batch)
@@ -137,12 +142,14 @@ def _draw(logits: Tensor, uniform: Tensor) -> Tensor:
     return torch.minimum(drawn, last).clamp(max=logits.shape[1] - 1).squeeze(1)
 
 
-def _embedding(output: Any, batch: Batch) -> Tensor:
+def _embedding(output: Any, batch: Batch, head: Head | None) -> Tensor:
     hidden = getattr(output, "last_hidden_state", None)
     if hidden is None:
         raise EckartError(
             f"{type(output).__name__} has neither logits nor a last hidden state: nothing to differentiate"
         )
+    if head is not None:
+        return normalize(widened(head(hidden, masks_of(batch)[-1].to(hidden.device).long())), dim=-1)
     mask = masks_of(batch)[-1].to(hidden.device)[..., None]
     # A sum has the direction of the mean, and the length goes.
     return normalize((widened(hidden) * mask).sum(1), dim=-1)

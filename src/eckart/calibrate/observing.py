@@ -18,7 +18,7 @@ from typing import Any
 
 from eckart import calibrate, checkpoint
 from eckart.calibrate import GRADIENT_KINDS, INPUT_KINDS, TEMPERATURE, Observed
-from eckart.model import text
+from eckart.model import sentences, text
 from eckart.types import EckartError, Track, silent
 
 CACHE = "ECKART_CACHE"
@@ -93,10 +93,11 @@ def observe(
     """
     gradients, cache = gradients or Gradients(), cache or MomentCache()
     labels = labels_for(model, gradients.labels)
-    how = [labels, gradients.temperature, gradients.seed]
-    loss = (
-        calibrate.loss_for(labels, gradients.temperature, gradients.seed) if kinds & GRADIENT_KINDS else None
-    )
+    how = [labels, gradients.temperature, gradients.seed, *sentences.fingerprint(model)]
+    loss = None
+    if kinds & GRADIENT_KINDS:
+        head = sentences.head_of(model)
+        loss = calibrate.loss_for(labels, gradients.temperature, gradients.seed, head)
     asked = spread(len(windows), gradients.windows if loss else None)
     job = _Job(model, tokenizer, windows, names, kinds, loss, asked, track)
     place = _place(_key(job, cache.folder, how)) if cache.used else None

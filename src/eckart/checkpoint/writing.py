@@ -6,7 +6,7 @@ import glob
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -114,11 +114,14 @@ def replace_file(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def copy_companions(source: Path, destination: Path) -> None:
+def copy_companions(source: Path, destination: Path, weights: Sequence[Path] = ()) -> None:
     """Copy what a model folder holds beside its weights (tokenizer, pooling, licence), never code.
 
     What `destination` already has stays as it is. A link to somewhere else is not followed, but where the hub
     keeps what a snapshot of it links to.
+
+    Args:
+        weights: files of weights in it that go along too.
     """
     inside = [source.resolve()]
     if source.resolve().parent.name == "snapshots":
@@ -128,12 +131,15 @@ def copy_companions(source: Path, destination: Path) -> None:
         hidden = any(part.startswith(".") for part in relative.parts)
         licence = path.name.upper().startswith(LICENCE_NAMES) and path.suffix.lower() in LICENCE_SUFFIXES
         wanted = licence or path.name.endswith(COMPANION_SUFFIXES)
-        if hidden or not wanted or not path.is_file() or path.name.endswith(NOT_COMPANIONS):
+        wanted = wanted and not hidden and not path.name.endswith(NOT_COMPANIONS)
+        if not path.is_file():
+            continue
+        if path not in weights and (not wanted or path.stat().st_size > LARGEST_COMPANION):
             continue
         if not any(path.resolve().is_relative_to(each) for each in inside):
             continue
         copy = destination / relative
-        if copy.exists() or path.stat().st_size > LARGEST_COMPANION:
+        if copy.exists():
             continue
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eckart.model.sentences import Head, head_of
 from eckart.model.text import Batch, next_tokens
 from eckart.types import EckartError
 
@@ -80,7 +81,9 @@ class Reference:
     def keep(self, model: Any, output: Any) -> None:
         """What the model says to the next batch."""
         self.writes = bool(model.can_generate())
-        said, self.headed = _says(output, self.batches[len(self.said)])
+        if not self.said:
+            self.behind = head_of(model)
+        said, self.headed = _says(output, self.batches[len(self.said)], self.behind)
         self.said.append(said)
         self.size += said.numel() * said.element_size()
 
@@ -96,7 +99,7 @@ class Reference:
 
     def part(self, index: int, output: Any) -> Part:
         """What a changed model's output for one batch says."""
-        return self._part(index, _says(output, self.batches[index])[0])
+        return self._part(index, _says(output, self.batches[index], self.behind)[0])
 
     def moved(self, parts: Sequence[Part]) -> Moved:
         """How far a changed model is from it, by its output for every batch.
@@ -153,7 +156,7 @@ def _output(model: Any, batch: Batch) -> Any:
 
 
 @torch.no_grad()
-def _says(output: Any, batch: Batch) -> tuple[Tensor, bool]:
+def _says(output: Any, batch: Batch, head: Head | None) -> tuple[Tensor, bool]:
     """Log probabilities `(tokens, vocabulary)` and true; or embeddings of length 1, and false."""
     logits = getattr(output, "logits", None)
     if logits is not None:
@@ -162,6 +165,8 @@ def _says(output: Any, batch: Batch) -> tuple[Tensor, bool]:
     hidden = getattr(output, "last_hidden_state", None)
     if hidden is None:
         raise EckartError(f"{type(output).__name__} has neither logits nor hidden states to compare")
+    if head is not None:
+        return nn.functional.normalize(head(hidden, _mask(batch).to(hidden.device)).float(), dim=-1), False
     mask = _mask(batch)[..., None].float().to(hidden.device)
     return nn.functional.normalize((hidden.float() * mask).sum(1), dim=-1), False
 

@@ -9,7 +9,7 @@ from typing import Any
 from eckart import checkpoint
 from eckart.integrations import onnx, openvino, parity
 from eckart.integrations.exports import Exported, Source, remove_code, summary
-from eckart.model import loading, probe, replacing
+from eckart.model import loading, probe, replacing, sentences
 from eckart.types import MANIFEST, Bytes, UsageError
 
 GRAPHS = {"onnx": (onnx, "ONNX Runtime"), "openvino": (openvino, "OpenVINO")}
@@ -75,7 +75,7 @@ def export_graph(source: Source, out: Path, format: str, check: bool) -> Exporte
         replacing.undescribe(model.config)
         remove_code(model.config)
         model.config.save_pretrained(temporary)
-        checkpoint.copy_companions(source.folder, temporary)
+        checkpoint.copy_companions(source.folder, temporary, sentences.companions(source.folder))
         # It tells of the weights' files, and they are not here.
         (temporary / MANIFEST).unlink(missing_ok=True)
         card = CARD.format(

@@ -15,7 +15,7 @@ import transformers
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
 from eckart import checkpoint
-from eckart.model import accounting, building, portable, text
+from eckart.model import accounting, building, portable, sentences, text
 from eckart.model.configs import require_usable, said
 from eckart.pocket import MODEL_DIR
 from eckart.types import EckartError, UsageError
@@ -97,6 +97,8 @@ def opened(folder: Path) -> tuple[Any, list[str]]:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (ValueError, KeyError, OSError, TypeError, AttributeError, StrictDataclassError) as error:
         raise EckartError(f"{path} cannot be used: {said(error)}") from error
+    if (folder / sentences.MODULES).is_file():
+        sentences.require_usable(folder)
     whole = (folder / checkpoint.SINGLE).is_file()
     # A hub's model is planned from its config and index alone; what is quantized is not stored as it loads.
     if getattr(config, "quantization_config", None) is None and (

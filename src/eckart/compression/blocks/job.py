@@ -19,7 +19,7 @@ from eckart.compression.course import Course
 from eckart.compression.folder.manifests import Before, make_manifest, seal, summary_of
 from eckart.estimate import budget
 from eckart.evaluation.machine import give_back
-from eckart.model import loading, probe, replacing, saving
+from eckart.model import loading, probe, replacing, saving, sentences
 from eckart.model.streaming import NotStoredByBlockError, Streamed
 from eckart.model.text import begins
 from eckart.recovery.runs import working_folder
@@ -123,7 +123,7 @@ class Job:
         # Where there are weights already, transformers would take them for those of an older model.
         for path in words.iterdir():
             path.replace(made / path.name)
-        checkpoint.copy_companions(folder, made)
+        checkpoint.copy_companions(folder, made, sentences.companions(folder))
         with store.streamed.on_demand():
             manifest.probe = probe.answered(model, before.probe)
         seal(manifest, made)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from eckart import calibrate, checkpoint, recipes
 from eckart.calibrate.observing import BACKWARD_TOKENS, labels_for, spread
 from eckart.compression.store import OUTSIDE
-from eckart.model import text
+from eckart.model import sentences, text
 from eckart.types import Moment, Option, silent
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ class Pass:
                     self._take(block, moments, complete.back)
             complete.moments.clear()
 
-        loss = calibrate.loss_for(labels_for(store.model, self.metric.labels), self.metric.temperature)
+        labels, head = labels_for(store.model, self.metric.labels), sentences.head_of(store.model)
+        loss = calibrate.loss_for(labels, self.metric.temperature, head=head)
         with store.clock.of("passes"), checkpoint.Spill(store.work, store.portion.waiting) as spill:
             calibrate.watch_blocks(
                 store.model,

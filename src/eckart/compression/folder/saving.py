@@ -7,7 +7,7 @@ from typing import Any
 
 from eckart import checkpoint
 from eckart.compression.folder.manifests import seal, summary_of
-from eckart.model import probe, saving
+from eckart.model import probe, saving, sentences
 from eckart.types import Manifest
 
 
@@ -23,6 +23,6 @@ def save_folder(model: Any, tokenizer: Any, manifest: Manifest, folder: Path | N
         if tokenizer is not None and folder is None:
             tokenizer.save_pretrained(temporary)
         if folder is not None:
-            checkpoint.copy_companions(folder, temporary)
+            checkpoint.copy_companions(folder, temporary, sentences.companions(folder))
         manifest.probe = probe.answered(model, manifest.probe or probe.question_of(model))
         seal(manifest, temporary)

@@ -11,6 +11,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from eckart.evaluation.score import Score
+from eckart.model.sentences import head_of, longest
 from eckart.model.text import encode, is_encoder_decoder, usable_length
 from eckart.types import EckartError, Track, UsageError, silent
 
@@ -24,7 +25,7 @@ def stsb(
     max_length: int = 256,
     track: Track = silent,
 ) -> Score:
-    """Spearman correlation of the cosine between mean-pooled embeddings with the given scores.
+    """Spearman correlation of the cosine between embeddings with the given scores.
 
     Args:
         pairs: `(score, sentence, sentence)`.
@@ -51,10 +52,17 @@ def stsb(
 def embed(
     model: Any, tokenizer: Any, sentences: Sequence[str], max_length: int = 256, track: Track = silent
 ) -> Tensor:
-    """Mean of the last hidden states over real tokens, `(sentences, width)`, float32 on the CPU."""
+    """Embeddings as the model's user gets them, `(sentences, width)`, float32 on the CPU.
+
+    The mean of the last hidden states over real tokens; of a folder of sentence-transformers what its own
+    modules make of them, with its prompt and its longest text.
+    """
     if is_encoder_decoder(model):
         raise UsageError(f"{type(model).__name__} reads and writes: stsb is for encoders")
-    max_length = usable_length(model, tokenizer, max_length)
+    head = head_of(model, tokenizer)
+    max_length = usable_length(model, tokenizer, min(max_length, longest(model) or max_length))
+    if head is not None:
+        sentences = [head.text(sentence) for sentence in sentences]
     order = sorted(range(len(sentences)), key=lambda index: -len(sentences[index]))
     pieces = [order[at : at + BATCH] for at in range(0, len(order), BATCH)]
     embeddings = None
@@ -63,9 +71,12 @@ def embed(
         answer = model(**batch)
         if not hasattr(answer, "last_hidden_state"):
             raise UsageError(f"{type(model).__name__} gives no hidden states to pool: stsb is for encoders")
-        mask = batch["attention_mask"][..., None].float()
-        hidden = answer.last_hidden_state.float()
-        pooled = ((hidden * mask).sum(1) / mask.sum(1)).cpu()
+        mask = batch["attention_mask"]
+        if head is not None:
+            pooled = head(answer.last_hidden_state, mask).float().cpu()
+        else:
+            weights, hidden = mask[..., None].float(), answer.last_hidden_state.float()
+            pooled = ((hidden * weights).sum(1) / weights.sum(1)).cpu()
         if embeddings is None:
             embeddings = torch.empty(len(sentences), pooled.shape[1])
         embeddings[piece] = pooled
