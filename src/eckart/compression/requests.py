@@ -55,6 +55,7 @@ def may_walk(folder: Path | None, out: str | Path | None, recipe: Recipe, blocks
         "blocks are written as they are done: give out": out is None,
         "training needs the whole model in memory": recipe.training is not None,
         "--merge needs the whole model in memory": recipe.merge,
+        "--adapter is merged into the whole model": recipe.adapter is not None,
     }
     why = [reason for reason, lacking in lacks.items() if lacking]
     if blocks and why:

@@ -73,11 +73,11 @@ def _refuse_adapter(folder: Path) -> None:
     if (folder / "config.json").is_file():
         raise UsageError(
             f"{folder} has an adapter ({ADAPTER}) beside its weights, which transformers would apply: "
-            "merge it into them (peft's merge_and_unload, then save_pretrained), or move that file away"
+            "move the adapter into a folder of its own, and merge it with --adapter FOLDER if it is wanted"
         )
     raise UsageError(
-        f"{folder} is an adapter ({ADAPTER}), not a model: merge it into the model that it was trained on "
-        "(peft's merge_and_unload, then save_pretrained) and name the folder of that"
+        f"{folder} is an adapter ({ADAPTER}), not a model: name the model that it was trained on, and merge "
+        "it with --adapter FOLDER"
     )
 
 

@@ -11,7 +11,7 @@ from eckart.compression.blocks import Job
 from eckart.compression.folder.saving import save_folder
 from eckart.compression.loaded import Loaded, compress_loaded
 from eckart.evaluation.machine import Stopwatch, peak_memory_bytes
-from eckart.model import loading, replacing
+from eckart.model import adapters, loading, replacing
 from eckart.model.text import begins
 from eckart.recipes import files, making, reading, verbs
 from eckart.recipes.describing import takes
@@ -65,6 +65,10 @@ def compress(
     if (done := requests.finished(out, resume)) is not None:
         return Result(None, done, str(out), watch.seconds(), peak_memory_bytes())
     loading.require_device(asked["device"])
+    if made.adapter is not None:
+        adapters.require_adapter(Path(made.adapter))
+        if not isinstance(model, (str, Path)):
+            raise UsageError("adapter is for a folder: merge it into a loaded model with peft")
     with loading.dropping(made.drop_unused):
         folder, source, generates = requests.source_of(model, out, made)
         texts = requests.read_data(made, settings, generates)
@@ -89,6 +93,7 @@ def compress(
         with requests.workplace(out, folder, made, resume) as work:
             if folder is not None:
                 model = loading.load_model(folder, asked["device"], made.dtype)
+                model = model if made.adapter is None else adapters.merge(model, Path(made.adapter))
                 known = texts or loading.has_tokenizer(folder)
                 tokenizer = loading.load_tokenizer(folder, made.bos) if known else None
             replacing.require_finite(model)
@@ -99,9 +104,13 @@ def compress(
                 setup = TrainingSetup.before_cut(
                     model, tokenizer, made.data or "", texts, settings, work, resume, track
                 )
-            loaded = Loaded(model, tokenizer, source, folder, asked["cache"])
+            # Moments are kept on disk for the weights of a folder, and these are others.
+            cache = asked["cache"] and made.adapter is None
+            loaded = Loaded(model, tokenizer, source, folder, cache)
             manifest = compress_loaded(loaded, made, texts, setup, made.merge, track)
             manifest.notes += whole
+            if made.adapter is not None:
+                manifest.notes.append(adapters.described(Path(made.adapter)))
             if out is not None:
                 save_folder(model, tokenizer, manifest, folder, Path(out))
         return Result(
@@ -127,6 +136,7 @@ def _recipe(
         "dtype": asked["dtype"],
         "merge": asked["merge"],
         "drop_unused": asked["drop_unused"],
+        "adapter": None if asked["adapter"] is None else str(asked["adapter"]),
         "bos": asked["bos"],
     }
     return made.model_copy(update=more), settings

@@ -8,7 +8,7 @@ from typing import Any
 
 from eckart.evaluation import Request, Score, keeping
 from eckart.evaluation.measuring import identity, make_settings, read_material, run
-from eckart.model import loading
+from eckart.model import adapters, loading
 from eckart.types import Track, UsageError, silent
 
 
@@ -35,6 +35,7 @@ def evaluate(
     allow_code_execution: bool = False,
     include: str | None = None,
     drop_unused: bool = False,
+    adapter: str | Path | None = None,
     bos: bool | None = None,
     track: Track = silent,
 ) -> Score:
@@ -60,6 +61,7 @@ def evaluate(
         allow_code_execution: run what the model wrote, on this machine.
         include: a folder with more of the harness's tasks.
         drop_unused: read the model without tensors that its class has no weight for, instead of refusing.
+        adapter: a folder of peft's, merged into the model in float32 first.
         bos: begin every text with the BOS token, or with none; default as the tokenizer does.
 
     Raises:
@@ -87,6 +89,8 @@ def evaluate(
             "out": out,
         },
     )
+    if adapter is not None:
+        adapters.require_adapter(Path(adapter))
     if out is not None:
         keeping.refuse_foreign(Path(out))
     if isinstance(model, (str, Path)):
@@ -96,6 +100,7 @@ def evaluate(
             material = read_material(task, data, loading.generates(config), fields, include)
             tokenizer = loading.load_tokenizer(folder, bos)
             name, model = str(model), loading.load_model(folder, device, dtype)
+            model = model if adapter is None else adapters.merge(model, Path(adapter))
     else:
         material = read_material(task, data, bool(model.can_generate()), fields, include)
         name = type(model).__name__

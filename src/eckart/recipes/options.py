@@ -102,6 +102,10 @@ DropUnused = Annotated[
 ]
 
 
+Adapter = Annotated[
+    str | None,
+    Option("A folder of peft's, merged into the model in float32 before anything else.", metavar="FOLDER"),
+]
 Bos = Annotated[
     bool | None,
     Option(
@@ -272,6 +276,7 @@ class Run(Machine, total=False):
 
     merge: Merge
     drop_unused: DropUnused
+    adapter: Adapter
     bos: Bos
     resume: Annotated[
         bool, Option("Go on with a run that was stopped, from its last checkpoint.", False, common=True)

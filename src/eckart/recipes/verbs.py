@@ -144,6 +144,7 @@ class Evaluate(TypedDict, total=False):
     seed: Annotated[int | None, Option("Of the sampling; default 0.")]
     allow_code_execution: AllowCodeExecution
     include: Annotated[str | None, Option("A folder with more tasks for lm-eval.")]
+    adapter: options.Adapter
     bos: options.Bos
     max_length: Annotated[
         int | None,

@@ -67,6 +67,7 @@ class Recipe(BaseModel):
         dtype: that weights were loaded in.
         merge: whether the factors were multiplied out again.
         drop_unused: whether the model was read without tensors that its class has no weight for.
+        adapter: that was merged into the model before the cut: a folder of peft's.
         bos: whether the BOS token stood before every text; `None` without data, or of no decoder.
         blocks: whether one block at a time was cut, and has a file of its own; otherwise it is as fits.
     """
@@ -98,6 +99,7 @@ class Recipe(BaseModel):
     dtype: str = "auto"
     merge: bool = False
     drop_unused: bool = False
+    adapter: str | None = None
     bos: bool | None = None
     blocks: Literal[True] | None = None
 
