@@ -35,6 +35,9 @@ def require_usable(folder: Path) -> None:
         raise EckartError(f"{folder} is not a model folder: it has no config.json")
     raw = raw_config(folder)
     _refuse_foreign_code(folder, raw)
+    names = raw.get("architectures")
+    if names is not None and not (isinstance(names, list) and all(isinstance(each, str) for each in names)):
+        raise EckartError(f"{path}: architectures is {names!r:.60}, and should be a list of names of classes")
     for name in ("dtype", "torch_dtype"):
         if isinstance(dtype := raw.get(name), str) and not isinstance(
             getattr(torch, dtype, None), torch.dtype
