@@ -11,6 +11,7 @@ kind of input; the seed and the number of a failing case make it again (`--only 
 from __future__ import annotations
 
 import argparse
+import copy
 import gzip
 import json
 import multiprocessing
@@ -68,11 +69,11 @@ def broken_json(draw: random.Random, text: str) -> bytes:
         holder, key = draw.choice(spots)
         what = draw.random()
         if what < 0.6:
-            holder[key] = draw.choice(NASTY)
+            holder[key] = copy.deepcopy(draw.choice(NASTY))
         elif what < 0.8:
             del holder[key]
         elif isinstance(holder, dict):
-            holder[draw.choice(("", "__class__", "a/b", str(key) + "x"))] = draw.choice(NASTY)
+            holder[draw.choice(("", "__class__", "a/b", str(key) + "x"))] = copy.deepcopy(draw.choice(NASTY))
     return json.dumps(whole).encode("utf-8", "surrogatepass")
 
 
@@ -131,10 +132,12 @@ def _plan(folder: Path) -> None:
 
 def _verify(folder: Path) -> None:
     from eckart.compression.folder import verification
+    from eckart.types import EckartError
 
     manifest = verification.require_manifest(folder)
-    verification.check_files(folder, manifest)
-    verification.check_shapes(folder, manifest)
+    checks = [verification.check_files(folder, manifest), verification.check_shapes(folder, manifest)]
+    if wrong := [check.detail for check in checks if not check.ok]:
+        raise EckartError(wrong[0])
 
 
 def _read(path: Path) -> None:

@@ -12,6 +12,7 @@ from eckart.checkpoint.reading import (
     Checkpoint,
     Stored,
     open_checkpoint,
+    read_file,
     weight_digests,
 )
 from eckart.checkpoint.shards import read_shard, shard_name, write_index, write_shard
@@ -40,6 +41,7 @@ __all__ = [
     "json_digest",
     "open_checkpoint",
     "owned",
+    "read_file",
     "read_shard",
     "read_tensors",
     "refuse_existing",

@@ -25,6 +25,7 @@ DTYPES = {
 }  # fmt: skip
 """torch's names for them."""
 SINGLE = "model.safetensors"
+LONGEST_NAME = 200
 INDEX = "model.safetensors.index.json"
 LARGEST_HEADER = 100_000_000
 OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.gguf")
@@ -154,7 +155,9 @@ def _read_index(index: Path) -> dict[str, str]:
         raise EckartError(f"{index} names no file; fetch it again")
     for name in names:
         if not isinstance(name, str) or not name or Path(name).name != name or name == "..":
-            raise EckartError(f"{index} names a file outside its folder: {name!r}; it is refused")
+            raise EckartError(f"{index} names a file outside its folder: {name!r:.80}; it is refused")
+        if not name.endswith(".safetensors") or len(name) > LONGEST_NAME or not name.isprintable():
+            raise EckartError(f"{index} names {name!r:.80}, which is no safetensors file; fetch it again")
     return dict(shards)
 
 

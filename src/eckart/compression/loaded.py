@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eckart.calibrate.observing import MomentCache
 from eckart.compression.course import Course, require_replaceable
 from eckart.compression.folder.manifests import Before, make_manifest
 from eckart.compression.memory_store import MemoryStore
@@ -36,11 +37,14 @@ class Loaded:
     cache: bool = True
 
 
-def prepare(loaded: Loaded, recipe: Recipe, texts: Sequence[Text], track: Track = silent) -> Course:
+def prepare(
+    loaded: Loaded, recipe: Recipe, texts: Sequence[Text], track: Track = silent, measures: bool = False
+) -> Course:
     """Observe a dense model, which is then ready to be cut to any number of sizes.
 
     Args:
         texts: what to calibrate on.
+        measures: whether some of them are held out to measure the result on.
 
     Raises:
         UsageError: the recipe asks for what the model or the data does not have.
@@ -51,7 +55,14 @@ def prepare(loaded: Loaded, recipe: Recipe, texts: Sequence[Text], track: Track 
     prices = Prices.of(model, found.targets, recipe)
     budget.require_possible(prices.sites(found.targets), recipe, prices)
     store = MemoryStore(
-        model, loaded.tokenizer, found.targets, recipe, texts, track, loaded.folder, loaded.cache
+        model,
+        loaded.tokenizer,
+        found.targets,
+        recipe,
+        texts,
+        track,
+        MomentCache(loaded.cache, loaded.folder),
+        measures,
     )
     store.notes[:0] = found.notes
     return Course(store, store.targets, recipe, tokens=store.tokens)
@@ -75,9 +86,9 @@ def compress_loaded(
     before = Before.of(model, loaded.source)
     if setup:
         model.float()
-    course = prepare(loaded, recipe, texts, track)
     # A training reads all of the data: nothing of it is left to measure on.
-    reference = None if course.store.divided.chooses or setup else course.store.reference()
+    course = prepare(loaded, recipe, texts, track, measures=setup is None)
+    reference = None if course.store.divided.chooses else course.store.reference()
     runs: list[TrainingRecord] = []
     if setup and recipe.selection is not None:
         cut, runs = select(course.bench, recipe, setup)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -31,7 +30,8 @@ class MemoryStore(Store):
         recipe: says what is observed.
         texts: of the data.
         track: shows progress.
-        folder: where the model was loaded from; moments are kept on disk for it, if `cache`.
+        cache: where moments are kept on disk; default nowhere but in memory for this model.
+        measures: whether some of the data is held out to measure the result on, whatever the recipe.
 
     Attributes:
         targets: without those that no token of the data reached.
@@ -49,23 +49,23 @@ class MemoryStore(Store):
         recipe: Recipe,
         texts: Sequence[Text],
         track: Track,
-        folder: Path | None = None,
-        cache: bool = True,
+        cache: MomentCache | None = None,
+        measures: bool = False,
     ) -> None:
         self.model, self.track, self.device = model, track, model.device
         self.targets, self.notes = list(targets), []
         self.tokens: dict[str, Moment] = {}
         self.observed = None
-        self.divided = divide(model, tokenizer, recipe, texts)
+        self.divided = divide(model, tokenizer, recipe, texts, measures)
         self.notes += self.divided.notes
         if self.divided.calibrating:
-            self._observe(tokenizer, recipes.find_metric(recipe.metric), folder, cache)
+            self._observe(tokenizer, recipes.find_metric(recipe.metric), cache or MomentCache())
         self.blocks = targets_.stacks_of(model, [target.name for target in self.targets])
         self._reference: Reference | None = None
         self._records: dict[str, TargetRecord] = {}
         self.at = {}
 
-    def _observe(self, tokenizer: Any, metric: recipes.Metric, folder: Path | None, cache: bool) -> None:
+    def _observe(self, tokenizer: Any, metric: recipes.Metric, cache: MomentCache) -> None:
         model, windows = self.model, self.divided.calibrating
         embeddings = [t for t in self.targets if vocabulary.is_embedding(model, t.name)]
         if metric.moments:
@@ -77,7 +77,7 @@ class MemoryStore(Store):
             [target.name for target in self.targets if target not in embeddings],
             metric.moments or frozenset({"absolute"}),
             gradients=Gradients(metric.labels, metric.temperature, windows=self.divided.gradient_windows),
-            cache=MomentCache(cache, folder),
+            cache=cache,
             track=self.track,
         )
         watched = metric.moments & calibrate.INPUT_KINDS or not metric.moments

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from eckart import checkpoint
 from eckart.model.configs import ADAPTER, said
@@ -41,11 +39,12 @@ def merge(model: Any, folder: Path) -> Any:
     # Frequencies of rotary positions stay in float32 in a model of another dtype.
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     try:
-        weights = load_file(folder / WEIGHTS)
+        stored = checkpoint.Checkpoint(folder, checkpoint.read_file(folder / WEIGHTS))
+        weights = {name: stored.read(name) for name in stored.tensors}
         wrapped = get_peft_model(model.float(), PeftConfig.from_pretrained(str(folder)))
         names = set(get_peft_model_state_dict(wrapped)) ^ set(weights)
         set_peft_model_state_dict(wrapped, weights)
-    except (ValueError, KeyError, TypeError, RuntimeError, OSError, SafetensorError) as error:
+    except (ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
         raise EckartError(f"{misfit}: {said(error)}") from error
     if names:
         raise EckartError(f"{misfit}: {len(names)} weights are missing or have no place, as {min(names)}")

@@ -117,9 +117,10 @@ def _texts(config: Any) -> list[ProbeInput]:
         # A model of characters has none: it knows them all.
         vocabulary = BYTES
     ids = [(7919 * (position + 1)) % vocabulary for position in range(LENGTH)]
-    end = getattr(text, "eos_token_id", None)
-    ended = [*ids[:-1], int(end[0] if isinstance(end, list) else end or 0)]
-    rows = [ids] if end is None else [ids, ended]
+    ends = getattr(text, "eos_token_id", None)
+    end = next((each for each in (ends if isinstance(ends, list) else [ends]) if isinstance(each, int)), 0)
+    ended = [*ids[:-1], end]
+    rows = [ids, ended]
     # A multiple choice reads several texts as one.
     choice = ProbeInput(shape=(1, 2, LENGTH), values=[*ids, *ended])
     return [*(ProbeInput(shape=(1, LENGTH), values=each) for each in rows), choice]
