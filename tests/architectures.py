@@ -284,8 +284,8 @@ MIXTRAL = Architecture(
 ARCHITECTURES = [LLAMA, MISTRAL, QWEN3, GEMMA3, GPT2, OPT, PHI3, T5, BERT, MAMBA, MIXTRAL]
 
 
-def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """A word a token: `w0 … w91`, after `<pad> <s> </s> <unk>`; a decoder's texts begin with `<s>`."""
+def tiny_tokenizer(bos: bool | None = None) -> PreTrainedTokenizerFast:
+    """A word a token: `w0 … w91`, after `<pad> <s> </s> <unk>`; with `bos` a decoder reads `<s>` first."""
     ids = {word: index for index, word in enumerate([*SPECIAL, *WORDS])}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -297,7 +297,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
         unk_token="<unk>",
         model_max_length=POSITIONS,
     )
-    begin(made, True)
+    begin(made, bos)
     return made
 
 

@@ -19,7 +19,7 @@ MOMENTS = [
     "eckart.calibrate:watch",
     "eckart.linalg:Problem.decomposition",
     "eckart.model.saving:save_model",
-    "eckart.model.probe:take_probe",
+    "eckart.model.probe:answered",
     "eckart.checkpoint:copy_companions",
     "os:fsync",
     "pathlib:Path.rename",

@@ -72,7 +72,7 @@ def test_compress_in_a_process_of_its_own(stored: Any, tmp_path: Path, data: str
     answer = json.loads(run.stdout)
     check_sizes(answer, 0.8)
     assert (answer["out"], answer["method"]) == ("out", "auto")
-    *notes, made, measured = run.stderr.splitlines()
+    measured, *notes, made = run.stderr.splitlines()
     # Layers as small as these are no faster, and the machine that finds that out says so.
     assert all(note.startswith(("note: ", "warning: ")) for note in notes)
     assert answer["warnings"] == [n.removeprefix("warning: ") for n in notes if n.startswith("warning: ")]

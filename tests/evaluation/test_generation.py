@@ -13,6 +13,13 @@ from eckart.evaluation.generation import Decoding, Written, generate, until
 from eckart.evaluation.generation import write as continued
 from eckart.types import UsageError
 
+
+@pytest.fixture
+def tokenizer() -> Any:
+    """One that begins every text with BOS."""
+    return tiny_tokenizer(bos=True)
+
+
 NEW_TOKENS = 8
 LENGTHS = [3, 17, 1, 9, 9, 50, 2, 14]
 PROMPTS = [" ".join(WORDS[start : start + length]) for start, length in enumerate(LENGTHS)]
@@ -48,7 +55,7 @@ def test_batches_write_what_single_prompts_do_in_their_order(
 
 @WRITERS
 def test_a_tokenizer_needs_no_padding_token(architecture: Architecture, tokenizer: Any) -> None:
-    model, bare = architecture.build(), tiny_tokenizer()
+    model, bare = architecture.build(), tiny_tokenizer(bos=True)
     bare.pad_token = None
     assert generate(model, bare, PROMPTS, NEW_TOKENS) == generate(model, tokenizer, PROMPTS, NEW_TOKENS)
 

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 import transformers
-from architectures import BERT, LLAMA, POSITIONS, SPECIAL, T5, WORDS
+from architectures import BERT, LLAMA, POSITIONS, SPECIAL, T5, WORDS, tiny_tokenizer
 
 from eckart.model.text import Window, batches, is_causal, is_encoder_decoder, usable_length, windows
 from eckart.types import EckartError, Text
+
+
+@pytest.fixture
+def tokenizer() -> Any:
+    """One that begins every text with BOS."""
+    return tiny_tokenizer(bos=True)
+
 
 BOS = SPECIAL.index("<s>")
 PAD = SPECIAL.index("<pad>")

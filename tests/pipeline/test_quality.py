@@ -11,6 +11,7 @@ from fitting import SPECTRAL
 
 import eckart
 from eckart.data import read_texts
+from eckart.data.splitting import hold_out
 from eckart.model.targets import weight_of
 from eckart.model.text import batches, windows
 
@@ -49,7 +50,7 @@ def product_of(module, width):
 @pytest.mark.parametrize("architecture", [LLAMA, GPT2, BERT, T5], ids=str)
 def test_svd_llm_never_leaves_more_output_error_than_svd(stored, data, tokenizer, architecture, structure):
     dense = architecture.load(stored(architecture))
-    made = batches(dense, tokenizer, windows(dense, tokenizer, read_texts(data), 512))
+    made = batches(dense, tokenizer, hold_out(windows(dense, tokenizer, read_texts(data), 512))[0])
     results = {
         method: eckart.compress(
             str(stored(architecture)), keep=architecture.keep, method=method, structure=structure, data=data
@@ -94,9 +95,9 @@ def test_more_parameters_never_leave_more_error(stored, data, structure):
 
 
 def test_directions_that_the_data_never_showed_cost_nothing(stored, tmp_path):
-    # BOS and five words: the first block's inputs, which know no positions, lie in six directions.
+    # Six words: the first block's inputs, which know no positions, lie in six directions.
     path = tmp_path / "few.jsonl"
-    path.write_text('{"text": "w1 w2 w3 w4 w5"}\n')
+    path.write_text('{"text": "w1 w2 w3 w4 w5 w6"}\n')
     errors = {}
     for rank in (5, 6):
         result = eckart.compress(

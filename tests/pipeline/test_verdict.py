@@ -109,7 +109,8 @@ def test_a_changed_weight_is_found_by_its_hash_and_by_its_values(alone):
 def test_rounding_of_another_machine_passes_and_more_does_not(alone):
     def nudge(share):
         def change(manifest):
-            manifest["probe"]["outputs"][3] += share * max(map(abs, manifest["probe"]["outputs"]))
+            logits = manifest["probe"]["outputs"]["logits"]
+            logits[3] += share * max(map(abs, logits))
 
         return change
 
@@ -166,7 +167,7 @@ def test_a_manifest_of_another_model_is_found(alone, change, why):
     assert why in failed(alone)["shapes"]
 
 
-@pytest.mark.parametrize("outputs", [[1.0], [0.0] * 32])
+@pytest.mark.parametrize("outputs", [{"logits": [1.0]}, {"logits": [0.0] * 32}, {"elsewhere": [1.0]}])
 def test_a_manifest_with_other_outputs_is_found(alone, outputs):
     def change(manifest):
         manifest["probe"]["outputs"] = outputs

@@ -15,7 +15,7 @@ from eckart.recovery.settings import make_training
 from eckart.recovery.training import Trained, TrainingMethod, train
 from eckart.structures import LowRankLinear, put
 
-TOKENIZER = tiny_tokenizer()
+TOKENIZER = tiny_tokenizer(bos=True)
 _CUT: dict[str, Any] = {}
 
 

@@ -68,13 +68,8 @@ class Divided:
         return text.batches(self.model, self.tokenizer, windows, **size)
 
 
-def divide(
-    model: Any, tokenizer: Any, recipe: Recipe, texts: Sequence[Text], measures: bool = True
-) -> Divided:
+def divide(model: Any, tokenizer: Any, recipe: Recipe, texts: Sequence[Text]) -> Divided:
     """Cut the texts into windows, and say what each is for.
-
-    Args:
-        measures: whether the result is measured too, where nothing is chosen by that.
 
     Raises:
         UsageError: there are data and no tokenizer.
@@ -91,9 +86,6 @@ def divide(
         raise EckartError("the data gives no tokens: every text in it is empty")
     text.require_known(model, tokenizer, (window.ids + (window.labels or []) for window in windows))
     divided.chooses = making.needs_held_out(recipe)
-    if not divided.chooses and not measures:
-        divided.calibrating = windows
-        return divided
     # What is not calibrated on costs nothing; a choice is measured on a share of what would be.
     more = [] if divided.chooses else text.taken(stream, max(LEAST_WINDOWS, len(windows) // HELD_OUT))
     kept, held = (windows, more) if len(more) >= LEAST_WINDOWS else hold_out(windows)

@@ -37,14 +37,11 @@ class Loaded:
     cache: bool = True
 
 
-def prepare(
-    loaded: Loaded, recipe: Recipe, texts: Sequence[Text], track: Track = silent, measures: bool = False
-) -> Course:
+def prepare(loaded: Loaded, recipe: Recipe, texts: Sequence[Text], track: Track = silent) -> Course:
     """Observe a dense model, which is then ready to be cut to any number of sizes.
 
     Args:
         texts: what to calibrate on.
-        measures: whether some of them are held out to measure the result on.
 
     Raises:
         UsageError: the recipe asks for what the model or the data does not have.
@@ -62,7 +59,6 @@ def prepare(
         texts,
         track,
         MomentCache(loaded.cache, loaded.folder),
-        measures,
     )
     store.notes[:0] = found.notes
     return Course(store, store.targets, recipe, tokens=store.tokens)
@@ -86,9 +82,9 @@ def compress_loaded(
     before = Before.of(model, loaded.source)
     if setup:
         model.float()
+    course = prepare(loaded, recipe, texts, track)
     # A training reads all of the data: nothing of it is left to measure on.
-    course = prepare(loaded, recipe, texts, track, measures=setup is None)
-    reference = None if course.store.divided.chooses else course.store.reference()
+    reference = None if course.store.divided.chooses or setup else course.store.reference()
     runs: list[TrainingRecord] = []
     if setup and recipe.selection is not None:
         cut, runs = select(course.bench, recipe, setup)

@@ -31,7 +31,6 @@ class MemoryStore(Store):
         texts: of the data.
         track: shows progress.
         cache: where moments are kept on disk; default nowhere but in memory for this model.
-        measures: whether some of the data is held out to measure the result on, whatever the recipe.
 
     Attributes:
         targets: without those that no token of the data reached.
@@ -50,13 +49,12 @@ class MemoryStore(Store):
         texts: Sequence[Text],
         track: Track,
         cache: MomentCache | None = None,
-        measures: bool = False,
     ) -> None:
         self.model, self.track, self.device = model, track, model.device
         self.targets, self.notes = list(targets), []
         self.tokens: dict[str, Moment] = {}
         self.observed = None
-        self.divided = divide(model, tokenizer, recipe, texts, measures)
+        self.divided = divide(model, tokenizer, recipe, texts)
         self.notes += self.divided.notes
         if self.divided.calibrating:
             self._observe(tokenizer, recipes.find_metric(recipe.metric), cache or MomentCache())

@@ -9,7 +9,7 @@ from typing import Any
 from eckart import checkpoint
 from eckart.integrations import onnx, openvino, parity
 from eckart.integrations.exports import Exported, Source, remove_code, summary
-from eckart.model import loading, probe, replacing, sentences
+from eckart.model import loading, probe, replacing, saving, sentences
 from eckart.types import MANIFEST, Bytes, UsageError
 
 GRAPHS = {"onnx": (onnx, "ONNX Runtime"), "openvino": (openvino, "OpenVINO")}
@@ -79,7 +79,7 @@ def export_graph(source: Source, out: Path, format: str, check: bool) -> Exporte
         # It tells of the weights' files, and they are not here.
         (temporary / MANIFEST).unlink(missing_ok=True)
         card = CARD.format(
-            source=source.name,
+            source=saving.in_markdown(source.name),
             tool=runtime,
             files=", ".join(f"`{name}`" for name in made),
             inputs=", ".join(f"`{name}`" for name in inputs),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,8 +100,8 @@ def save_model(
         del model.config.auto_map
     (folder / f"{MODELING_FILE}.py").write_text(modeling_source(set(autos.values())))
     auto = auto_of(autos, stock_class(model).__name__)
-    card = CARD.format(source=source, summary=summary, auto=auto, file=MODELING_FILE)
-    (folder / "README.md").write_text(card)
+    card = CARD.format(source=in_markdown(source), summary=summary, auto=auto, file=MODELING_FILE)
+    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def save_merged(model: Any, folder: Path, source: str, summary: str) -> None:
@@ -108,7 +109,14 @@ def save_merged(model: Any, folder: Path, source: str, summary: str) -> None:
     with quiet(), _lenient_generation_config(model, folder):
         model.save_pretrained(folder, max_shard_size=SHARD)
     auto = auto_of(auto_classes(model), stock_class(model).__name__)
-    (folder / "README.md").write_text(MERGED_CARD.format(source=source, summary=summary, auto=auto))
+    card = MERGED_CARD.format(source=in_markdown(source), summary=summary, auto=auto)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def in_markdown(name: str) -> str:
+    """A name that shows as it is, whatever is in it: no markup, no control character, one line."""
+    shown = "".join(each if each.isprintable() else " " for each in name)
+    return re.sub(r"([\\`*{}\[\]<>#|!&~])", r"\\\1", shown)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from eckart.model import probe, vocabulary
@@ -302,7 +303,8 @@ def _read_directly(model: Any, names: set[str]) -> set[str]:
         model.get_submodule(name).register_forward_pre_hook(count(name)) for name in names | parents if name
     ]
     try:
-        runs = any(_runs(model, question, called) for question in probe.questions(model))
+        asked = probe.questions(model) if isinstance(model, PreTrainedModel) else ()
+        runs = any(_runs(model, question, called) for question in asked)
     finally:
         for hook in hooks:
             hook.remove()

@@ -14,6 +14,13 @@ from architectures import BERT, GPT2, LLAMA, POSITIONS, T5, WORDS, Architecture,
 from eckart.evaluation import perplexity
 from eckart.types import EckartError, Text, UsageError
 
+
+@pytest.fixture
+def tokenizer() -> Any:
+    """One that begins every text with BOS."""
+    return tiny_tokenizer(bos=True)
+
+
 MODULE = importlib.import_module("eckart.evaluation.tasks.perplexity")
 BOS, PAD = 1, 0
 DECODERS = [LLAMA, GPT2]
@@ -101,7 +108,7 @@ def test_what_padding_looks_like_to_the_model_does_not_matter(
 
 def test_a_tokenizer_needs_no_padding_token(tokenizer: Any) -> None:
     model, texts = LLAMA.build(), make_texts(10)
-    bare = tiny_tokenizer()
+    bare = tiny_tokenizer(bos=True)
     bare.pad_token = None
     assert bare.pad_token_id is None
     expected = perplexity(model, tokenizer, texts).details
@@ -157,7 +164,7 @@ def test_an_encoder_has_no_perplexity(tokenizer: Any) -> None:
 
 
 def test_texts_of_one_token_have_nothing_to_predict(tokenizer: Any) -> None:
-    bare = tiny_tokenizer()
+    bare = tiny_tokenizer(bos=True)
     bare.bos_token = None
     with pytest.raises(UsageError, match="nothing to predict"):
         perplexity(LLAMA.build(), bare, [Text("", "w1"), Text("", "w2")])

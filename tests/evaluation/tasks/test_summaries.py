@@ -8,13 +8,20 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import GPT2, LLAMA, POSITIONS, T5, WORDS, Architecture
+from architectures import GPT2, LLAMA, POSITIONS, T5, WORDS, Architecture, tiny_tokenizer
 from rouge_score.rouge_scorer import RougeScorer
 
 from eckart import evaluate
 from eckart.data import read_texts
 from eckart.evaluation.tasks.summaries import KINDS, completion_loss, rouge
 from eckart.types import EckartError, Text
+
+
+@pytest.fixture
+def tokenizer() -> Any:
+    """One that begins every text with BOS."""
+    return tiny_tokenizer(bos=True)
+
 
 SHARED = Path(__file__).parents[4] / "shared" / "data" / "tasks" / "samsum_test.arrow"
 BOS = 1
