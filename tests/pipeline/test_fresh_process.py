@@ -151,7 +151,8 @@ def test_without_eckart_the_probe_answers_as_the_manifest_says(fresh, architectu
     folders, answers = fresh
     manifest = json.loads((folders[architecture.name] / "eckart.json").read_text())
     saved = manifest["probe"]["outputs"]
-    assert {name: answers[f"{architecture}-probe"][name] for name in saved} == saved
+    # What is summed over a whole vector, as a pooler's output, may be rounded otherwise.
+    assert max(probe.differences(answers[f"{architecture}-probe"], saved).values()) < 1e-6
     assert all(len(set(values)) > 20 for values in saved.values())
 
 
