@@ -226,7 +226,9 @@ def _kept_wide(model: Any, dtype: torch.dtype) -> set[str]:
 
 
 def _empty(block: nn.Module) -> None:
-    """Let go of the values of all weights."""
+    """Let go of the values of all weights; what modules hold as one stays one."""
+    # With what each was: a weight that is gone may leave its id to another.
+    made: dict[int, tuple[nn.Parameter, nn.Parameter]] = {}
     for module in block.modules():
         if isinstance(module, QuantizedLinear):
             module.codes, module.scales = (
@@ -234,6 +236,7 @@ def _empty(block: nn.Module) -> None:
             )
         for name, weight in module._parameters.items():
             if weight is not None:
-                module._parameters[name] = nn.Parameter(
-                    torch.empty_like(weight, device="meta"), requires_grad=False
-                )
+                if id(weight) not in made:
+                    shape = torch.empty_like(weight, device="meta")
+                    made[id(weight)] = weight, nn.Parameter(shape, requires_grad=False)
+                module._parameters[name] = made[id(weight)][1]
