@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import isfinite
 
 from eckart import structures
 from eckart.compression.search import Found, allowed
 from eckart.evaluation import Moved, Reference
-from eckart.types import HeldOut, Recipe, TargetRecord
+from eckart.types import EckartError, HeldOut, Recipe, TargetRecord
 
 MERGED = "merged: the factors were multiplied out again, so the model is as large and as fast as before"
 
@@ -33,7 +34,16 @@ class Cut:
         return Cut(records, measured, self.notes)
 
     def measured(self, reference: Reference, moved: Moved) -> Cut:
-        """The same with how far the model is from the dense one now, on data that nothing was fitted to."""
+        """The same with how far the model is from the dense one now, on data that nothing was fitted to.
+
+        Raises:
+            EckartError: it answers with what is not finite.
+        """
+        if not isfinite(moved.loss + moved.divergence):
+            raise EckartError(
+                "the compressed model answers held-out data with values that are not finite: it overflows in "
+                "its dtype, as the dense one may; try another --dtype, or a larger --keep"
+            )
         before = self.held_out
         found = HeldOut(
             tokens=reference.tokens,
