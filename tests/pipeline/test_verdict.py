@@ -176,6 +176,18 @@ def test_a_manifest_with_other_outputs_is_found(alone, outputs):
     assert "loads after import eckart" in failed(alone)
 
 
+def test_a_question_that_is_not_the_models_is_found(alone):
+    edit(alone, MANIFEST, lambda manifest: manifest["probe"]["inputs"].update(elsewhere={"shape": [1, 2]}))
+    assert "does not take the saved question" in failed(alone)["loads after import eckart"]
+
+
+@pytest.mark.parametrize("shape", [[10**6, 10**6], [0], [-1, 4], [3]])
+def test_a_question_of_no_possible_shape_is_refused(alone, shape):
+    edit(alone, MANIFEST, lambda manifest: manifest["probe"]["inputs"]["input_ids"].update(shape=shape))
+    with pytest.raises(EckartError, match=r"eckart\.json is damaged"):
+        eckart.verify(alone)
+
+
 def test_a_manifest_may_name_no_file_elsewhere(alone):
     def change(manifest):
         manifest["files"] = {"../../outside": "0" * 64}

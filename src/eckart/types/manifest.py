@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import exp, log1p
+from math import exp, log1p, prod
 from typing import Any
 
 from pydantic import BaseModel, computed_field, model_validator
@@ -15,6 +15,8 @@ MANIFEST = "eckart.json"
 """The name of the manifest's file in a saved folder."""
 POOR = 0.1
 """Of the perplexity, or of a divergence that is no loss: what is worth a warning."""
+LARGEST_INPUT = 50_000_000
+"""Entries of an input of a question."""
 LARGEST = 100.0
 """Difference of losses in nats that still has a ratio."""
 
@@ -174,6 +176,15 @@ class ProbeInput(BaseModel):
     shape: tuple[int, ...]
     values: list[int] | None = None
     fill: int | None = None
+
+    @model_validator(mode="after")
+    def _possible(self) -> ProbeInput:
+        """What a damaged manifest asks for is not made."""
+        if any(side < 1 for side in self.shape) or prod(self.shape) > LARGEST_INPUT:
+            raise ValueError(f"an input of shape {self.shape} is none")
+        if self.values is not None and len(self.values) != prod(self.shape):
+            raise ValueError(f"{len(self.values)} values are not {self.shape}")
+        return self
 
 
 class Probe(BaseModel):

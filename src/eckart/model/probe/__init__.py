@@ -6,6 +6,7 @@ from importlib.resources import files
 from math import isfinite
 from typing import Any
 
+from eckart.model.configs import said
 from eckart.model.probe import answer
 from eckart.model.probe.question import Question, described, question_of, questions
 from eckart.types import EckartError, Probe
@@ -55,8 +56,19 @@ def tensors(question: Question, model: Any) -> dict[str, Any]:
 
 
 def answers(model: Any, question: Probe) -> dict[str, list[float]]:
-    """What the model answers; nothing where there is no question."""
-    return {} if question.unasked is not None else answer.ask(model, described(question.inputs))
+    """What the model answers; nothing where there is no question.
+
+    Raises:
+        EckartError: it does not take the question.
+    """
+    if question.unasked is not None:
+        return {}
+    try:
+        return answer.ask(model, described(question.inputs))
+    except Exception as error:  # of any architecture's own code, on what a file says
+        raise EckartError(
+            f"{type(model).__name__} does not take the saved question: {said(error)}"
+        ) from error
 
 
 def answered(model: Any, question: Probe) -> Probe:
