@@ -177,7 +177,8 @@ def test_a_manifest_with_other_outputs_is_found(alone, outputs):
 
 
 def test_a_question_that_is_not_the_models_is_found(alone):
-    edit(alone, MANIFEST, lambda manifest: manifest["probe"]["inputs"].update(elsewhere={"shape": [1, 2]}))
+    other = {"position_ids": {"shape": [1, 2], "fill": 1}}
+    edit(alone, MANIFEST, lambda manifest: manifest["probe"].update(inputs=other))
     assert "does not take the saved question" in failed(alone)["loads after import eckart"]
 
 
