@@ -34,18 +34,18 @@ def require_usable(folder: Path) -> None:
     if not path.is_file():
         raise EckartError(f"{folder} is not a model folder: it has no config.json")
     raw = raw_config(folder)
+    if not isinstance(raw.get("model_type", ""), str):
+        raise EckartError(f"{path}: model_type is {raw['model_type']!s:.60}, and should be a name")
     _refuse_foreign_code(folder, raw)
     names = raw.get("architectures")
     if names is not None and not (isinstance(names, list) and all(isinstance(each, str) for each in names)):
-        raise EckartError(f"{path}: architectures is {names!r:.60}, and should be a list of names of classes")
-    if not isinstance(raw.get("model_type", ""), str):
-        raise EckartError(f"{path}: model_type is {raw['model_type']!r:.60}, and should be a name")
+        raise EckartError(f"{path}: architectures is {names!s:.60}, and should be a list of names of classes")
     for name in ("dtype", "torch_dtype"):
         dtype = raw.get(name)
         known = isinstance(dtype, str) and isinstance(getattr(torch, dtype, None), torch.dtype)
         if dtype is not None and not known:
             raise EckartError(
-                f"{path}: {name} is {dtype!r:.60}, which torch does not know; write it as float16, bfloat16 "
+                f"{path}: {name} is {str(dtype)!r:.60}, which torch does not know; write it as float16, bfloat16 "
                 "or float32"
             )
     for name, count in _counts(raw):
