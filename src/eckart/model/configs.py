@@ -45,7 +45,7 @@ def require_usable(folder: Path) -> None:
         known = isinstance(dtype, str) and isinstance(getattr(torch, dtype, None), torch.dtype)
         if dtype is not None and not known:
             raise EckartError(
-                f"{path}: {name} is {str(dtype)!r:.60}, which torch does not know; write it as float16, bfloat16 "
+                f"{path}: {name} is {dtype!r:.60}, which torch does not know; write it as float16, bfloat16 "
                 "or float32"
             )
     for name, count in _counts(raw):
