@@ -93,10 +93,12 @@ def observe(
     """
     gradients, cache = gradients or Gradients(), cache or MomentCache()
     labels = labels_for(model, gradients.labels)
-    how = [labels, gradients.temperature, gradients.seed, *sentences.fingerprint(model)]
+    head = sentences.head_of(model)
+    how = [labels, gradients.temperature, gradients.seed]
+    if head is not None:
+        how += sentences.fingerprint(model)
     loss = None
     if kinds & GRADIENT_KINDS:
-        head = sentences.head_of(model)
         loss = calibrate.loss_for(labels, gradients.temperature, gradients.seed, head)
     asked = spread(len(windows), gradients.windows if loss else None)
     job = _Job(model, tokenizer, windows, names, kinds, loss, asked, track)

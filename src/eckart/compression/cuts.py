@@ -8,7 +8,7 @@ from math import isfinite
 from eckart import structures
 from eckart.compression.search import Found, allowed
 from eckart.evaluation import Moved, Reference
-from eckart.types import EckartError, HeldOut, Recipe, TargetRecord
+from eckart.types import Candidate, EckartError, HeldOut, Recipe, TargetRecord
 
 MERGED = "merged: the factors were multiplied out again, so the model is as large and as fast as before"
 
@@ -44,15 +44,8 @@ class Cut:
                 "the compressed model answers held-out data with values that are not finite: it overflows in "
                 "its dtype, as the dense one may; try another --dtype, or a larger --keep"
             )
-        before = self.held_out
-        found = HeldOut(
-            tokens=reference.tokens,
-            before=reference.before.loss,
-            after=moved.loss,
-            divergence=moved.divergence,
-            candidates=before.candidates if before else [],
-        )
-        return Cut(self.records, found, self.notes)
+        candidates = self.held_out.candidates if self.held_out else []
+        return Cut(self.records, _held_out(reference, moved, candidates), self.notes)
 
     def merged(self) -> Cut:
         """The same once the factors were multiplied out."""
@@ -72,12 +65,16 @@ def held_out(reference: Reference | None, moved: Moved | None, found: Found) -> 
     """What was measured on data that nothing was calibrated on, where something was."""
     if reference is None or moved is None:
         return None
+    return _held_out(reference, moved, found.candidates)
+
+
+def _held_out(reference: Reference, moved: Moved, candidates: list[Candidate]) -> HeldOut:
     return HeldOut(
         tokens=reference.tokens,
         before=reference.before.loss,
         after=moved.loss,
         divergence=moved.divergence,
-        candidates=found.candidates,
+        candidates=candidates,
     )
 
 

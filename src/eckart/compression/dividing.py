@@ -13,7 +13,7 @@ from eckart.evaluation import Reference
 from eckart.evaluation.divergence import LEAST_WINDOWS
 from eckart.model import text
 from eckart.recipes import making
-from eckart.types import SAMPLE_TOKENS, SAMPLES, EckartError, Recipe, Text, UsageError
+from eckart.types import SAMPLE_TOKENS, SAMPLES, Recipe, Text, UsageError
 
 HELD_OUT_TOKENS = 8192
 REFIT_TOKENS = 32768
@@ -82,9 +82,7 @@ def divide(model: Any, tokenizer: Any, recipe: Recipe, texts: Sequence[Text]) ->
     limit, least = (recipe.samples, 0) if recipe.samples else (SAMPLES, SAMPLE_TOKENS)
     stream = text.stream(model, tokenizer, texts, recipe.max_length)
     windows = text.taken(stream, limit, least)
-    if not windows:
-        raise EckartError("the data gives no tokens: every text in it is empty")
-    text.require_known(model, tokenizer, (window.ids + (window.labels or []) for window in windows))
+    text.require_readable(model, tokenizer, windows)
     divided.chooses = making.needs_held_out(recipe)
     # What is not calibrated on costs nothing; a choice is measured on a share of what would be.
     more = [] if divided.chooses else text.taken(stream, max(LEAST_WINDOWS, len(windows) // HELD_OUT))

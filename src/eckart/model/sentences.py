@@ -130,9 +130,9 @@ def require_usable(folder: Path) -> list[dict[str, str]]:
 
 
 def fingerprint(model: Any) -> list[str]:
-    """What tells one head from another; empty where there is none."""
-    if head_of(model) is None or (folder := folder_of(model)) is None:
-        return []
+    """What tells one head from another: digests of all that it is made of."""
+    folder = folder_of(model)
+    assert folder is not None
     files = [MODULES, "config_sentence_transformers.json", "sentence_bert_config.json"]
     files += [f"{each['path']}/config.json" for each in require_usable(folder) if each["path"]]
     found = [folder / name for name in files if (folder / name).is_file()]

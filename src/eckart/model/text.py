@@ -62,10 +62,15 @@ def windows(
         EckartError: no text gives a token.
     """
     found = taken(stream(model, tokenizer, texts, max_length), limit, least_tokens)
+    require_readable(model, tokenizer, found)
+    return found
+
+
+def require_readable(model: Any, tokenizer: Any, found: Sequence[Window]) -> None:
+    """Raises EckartError where there are no windows, or one has a token that the model does not know."""
     if not found:
         raise EckartError("the data gives no tokens: every text in it is empty")
     require_known(model, tokenizer, (window.ids + (window.labels or []) for window in found))
-    return found
 
 
 def taken(stream: Iterator[Window], limit: int | None = None, least_tokens: int = 0) -> list[Window]:
