@@ -28,9 +28,10 @@ LONGEST = 160
 def outcome(case: Path, checkout: Path, seconds: int) -> str:
     """What a case comes to by a checkout: how it ended, and the last line that it said."""
     with tempfile.TemporaryDirectory() as made:
-        program = Path(made) / "eckart"
-        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m eckart "$@"\n')
-        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+        for name, options in (("eckart", " -m eckart"), ("python", "")):
+            program = Path(made) / name
+            program.write_text(f'#!/bin/sh\nexec "{sys.executable}"{options} "$@"\n')
+            program.chmod(program.stat().st_mode | stat.S_IXUSR)
         environment = {
             **os.environ,
             "PATH": f"{made}{os.pathsep}{os.environ['PATH']}",

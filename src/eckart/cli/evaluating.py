@@ -34,6 +34,10 @@ def evaluate(
         from eckart import pipeline
 
         options = reading.given(verbs.EvaluateRun, given).options
+        if options.get("allow_code_execution"):
+            from eckart.evaluation import code
+
+            say(f"{'warning' if code.left_open() else 'note'}: programs run {code.protection()}")
         score = pipeline.evaluate(model, task, out=out, track=track, **options)
         details = ", ".join(
             f"{name} {number(value)}"

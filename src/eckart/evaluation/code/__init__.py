@@ -2,12 +2,13 @@
 
 from eckart.evaluation.code.estimate import pass_at_k
 from eckart.evaluation.code.items import Item, humaneval_items, mbpp_items
-from eckart.evaluation.code.running import Outcome, protection, require_permission, run_programs
+from eckart.evaluation.code.running import Outcome, left_open, protection, require_permission, run_programs
 
 __all__ = [
     "Item",
     "Outcome",
     "humaneval_items",
+    "left_open",
     "mbpp_items",
     "pass_at_k",
     "protection",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,15 +31,16 @@ WORKERS = 4
 PERMISSION = (
     "this task runs code that the model wrote on this machine. Each program gets a process and an empty "
     "folder of its own, no input, an empty environment, and limits on time, memory and the size of "
-    "a file; the network is closed to it as far as the system allows. That stops mistakes: endless loops, "
-    "memory bombs, stray files. It does not stop malice: the program runs as you do, can read your files, "
-    "and write where you can. To run it all the same, pass --allow-code-execution (best in a container)"
+    "a file. What more is kept from it depends on the machine (docs/sandbox.md has the table). Here: {here}. "
+    "To run it, pass --allow-code-execution"
 )
 
-_KEEPER = Path(__file__).with_name("keeper.py")
+_KEEPER = Path(__file__).with_name("keeper")
 # Tried in this order; where none stands, Python itself refuses what it can.
-_WALLS = ("namespace", "seccomp")
+_WALLS = ("bubblewrap", "namespaces", "nobody", "landlock", "seccomp")
 _START_SECONDS = 60.0
+_KEEPER_INSIDE, _FOLDER_INSIDE = "/keeper", "/program"
+"""Where they lie in a root of its own."""
 # Beyond a program's own time: what ending it may take on a busy machine.
 _SPARE_SECONDS = 60.0
 # String hashes that differ from run to run would make programs that print a set pass now and then. One
@@ -69,7 +71,7 @@ def require_permission(allowed: bool) -> None:
     if not hasattr(os, "fork"):
         raise UsageError("generated code runs on Linux and macOS only: this system cannot limit it")
     if not allowed:
-        raise UsageError(PERMISSION)
+        raise UsageError(PERMISSION.format(here=protection()))
 
 
 def run_programs(
@@ -101,11 +103,8 @@ def run_programs(
     if seconds <= 0 or memory_bytes <= 0 or (workers is not None and workers < 1):
         raise ValueError("seconds, memory and workers have to be more than nothing")
     workers = min(workers or min(WORKERS, _cores()), len(programs))
-    with (
-        tempfile.TemporaryDirectory(prefix="eckart-code-", ignore_cleanup_errors=True) as folder,
-        ExitStack() as stack,
-    ):
-        keepers = [stack.enter_context(closing(_Keeper(folder))) for _ in range(workers)]
+    with ExitStack() as stack:
+        keepers = [stack.enter_context(closing(_Keeper())) for _ in range(workers)]
         outcomes = _outcomes(programs, keepers, seconds, memory_bytes)
         found = dict(track(outcomes, "running code", len(programs)))
     return [found[index] for index in range(len(programs))]
@@ -114,24 +113,89 @@ def run_programs(
 @cache
 def protection() -> str:
     """Which of the walls stand on this machine, in words; found by trying them."""
-    with tempfile.TemporaryDirectory(prefix="eckart-code-") as folder, closing(_Keeper(folder)) as keeper:
+    with closing(_Keeper()) as keeper:
         return _in_words(keeper.walls, keeper.limits_memory)
 
 
+@cache
+def left_open() -> list[str]:
+    """What the walls of this machine do not keep from a program, in words; nothing is the best answer."""
+    with closing(_Keeper()) as keeper:
+        return _open_behind(keeper.walls, keeper.limits_memory)
+
+
 def _in_words(walls: Sequence[str], limits_memory: bool) -> str:
-    network = {
-        "namespace": "a network namespace with nothing in it",
-        "seccomp": "sockets refused by seccomp",
-        "audit": "sockets refused by Python alone, which a program can get around",
+    names = {
+        "bubblewrap": "bubblewrap",
+        "namespaces": "namespaces of its own",
+        "nobody": "the user nobody",
+        "landlock": "Landlock",
+        "seccomp": "seccomp",
+        "audit": "Python's own audit hook",
     }
-    closed = " and ".join(words for wall, words in network.items() if wall in walls) or "open"
-    processes = (
-        "none can be started, no signal to others"
-        if "seccomp" in walls
-        else "few can be started (by root: any number)"
+    left = _open_behind(walls, limits_memory)
+    return f"behind {', '.join(names[wall] for wall in walls)}; " + (
+        f"not kept from it: {'; '.join(left)}"
+        if left
+        else "the network, other processes and files are closed"
     )
-    memory = "limited" if limits_memory else "not limited on this system"
-    return f"network: {closed}; processes: {processes}; memory: {memory}; files: as the user who runs this"
+
+
+def _open_behind(walls: Sequence[str], limits_memory: bool) -> list[str]:
+    alone = "bubblewrap" in walls or "namespaces" in walls
+    hidden = "bubblewrap" in walls or "landlock" in walls
+    found = {
+        "the network, which Python alone refuses, and a program can get around that": alone
+        or "seccomp" in walls,
+        "signals to your other processes": alone or "seccomp" in walls or "nobody" in walls,
+        "reading the files that you can read": hidden,
+        "writing where you can write": alone or "landlock" in walls,
+        "memory without limit": limits_memory,
+    }
+    if "nobody" in walls and not hidden:
+        # Another user: what everybody may.
+        del found["reading the files that you can read"], found["writing where you can write"]
+        found["the files that every user can read or write"] = False
+    return [words for words, closed in found.items() if not closed]
+
+
+@cache
+def _bubblewrap() -> tuple[str, ...]:
+    """The command before Python's, of a sandbox that starts here; empty where there is none.
+
+    A new root with nothing in it but Python and what Python needs, read-only; processes, a network, users
+    and IPC of its own. Programs are in a PID namespace with their keeper, and everything ends with it.
+    """
+    from eckart.evaluation.code.keeper.walls import DEVICES, PLACE_BYTES, VISIBLE
+
+    program = shutil.which("bwrap")
+    if program is None:
+        return ()
+    spaces = [f"--unshare-{each}" for each in ("user", "pid", "net", "ipc", "uts", "cgroup-try")]
+    shown = [word for path in VISIBLE for word in ("--ro-bind-try", path, path)]
+    devices = [word for path in DEVICES for word in ("--dev-bind", path, path)]
+    command = (
+        *(program, "--die-with-parent", "--new-session", *spaces, "--uid", "65534", "--gid", "65534"),
+        *(*shown, *devices, "--ro-bind", str(_KEEPER), _KEEPER_INSIDE),
+        *(
+            "--size",
+            str(PLACE_BYTES),
+            "--tmpfs",
+            _FOLDER_INSIDE,
+            "--remount-ro",
+            "/",
+            "--chdir",
+            _FOLDER_INSIDE,
+        ),
+    )
+    asked = [*command, sys.executable, "-c", "import json, ctypes"]
+    try:
+        done = subprocess.run(
+            asked, env=_ENVIRONMENT, capture_output=True, timeout=_START_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    return command if done.returncode == 0 else ()
 
 
 def _cores() -> int:
@@ -141,24 +205,24 @@ def _cores() -> int:
 class _Keeper:
     """The process that forks a process for each program; started again if it is lost.
 
-    Args:
-        folder: where it makes the programs' folders.
-
     Raises:
         EckartError: it does not start.
     """
 
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
+    def __init__(self) -> None:
         self._start()
 
     def _start(self) -> None:
+        sandbox = _bubblewrap() if "bubblewrap" in _WALLS else ()
+        self._folder = None if sandbox else tempfile.mkdtemp(prefix="eckart-code-")
+        python = [sys.executable, "-s", "-P", _KEEPER_INSIDE if sandbox else str(_KEEPER)]
+        walls = [wall for wall in _WALLS if sandbox or wall != "bubblewrap"]
         self._process = subprocess.Popen(
-            [sys.executable, "-s", "-P", str(_KEEPER), self._folder, *_WALLS],
+            [*sandbox, *python, self._folder or _FOLDER_INSIDE, *walls],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            cwd=self._folder,
+            cwd=self._folder or "/",
             env=_ENVIRONMENT,
             # Ctrl-C is for the process that asked, which ends this one.
             start_new_session=True,
@@ -168,6 +232,7 @@ class _Keeper:
         hello = self._read() if wait([self.answers], _START_SECONDS) else None
         if hello is None:
             self._process.kill()
+            self._sweep()
             said = self._process.communicate()[1].decode(errors="replace").strip()
             why = said.rpartition("\n")[2] or "it said nothing"
             raise EckartError(f"the process that runs generated code did not start: {why}")
@@ -207,17 +272,23 @@ class _Keeper:
 
     def close(self) -> None:
         """End it; it ends its program and removes the folder on the way."""
-        self._process.terminate()
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
         try:
             self._process.wait(5)
         except subprocess.TimeoutExpired:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+        for pipe in (self._process.stdout, self._process.stderr):
             assert pipe is not None
-            with suppress(BrokenPipeError):
-                pipe.close()
+            pipe.close()
         self._process.wait()
+        self._sweep()
+
+    def _sweep(self) -> None:
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _outcomes(

@@ -1,13 +1,14 @@
 """Runs generated programs, each in a process of its own; started by `running.py`, never imported.
 
-Started as `python -s -P keeper.py FOLDER WALL…`, it imports nothing of this package. It says in one JSON
-line which of the walls stand, then reads a JSON job a line ({"source", "seconds", "memory"}) and answers
-one JSON line each: {"why"}, or {"broken"} where the failure is not the program's. It forks, so that
-Python starts and imports once for all programs.
+Started as `python -s -P keeper FOLDER WALL…`, it imports nothing of this package but what lies beside it. It
+says in one JSON line which of the walls stand, then reads a JSON job a line ({"source", "seconds",
+"memory"}) and answers one JSON line each: {"why"}, or {"broken"} where the failure is not the program's. It
+forks, so that Python starts and imports once for all programs.
 """
 
+from __future__ import annotations
+
 import contextlib
-import ctypes
 import gc
 import importlib
 import json
@@ -17,18 +18,24 @@ import random
 import resource
 import select
 import signal
-import struct
+import subprocess
 import sys
 import tempfile
 import time
 import types
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
-LINUX = sys.platform == "linux"
+if TYPE_CHECKING:
+    from eckart.evaluation.code.keeper import calls, walls
+else:
+    import calls
+    import walls
+
 FILE_BYTES = 16 * 2**20
-PROCESSES = 32
-"""Where seccomp does not refuse them all; the kernel asks this of root in vain."""
+DESCRIPTORS = 128
+PROCESSES = 64
+"""Threads too, where the user's other processes are not counted; the kernel asks this of root in vain."""
 
 READY = """
     abc array ast bisect calendar cmath collections copy csv dataclasses datetime decimal enum fractions
@@ -37,122 +44,19 @@ READY = """
 """
 """What programs import most, imported before they are forked."""
 
-# linux/audit.h, and each machine's column of the system calls below.
-MACHINES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
-REFUSED = {
-    "socket": (41, 198),
-    "io_uring_setup": (425, 425),  # makes sockets without asking for one
-    "fork": (57, None),
-    "vfork": (58, None),
-    "unshare": (272, 97),
-    "setns": (308, 268),
-    "ptrace": (101, 117),
-    "process_vm_readv": (310, 270),
-    "process_vm_writev": (311, 271),
-    "tkill": (200, 130),
-    "rt_sigqueueinfo": (129, 138),
-    "rt_tgsigqueueinfo": (297, 240),
-    "pidfd_send_signal": (424, 424),
-    "pidfd_getfd": (438, 438),
-}
-OWN_ONLY = {"kill": (62, 129), "tgkill": (234, 131)}
-CLONE, CLONE3 = (56, 220), (435, 435)
-EPERM, ENOSYS = 1, 38
-CLONE_THREAD = 0x10000
 
-
-def libc(name: str, *arguments: Any) -> None:
-    """Call a function of the C library that returns 0; OSError otherwise, or where there is none."""
-    function = getattr(ctypes.CDLL(None, use_errno=True), name, None)
-    if function is None:
-        raise OSError(ENOSYS, name)
-    if function(*arguments):
-        raise OSError(ctypes.get_errno(), f"{name}: {os.strerror(ctypes.get_errno())}")
-
-
-def prctl(option: int, *values: Any) -> None:
-    """An option of this process, its values as wide as the kernel reads them."""
-    padded = [*values, 0, 0, 0, 0][:4]
-    libc("prctl", option, *(ctypes.c_ulong(v) if isinstance(v, int) else v for v in padded))
-
-
-def namespace() -> None:
-    """A network of this process and its children alone, with nothing in it; no rights are needed for that."""
-    user, group = os.geteuid(), os.getegid()
-    libc("unshare", 0x10000000 | 0x40000000 | 0x08000000)  # CLONE_NEWUSER, CLONE_NEWNET, CLONE_NEWIPC
-    for name, text in (
-        ("setgroups", "deny"),
-        ("uid_map", f"{user} {user} 1"),
-        ("gid_map", f"{group} {group} 1"),
-    ):
-        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
-            file.write(text)
-
-
-def drop_rights() -> None:
-    """No capability of this process stays, neither root's nor those that came with the namespace."""
-    libc("capset", struct.pack("=Ii", 0x20080522, 0), bytes(24))
-
-
-def seccomp() -> None:
-    """From here on: no socket, no new process (threads are), no hand on another process."""
-    machine = os.uname().machine
-    if not LINUX or machine not in MACHINES or sys.maxsize < 2**32:
-        raise OSError(ENOSYS, "no table of system calls for this machine")
-    architecture, column = MACHINES[machine]
-    load, equal, at_least, any_bit, give = 0x20, 0x15, 0x35, 0x45, 0x06  # linux/bpf_common.h
-    allow, refuse, unknown = 0x7FFF0000, 0x50000 | EPERM, 0x50000 | ENOSYS  # linux/seccomp.h
-    # Offsets in struct seccomp_data: 0 the call, 4 the architecture, 16 the first argument.
-    code = [(load, 0, 0, 4), (equal, 1, 0, architecture), (give, 0, 0, refuse), (load, 0, 0, 0)]
-    code += [(at_least, 0, 1, 0x40000000), (give, 0, 0, refuse)]
-    for calls in REFUSED.values():
-        if (call := calls[column]) is not None:
-            code += [(equal, 0, 1, call), (give, 0, 0, refuse)]
-    # The C library asks clone3 first, whose flags no filter can read, and clone where that is unknown.
-    code += [(equal, 0, 1, CLONE3[column]), (give, 0, 0, unknown)]
-    code += [(equal, 0, 4, CLONE[column]), (load, 0, 0, 16), (any_bit, 0, 1, CLONE_THREAD)]
-    code += [(give, 0, 0, allow), (give, 0, 0, refuse)]
-    for calls in OWN_ONLY.values():
-        code += [(equal, 0, 4, calls[column]), (load, 0, 0, 16), (equal, 0, 1, os.getpid())]
-        code += [(give, 0, 0, allow), (give, 0, 0, refuse)]
-    code.append((give, 0, 0, allow))
-    filter_ = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *line) for line in code))
-    prctl(38, 1)  # PR_SET_NO_NEW_PRIVS
-    prctl(22, 2, struct.pack("@HP", len(code), ctypes.addressof(filter_)))  # PR_SET_SECCOMP, of a filter
-
-
-def audit() -> None:
-    """What Python itself can refuse: better than nothing where the kernel gives nothing."""
-
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if event.startswith("socket."):
-            raise PermissionError(EPERM, "no network here")
-
-    sys.addaudithook(hook)
-
-
-def works(wall: Callable[[], None]) -> bool:
-    """Whether a wall can be put up: tried in a child, since none can be taken down."""
-    pid = os.fork()
-    if pid == 0:
-        with contextlib.suppress(BaseException):
-            wall()
-            os._exit(0)
-        os._exit(1)
-    return os.waitpid(pid, 0)[1] == 0
-
-
-def limit(seconds: float, memory: int, walls: list[str]) -> None:
+def limit(seconds: float, memory: int, standing: list[str]) -> None:
     """The kernel's limits on this process."""
     processor = math.ceil(seconds) + 1
     wanted = {
         resource.RLIMIT_CPU: (processor, processor + 1),
         resource.RLIMIT_FSIZE: (FILE_BYTES, FILE_BYTES),
         resource.RLIMIT_CORE: (0, 0),
+        resource.RLIMIT_NOFILE: (DESCRIPTORS, DESCRIPTORS),
     }
-    if LINUX:
+    if walls.LINUX:
         wanted[resource.RLIMIT_AS] = (memory, memory)
-    if "seccomp" not in walls:
+    if "seccomp" not in standing or ALONE.intersection(standing) or "nobody" in standing:
         wanted[resource.RLIMIT_NPROC] = (PROCESSES, PROCESSES)
     for name, (soft, hard) in wanted.items():
         # None is raised: a limit that is lower already stays.
@@ -181,7 +85,7 @@ def execute(source: str) -> str:
     return "passed"
 
 
-def be_program(job: dict[str, Any], walls: list[str], place: str, report: int, token: bytes) -> None:
+def be_program(job: dict[str, Any], standing: list[str], place: str, report: int, token: bytes) -> None:
     """In the child: behind the walls, run, and report with the token. Does not return.
 
     The token is what `os._exit`, a print or a message of the program's own cannot give. It is in this
@@ -200,13 +104,15 @@ def be_program(job: dict[str, Any], walls: list[str], place: str, report: int, t
         tempfile.tempdir = place
         sys.argv = ["program"]
         random.seed(0)
-        if LINUX:
-            prctl(1, int(signal.SIGKILL))  # PR_SET_PDEATHSIG: no program outlives its keeper
-            drop_rights()
-        limit(job["seconds"], job["memory"], walls)
-        for wall in walls:
-            if wall != "namespace":
-                WALLS[wall]()
+        limit(job["seconds"], job["memory"], standing)
+        if "nobody" in standing:
+            walls.nobody(place)
+        if walls.LINUX:
+            walls.die_with_parent()
+            walls.drop_rights()
+        for wall in OF_PROGRAMS:
+            if wall in standing:
+                TRIED[wall](place)
     except BaseException as error:
         write(report, token + f"broken: {error}".encode("utf-8", "replace") + b"\n")
         leave(1)
@@ -244,7 +150,7 @@ def listen(report: int, pid: int, seconds: float) -> tuple[bytes, int | None, bo
             status = code if ended else None
 
 
-def end(pid: int, status: int | None) -> int:
+def end(pid: int, status: int | None, *, alone: bool) -> int:
     """Kill the program and all that it started, however it hid; the program's wait status."""
     for kill in (os.killpg, os.kill):
         if kill is os.killpg or status is None:
@@ -252,14 +158,15 @@ def end(pid: int, status: int | None) -> int:
                 kill(pid, signal.SIGKILL)
     if status is None:
         status = os.waitpid(pid, 0)[1]
-    # What left the group is a child of this process once its own parent is gone (PR_SET_CHILD_SUBREAPER).
+    # What left the group is a child of this process once its own parent is gone (PR_SET_CHILD_SUBREAPER);
+    # in a namespace of processes there is nothing but what a program started.
     for _ in range(10_000):
         try:
             if os.waitpid(-1, os.WNOHANG)[0]:
                 continue
         except ChildProcessError:
             return status
-        for child in children():
+        for child in [-1] if alone else children():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
         time.sleep(0.001)
@@ -279,19 +186,38 @@ def children() -> list[int]:
     return found
 
 
-def judge(job: dict[str, Any], walls: list[str], folder: str) -> dict[str, str]:
+@contextlib.contextmanager
+def empty(folder: str, standing: list[str]) -> Iterator[str]:
+    """A folder for one program, gone afterwards with all that it left."""
+    if "namespaces" in standing:
+        try:
+            yield folder
+        finally:
+            walls.libc("umount2", folder.encode(), 2)  # MNT_DETACH
+            walls.mount_place(folder)
+        return
+    place = tempfile.mkdtemp(dir=folder)
+    try:
+        yield place
+    finally:
+        try:
+            os.rmdir(place)
+        except OSError:
+            # Folders in folders without end, or closed ones: no walk in Python comes to their ground.
+            for tool in (["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
+                subprocess.run([*tool, "--", place], stderr=subprocess.DEVNULL, check=False)
+
+
+def judge(job: dict[str, Any], standing: list[str], folder: str) -> dict[str, str]:
     """Run one program in an empty folder that is gone afterwards."""
     token = os.urandom(16).hex().encode()
-    with (
-        contextlib.suppress(RecursionError),
-        tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as place,
-    ):
+    with empty(folder, standing) as place:
         report, mouth = os.pipe()
         pid = os.fork()
         if pid == 0:
             try:
                 os.close(report)
-                be_program(job, walls, place, mouth, token)
+                be_program(job, standing, place, mouth, token)
             finally:
                 os._exit(1)
         os.close(mouth)
@@ -299,10 +225,9 @@ def judge(job: dict[str, Any], walls: list[str], folder: str) -> dict[str, str]:
         try:
             said, status, late = listen(report, pid, job["seconds"])
         finally:
-            status = end(pid, status)
+            status = end(pid, status, alone=bool(ALONE.intersection(standing)))
             os.close(report)
-        answer = verdict(said, token, status, late)
-    return answer
+    return verdict(said, token, status, late)
 
 
 def verdict(said: bytes, token: bytes, status: int, late: bool) -> dict[str, str]:
@@ -325,30 +250,61 @@ def say(answer: dict[str, Any]) -> None:
     os.write(1, json.dumps(answer).encode() + b"\n")
 
 
-WALLS: dict[str, Callable[[], None]] = {"namespace": namespace, "seccomp": seccomp, "audit": audit}
+TRIED: dict[str, Callable[[str], None]] = {
+    "namespaces": walls.namespaces,
+    "nobody": walls.nobody,
+    "landlock": walls.landlock,
+    "seccomp": lambda place: calls.seccomp(labels=False),
+    "audit": walls.audit,
+}
+OF_PROGRAMS = ("landlock", "seccomp", "audit")
+"""Put up by each program for itself, in this order, when it has no rights any more."""
+ALONE = {"bubblewrap", "namespaces"}
+"""Nothing of the user's is in reach: no process, and no file but read-only."""
+
+
+def find_walls(asked: list[str], folder: str) -> list[str]:
+    """Which of the walls stand here: `bubblewrap` was put up before this process, the others are tried."""
+    standing = [wall for wall in asked if wall == "bubblewrap"]
+    for wall in asked:
+        if wall in standing or (standing and wall == "namespaces"):
+            continue
+        if wall == "nobody" and (os.geteuid() != 0 or ALONE.intersection(standing)):
+            continue
+        place = tempfile.mkdtemp(dir=folder)
+        if walls.works(TRIED[wall], place):
+            standing.append(wall)
+        with contextlib.suppress(FileNotFoundError):
+            os.rmdir(place)
+    return standing if "seccomp" in standing or ALONE.intersection(standing) else [*standing, "audit"]
 
 
 def main() -> None:
     """Answer jobs until the input ends."""
     folder, *asked = sys.argv[1:]
-    walls = [wall for wall in asked if works(WALLS[wall])] or ["audit"]
-    if "namespace" in walls:
-        namespace()
-    if LINUX:
-        prctl(36, 1)  # PR_SET_CHILD_SUBREAPER
+    # Neither what lies beside this file nor what a sandbox sets is the programs'.
+    sys.path.pop(0)
+    os.environ.pop("PWD", None)
+    standing = find_walls(asked, folder)
+    if "namespaces" in standing:
+        walls.namespaces(folder)
+    if ALONE.intersection(standing):
+        TRIED["seccomp"] = lambda place: calls.seccomp(labels=True)
+    if walls.LINUX:
+        walls.prctl(36, 1)  # PR_SET_CHILD_SUBREAPER
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
     for name in READY.split():
         importlib.import_module(name)
     gc.freeze()
-    say({"walls": walls, "memory": LINUX})
+    say({"walls": standing, "memory": walls.LINUX})
     with contextlib.suppress(EOFError):
         for line in sys.stdin.buffer:
             try:
-                answer = judge(json.loads(line), walls, folder)
+                answer = judge(json.loads(line), standing, folder)
             except OSError as error:
                 answer = {"broken": str(error)}
             say(answer)
-    # Whoever asked may be gone without a word; whichever keeper is last takes the folder along.
+    # Whoever asked may be gone without a word.
     with contextlib.suppress(OSError):
         os.rmdir(folder)
 

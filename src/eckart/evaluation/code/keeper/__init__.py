@@ -1,0 +1,1 @@
+"""The process that runs generated programs behind walls: a program of its own, `python keeper …`."""
