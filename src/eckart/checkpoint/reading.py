@@ -149,7 +149,7 @@ def _read_index(index: Path) -> dict[str, str]:
     try:
         shards = json.loads(index.read_bytes())["weight_map"]
         names = set(shards.values())
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+    except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         raise EckartError(f"{index} is not a safetensors index ({error}); fetch it again") from None
     if not names:
         raise EckartError(f"{index} names no file; fetch it again")
@@ -204,7 +204,7 @@ def read_file(path: Path) -> dict[str, Stored]:
             if start != end or stop - start != tensors[name].nbytes:
                 raise EckartError(_broken(path, f"the place of {name} disagrees with its shape"))
             end = stop
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise EckartError(_broken(path, "its header is not one")) from None
     if 8 + length + end != size:
         raise EckartError(_broken(path, f"it has {size:,} bytes where its header says {8 + length + end:,}"))

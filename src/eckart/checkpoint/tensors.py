@@ -65,7 +65,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             said = json.loads(file.metadata()[WORDS])
             tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
         words, expected = said["words"], said["sha256"]
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, SafetensorError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise EckartError(f"{path} is not a file of tensors that Eckart wrote, or is damaged") from error
     if digest(tensors.items()) != expected:
         raise EckartError(f"{path} is damaged: its tensors are not the ones that were written")

@@ -6,12 +6,9 @@ from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Column, Table
-from rich.text import Text
 
-from eckart.cli.ending import errors
-from eckart.cli.options import Debug, Json, Model, filled, takes
-from eckart.cli.saying import console, print_json, say, show_notes, track
+from eckart.cli.options import Model, filled, verb
+from eckart.cli.saying import show_notes, show_table, tell, track
 from eckart.recipes import reading, verbs
 
 if TYPE_CHECKING:
@@ -22,7 +19,7 @@ SHARES = ("0.9", "0.95", "0.99")
 """Of the energy, in the table; all are in the files."""
 
 
-@takes(verbs.Analyze)
+@verb(verbs.Analyze, "eckart analyze MODEL -o look")
 def analyze(
     model: Model,
     out: Annotated[
@@ -34,23 +31,20 @@ def analyze(
             callback=filled,
         ),
     ] = None,
-    as_json: Json = False,
-    debug: Debug = False,
     **given: Any,
-) -> None:
+) -> dict[str, Any]:
     """Look before the cut: singular values, what ranks keep, and the size and error that a cut would have.
 
     Without --data weights are read one at a time and the model is not loaded: any size does.
     """
-    with errors(debug):
-        from eckart import pipeline
-        from eckart.evaluation.machine import peak_memory_bytes
+    from eckart import pipeline
+    from eckart.evaluation.machine import peak_memory_bytes
 
-        options = reading.given(verbs.Analyze, given).options
-        made = pipeline.analyzed(model, out, track=track, **options)
-        peak = peak_memory_bytes()
-        _show(made, peak)
-        print_json(as_json, _as_json(made, peak))
+    options = reading.given(verbs.Analyze, given).options
+    made = pipeline.analyzed(model, out, track=track, **options)
+    peak = peak_memory_bytes()
+    _show(made, peak)
+    return _as_json(made, peak)
 
 
 def _as_json(made: Analyzed, peak: int) -> dict[str, Any]:
@@ -68,21 +62,21 @@ def _as_json(made: Analyzed, peak: int) -> dict[str, Any]:
 
 def _show(made: Analyzed, peak: int) -> None:
     analysis = made.analysis
-    say(
+    tell(
         f"{analysis.architecture}, {analysis.parameters:,} parameters, {analysis.bytes / 1e6:,.1f} MB; "
         f"{len(analysis.matrices)} weights with {analysis.targets_parameters:,} of them, "
         f"{analysis.embedding_parameters:,} in embeddings"
     )
-    console.print(_kinds(analysis))
+    _show_kinds(analysis)
     if analysis.data is not None:
-        console.print(_on_data(analysis))
-    console.print(_sizes(analysis))
+        _show_on_data(analysis)
+    _show_sizes(analysis)
     for tied in analysis.tied:
-        say(f"tied: {' = '.join(tied.names)}, which saves {tied.saved:,} parameters")
+        tell(f"tied: {' = '.join(tied.names)}, which saves {tied.saved:,} parameters")
     show_notes(analysis.notes)
     times = ", ".join(f"{shape} {taken:.2g} s" for shape, taken in made.seconds_each.items())
-    say(f"a weight: {times}; {made.seconds:.1f} s in all, {peak / 1e9:.2f} GB at the peak")
-    say(
+    tell(f"a weight: {times}; {made.seconds:.1f} s in all, {peak / 1e9:.2f} GB at the peak")
+    tell(
         f"all of it is in {made.out}/report.html" if made.out else "for each weight, and the pictures: -o DIR"
     )
 
@@ -106,37 +100,27 @@ def _ending(kind: str, others: set[str]) -> str:
     )
 
 
-def _kinds(analysis: Analysis) -> Table:
+def _show_kinds(analysis: Analysis) -> None:
     """A row for each kind of matrix: medians over the blocks."""
-    table = Table(
-        Column("weight", overflow="fold"),
-        Column("out x in,\nhow many", no_wrap=True),
-        *(Column(f"{float(share):.0%}", no_wrap=True) for share in SHARES),
-        Column("stable\nrank", no_wrap=True),
-        Column("cosine", no_wrap=True),
-        caption="medians: the rank that keeps 90, 95 and 99% of the energy, and its share of the smaller "
-        "side; the cosine between outputs before and after at a rank, for random inputs",
-    )
+    rows = []
     for (kind, out_features, in_features), group in _groups(analysis).items():
         cells = [_rank(group, [matrix.energy_ranks[share] for matrix in group]) for share in SHARES]
         cells.append(f"{median(matrix.stable_rank for matrix in group):.1f}")
         middle = [cosine for matrix in group if (cosine := _middle(matrix))]
         cells.append(f"{_median([each.random for each in middle])} at {middle[0].rank}" if middle else "")
-        shape = f"{out_features}x{in_features}, {len(group)}"
-        table.add_row(*(Text(cell) for cell in (kind, shape, *cells)))
-    return table
-
-
-def _on_data(analysis: Analysis) -> Table:
-    """The same as the data weigh the weights."""
-    table = Table(
-        Column("weight", overflow="fold"),
-        *(Column(f"{float(share):.0%}", no_wrap=True) for share in SHARES),
-        "rank",
-        "cosine of\nthe SVD",
-        "of the best\nfor the data",
-        caption=f"the same on {analysis.tokens:,} tokens of the data",
+        rows.append((kind, f"{out_features}x{in_features}, {len(group)}", *cells))
+    shares = (f"{float(share):.0%}" for share in SHARES)
+    show_table(
+        ("weight", "out x in,\nhow many", *shares, "stable\nrank", "cosine"),
+        rows,
+        caption="medians: the rank that keeps 90, 95 and 99% of the energy, and its share of the smaller "
+        "side; the cosine between outputs before and after at a rank, for random inputs",
     )
+
+
+def _show_on_data(analysis: Analysis) -> None:
+    """The same as the data weigh the weights."""
+    rows = []
     for (kind, _, _), group in _groups(analysis).items():
         ranks = [matrix.weighted_energy_ranks for matrix in group if matrix.weighted_energy_ranks]
         cells = [_rank(group, [each[share] for each in ranks]) for share in SHARES]
@@ -146,8 +130,13 @@ def _on_data(analysis: Analysis) -> Table:
             _median([each.activations for each in middle if each.activations is not None]),
             _median([each.weighted for each in middle if each.weighted is not None]),
         ]
-        table.add_row(*(Text(cell) for cell in (kind, *cells)))
-    return table
+        rows.append((kind, *cells))
+    shares = (f"{float(share):.0%}" for share in SHARES)
+    show_table(
+        ("weight", *shares, "rank", "cosine of\nthe SVD", "of the best\nfor the data"),
+        rows,
+        caption=f"the same on {analysis.tokens:,} tokens of the data",
+    )
 
 
 def _middle(matrix: Matrix) -> Cosine | None:
@@ -170,7 +159,7 @@ def _median(values: list[float]) -> str:
     return f"{median(values):.3f}" if values else ""
 
 
-def _sizes(analysis: Analysis) -> Table:
+def _show_sizes(analysis: Analysis) -> None:
     """What uniform cuts would come to."""
     sizes = analysis.sizes
     columns = {
@@ -179,9 +168,8 @@ def _sizes(analysis: Analysis) -> Table:
     }
     shown = {head: column for head, column in columns.items() if any(each is not None for each in column)}
     head = ("keep of\nthe targets", "structure", "parameters", "keep of\nthe model", "MB")
-    table = Table(*head, *shown)
-    for index, size in enumerate(sizes):
-        table.add_row(
+    rows = [
+        (
             f"{size.keep:g}",
             size.structure,
             f"{size.parameters:,}",
@@ -189,4 +177,6 @@ def _sizes(analysis: Analysis) -> Table:
             f"{size.bytes / 1e6:,.1f}",
             *("" if (value := column[index]) is None else f"{value:.3f}" for column in shown.values()),
         )
-    return table
+        for index, size in enumerate(sizes)
+    ]
+    show_table((*head, *shown), rows)

@@ -5,12 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Column, Table
-from rich.text import Text
 
-from eckart.cli.ending import errors
-from eckart.cli.options import Debug, Json, Model, filled, takes
-from eckart.cli.saying import console, print_json, say, show_notes, track
+from eckart.cli.options import Model, filled, verb
+from eckart.cli.saying import show_notes, show_table, tell, track
 from eckart.recipes import reading, verbs
 
 if TYPE_CHECKING:
@@ -20,7 +17,7 @@ SHOWN, SHOWN_BASES, SHOWN_TOKENS = 4, 2, 5
 """Targets in the table, bases of each, and tokens at either end of each."""
 
 
-@takes(verbs.Bases)
+@verb(verbs.Bases, "eckart bases MODEL -o meaning")
 def bases(
     model: Model,
     out: Annotated[
@@ -32,42 +29,40 @@ def bases(
             callback=filled,
         ),
     ] = None,
-    as_json: Json = False,
-    debug: Debug = False,
     **given: Any,
-) -> None:
+) -> dict[str, Any]:
     """Name what each basis of a weight reads and writes by tokens, through the unembedding.
 
     Meant for sides in the hidden state: those of attention weights that face the heads get tokens too where
     they are as wide, and these mean little.
     """
-    with errors(debug):
-        from eckart import pipeline
+    from eckart import pipeline
 
-        options = reading.given(verbs.Bases, given).options
-        made = pipeline.bases(model, out, track=track, **options)
-        _show(made)
-        print_json(as_json, made.as_json())
+    options = reading.given(verbs.Bases, given).options
+    made = pipeline.bases(model, out, track=track, **options)
+    _show(made)
+    return made.as_json()
 
 
 def _show(made: Bases) -> None:
-    table = Table(Column("weight", overflow="fold"), "basis", "share", "reads", "writes")
-    for target, found in made.targets[:SHOWN]:
-        for basis in found[:SHOWN_BASES]:
-            cells = [_shown(basis.reads), _shown(basis.writes)]
-            table.add_row(Text(target.name), str(basis.index), f"{basis.share:.1%}", *cells)
-    console.print(table)
+    rows = [
+        (target.name, str(basis.index), f"{basis.share:.1%}", _shown(basis.reads), _shown(basis.writes))
+        for target, found in made.targets[:SHOWN]
+        for basis in found[:SHOWN_BASES]
+    ]
+    show_table(("weight", "basis", "share", "reads", "writes"), rows)
     show_notes(made.notes)
-    say(
+    tell(
         f"{min(SHOWN, len(made.targets))} of {len(made.targets)} weights, {SHOWN_TOKENS} tokens at most; "
         + (f"all of it is in {made.out}/bases.html and bases.json" if made.out else "for the rest, -o DIR")
         + f"; {made.seconds:.1f} s"
     )
 
 
-def _shown(ends: dict[str, list[str]] | None) -> Text:
-    """As it stands: a token may look like markup."""
+def _shown(ends: dict[str, list[str]] | None) -> str:
+    """The tokens at either end of a basis."""
     if ends is None:
-        return Text("")
-    lines = [f"{sign} {' '.join(ends[end][:SHOWN_TOKENS])}" for end, sign in (("plus", "+"), ("minus", "−"))]
-    return Text("\n".join(lines))
+        return ""
+    return "\n".join(
+        f"{sign} {' '.join(ends[end][:SHOWN_TOKENS])}" for end, sign in (("plus", "+"), ("minus", "−"))
+    )

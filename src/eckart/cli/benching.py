@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
-from eckart.cli.ending import errors
-from eckart.cli.options import Debug, Json, Model, filled, takes
-from eckart.cli.saying import console, print_json, say, show_notes, track
+from eckart.cli.options import Model, filled, verb
+from eckart.cli.saying import show_notes, show_table, tell, track
 from eckart.recipes import reading, verbs
 from eckart.types import Memory, Pace
 
 
-@takes(verbs.Bench)
+@verb(verbs.Bench, "eckart bench SMALL --prompt 64")
 def bench(
     model: Model,
     other: Annotated[
@@ -25,32 +23,28 @@ def bench(
             callback=filled,
         ),
     ] = None,
-    as_json: Json = False,
-    debug: Debug = False,
     **given: Any,
-) -> None:
+) -> dict[str, Any]:
     """Speed and memory of a model beside another, in pairs: reading a prompt, and writing token by token."""
-    with errors(debug):
-        from eckart import pipeline
+    from eckart import pipeline
 
-        options = reading.given(verbs.Bench, given).options
-        race = pipeline.bench(model, other, track=track, **options)
-        beside = f" beside {race.other}" if race.other else ""
-        say(
-            f"{race.model}{beside}: {race.device}, {race.dtype}, {race.threads} threads, medians of "
-            f"{race.rounds} rounds"
-            + (", fused" if race.fused else "")
-            + (", compiled" if race.compiled else "")
-        )
-        table = Table("of", "phase", "batch", "tokens/s", "other", "times as fast", "ideal", "of ideal")
-        for row in race.rows:
-            table.add_row(*_cells(row))
-        console.print(table)
-        for name, taken in ((race.model, race.memory), (race.other, race.other_memory)):
-            if taken is not None:
-                say(_taken(str(name), taken))
-        show_notes(race.notes)
-        print_json(as_json, race.model_dump())
+    options = reading.given(verbs.Bench, given).options
+    race = pipeline.bench(model, other, track=track, **options)
+    beside = f" beside {race.other}" if race.other else ""
+    tell(
+        f"{race.model}{beside}: {race.device}, {race.dtype}, {race.threads} threads, medians of "
+        f"{race.rounds} rounds" + (", fused" if race.fused else "") + (", compiled" if race.compiled else "")
+    )
+    show_table(
+        ("of", "phase", "batch", "tokens/s", "other", "times as fast", "ideal", "of ideal"),
+        [_cells(row) for row in race.rows],
+    )
+    for name, taken in ((race.model, race.memory), (race.other, race.other_memory)):
+        if taken is not None:
+            tell(_taken(str(name), taken))
+    show_notes(race.notes)
+    answer: dict[str, Any] = race.model_dump()
+    return answer
 
 
 def _cells(row: Pace) -> list[str]:

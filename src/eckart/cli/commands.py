@@ -1,8 +1,4 @@
-"""Words in, words out. Every command's logic is elsewhere.
-
-With `--json` standard output holds one JSON object and nothing else; all that is meant for people goes to
-standard error.
-"""
+"""Words in, words out. Every command's logic is elsewhere."""
 
 from __future__ import annotations
 
@@ -11,10 +7,10 @@ import signal
 import sys
 import time
 from dataclasses import asdict
-from typing import Annotated
+from importlib.metadata import version
+from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from eckart import recipes
 from eckart.cli.analyzing import analyze
@@ -22,25 +18,37 @@ from eckart.cli.bases import bases
 from eckart.cli.benching import bench
 from eckart.cli.comparing import compare
 from eckart.cli.compressing import compress
-from eckart.cli.ending import INTERRUPTS, Interrupted, errors, explained, interrupt
+from eckart.cli.ending import INTERRUPTS, Interrupted, explained, interrupt
 from eckart.cli.evaluating import evaluate
 from eckart.cli.exporting import export
-from eckart.cli.options import WIDTH, Debug, Grouped, Json, filled
+from eckart.cli.help import WIDTH, Commands, Grouped
+from eckart.cli.options import Failed, filled, verb
 from eckart.cli.planning import plan
 from eckart.cli.recovering import recover
 from eckart.cli.reporting import report
-from eckart.cli.saying import console, print_json, say, track
+from eckart.cli.saying import say, show_table, tell, track
 from eckart.cli.sweeping import sweep
 from eckart.registration import hush
 
+NEXT = """\
+Eckart makes a pretrained transformer smaller with low-rank structure, and says what that cost.
+
+  eckart demo                                              all of it, on a small model that is built in
+  eckart plan MODEL --keep 80%                             what a cut would come to
+  eckart compress MODEL -o SMALL --keep 80% --data FILE    the main job
+  eckart verify SMALL                                      that it is whole, and loads
+
+MODEL is a folder, a hub id, or pocket. eckart -h lists all commands, eckart COMMAND -h the options of one."""
+"""What `eckart` alone says."""
+
 app = typer.Typer(
     name="eckart",
+    cls=Commands,
     help="Make pretrained transformers smaller with low-rank structure, and see what that cost.",
-    no_args_is_help=True,
-    add_completion=False,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"max_content_width": WIDTH},
+    context_settings={"max_content_width": WIDTH, "help_option_names": ["-h", "--help"]},
 )
 SKILLS = {
     "pocket-math": "math\nexact match",
@@ -61,84 +69,101 @@ def main() -> None:
         sys.exit(1)
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        tell(f"eckart {version('eckart')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _prepare() -> None:
+def _prepare(
+    context: typer.Context,
+    shown: Annotated[
+        bool,
+        typer.Option("--version", "-V", help="Say which version this is.", callback=_version, is_eager=True),
+    ] = False,
+) -> None:
     # What transformers and torch have to say is for programmers; what a user must know, Eckart says.
     hush()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if context.invoked_subcommand is None:
+        tell(NEXT)
 
 
-@app.command()
+@verb(None, "eckart demo --limit 20")
 def demo(
     limit: Annotated[int, typer.Option("--limit", help="Held-out samples of each skill.")] = 200,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
+) -> dict[str, Any]:
     """The main job on the built-in model: no download, a few minutes."""
-    with errors(debug):
-        from eckart import pipeline
+    from eckart import pipeline
 
-        say(
-            "The pocket model solves word problems, writes small functions and tells stories. Here it is,\n"
-            "dense and compressed to 80% and 60% of its parameters; each model is saved, loaded and measured."
+    tell(
+        "The pocket model solves word problems, writes small functions and tells stories. Here it is,\n"
+        "dense and compressed to 80% and 60% of its parameters; each model is saved, loaded and measured."
+    )
+    started = time.perf_counter()
+    rows = pipeline.demo(limit, track)
+    cells = [
+        (
+            row.method,
+            f"{row.keep:g}",
+            f"{row.parameters:,}",
+            f"{row.bytes / 1e6:.2f}",
+            *(f"{row.skills[skill]:.3f}" for skill in SKILLS),
         )
-        started = time.perf_counter()
-        rows = pipeline.demo(limit, track)
-        table = Table("method", "keep", "parameters", "MB", *SKILLS.values())
-        for row in rows:
-            skills = [f"{row.skills[skill]:.3f}" for skill in SKILLS]
-            table.add_row(
-                row.method, f"{row.keep:g}", f"{row.parameters:,}", f"{row.bytes / 1e6:.2f}", *skills
-            )
-        console.print(table)
-        seconds = time.perf_counter() - started
-        say(
-            f"{limit} held-out samples a skill, greedy; calibrated on the train split; {seconds:.0f} s.\n"
-            "Next, on your own model:\n"
-            "  eckart plan MODEL --keep 0.8\n"
-            "  eckart compress MODEL -o OUT --keep 0.8 --data FILE\n"
-            "  eckart verify OUT"
-        )
-        print_json(as_json, {"rows": [asdict(row) for row in rows], "seconds": seconds})
+        for row in rows
+    ]
+    show_table(("method", "keep", "parameters", "MB", *SKILLS.values()), cells)
+    seconds = time.perf_counter() - started
+    tell(
+        f"{limit} held-out samples a skill, greedy; calibrated on the train split; {seconds:.0f} s.\n"
+        "Next, on your own model:\n"
+        "  eckart plan MODEL --keep 0.8\n"
+        "  eckart compress MODEL -o OUT --keep 0.8 --data FILE\n"
+        "  eckart verify OUT"
+    )
+    return {"rows": [asdict(row) for row in rows], "seconds": seconds}
 
 
-for verb in (plan, analyze, compress, recover, evaluate, compare, sweep, bases, bench, export, report):
-    app.command(cls=Grouped)(verb)
-
-
-@app.command()
+@verb(None, "eckart verify SMALL")
 def verify(
     out: Annotated[str, typer.Argument(metavar="OUT", help="A folder that Eckart saved.", callback=filled)],
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
+) -> dict[str, Any]:
     """Check a compressed folder: hashes, shapes, that it loads with and without Eckart, and its values."""
-    with errors(debug):
-        from eckart import pipeline
+    from eckart import pipeline
 
-        verdict = pipeline.verify(out, track)
-        for check in verdict.checks:
-            say(f"{'ok    ' if check.ok else 'FAILED'} {check.check}: {check.detail}")
-        print_json(
-            as_json,
-            {"out": verdict.out, "ok": verdict.ok, "checks": [asdict(check) for check in verdict.checks]},
-        )
-        if not verdict.ok:
-            raise typer.Exit(1)
+    verdict = pipeline.verify(out, track)
+    for check in verdict.checks:
+        tell(f"{'ok    ' if check.ok else 'FAILED'} {check.check}: {check.detail}")
+    kind = dict if verdict.ok else Failed
+    return kind(out=verdict.out, ok=verdict.ok, checks=[asdict(check) for check in verdict.checks])
 
 
-@app.command()
-def methods(as_json: Json = False, debug: Debug = False) -> None:
+@verb(None, "eckart methods --json")
+def methods() -> dict[str, Any]:
     """The catalogue: each method's row, its paper, and where this implementation departs from it."""
-    with errors(debug):
-        table = Table("method", "metric", "structure", "allocation", "recovery", "data")
-        for row in recipes.METHODS.values():
-            data = "needed" if row.needs_data else "none"
-            table.add_row(row.name, row.metric, row.structure, row.allocation, row.recovery, data)
-        console.print(table)
-        for row in recipes.METHODS.values():
-            say(f"{row.name}: {row.paper}\n  departure: {row.departure}")
-        for name, metric in recipes.METRICS.items():
-            say(f"metric {name}: {metric.meaning}")
-        rows = [{**asdict(row), "needs_data": row.needs_data} for row in recipes.METHODS.values()]
-        print_json(as_json, {"methods": rows})
+    rows = recipes.METHODS.values()
+    show_table(
+        ("method", "metric", "structure", "allocation", "recovery", "data"),
+        [
+            (
+                row.name,
+                row.metric,
+                row.structure,
+                row.allocation,
+                row.recovery,
+                "needed" if row.needs_data else "none",
+            )
+            for row in rows
+        ],
+    )
+    for row in rows:
+        tell(f"{row.name}: {row.paper}\n  departure: {row.departure}")
+    for name, metric in recipes.METRICS.items():
+        tell(f"metric {name}: {metric.meaning}")
+    return {"methods": [{**asdict(row), "needs_data": row.needs_data} for row in rows]}
+
+
+VERBS = (plan, compress, recover, evaluate, verify, compare, analyze, sweep, bases, bench, export, report)
+for each in (demo, *VERBS, methods):
+    app.command(cls=Grouped)(each)

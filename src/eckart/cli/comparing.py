@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
-from eckart.cli.ending import errors
-from eckart.cli.options import Debug, Json, ModelOrRecipe, RecipeFile, filled, takes
-from eckart.cli.saying import console, print_json, say, show_notes, track
+from eckart.cli.options import Failed, ModelOrRecipe, RecipeFile, filled, verb
+from eckart.cli.saying import say, show_notes, show_table, tell, track
 from eckart.recipes import verbs
 from eckart.types import Comparison, ComparisonRow
 
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-@takes(verbs.Compare)
+@verb(verbs.Compare, "eckart compare MODEL -o table --keep 80%,60% --data FILE")
 def compare(
     out: Annotated[
         str,
@@ -29,22 +27,17 @@ def compare(
     ],
     model: ModelOrRecipe = None,
     recipe: RecipeFile = None,
-    as_json: Json = False,
-    debug: Debug = False,
+    debug: bool = False,
     **given: Any,
-) -> None:
+) -> dict[str, Any]:
     """Many methods, the same sizes, one protocol: a table, a plot, and what each took."""
-    with errors(debug):
-        from eckart import pipeline
+    from eckart import pipeline
 
-        made = pipeline.compare(model, out, recipe=recipe, debug=debug, track=track, on_row=_say_row, **given)
-        _show(made)
-        show_notes(made.notes)
-        print_json(
-            as_json, {"out": made.out, "rows": [row.model_dump() for row in made.rows], "notes": made.notes}
-        )
-        if any(row.error for row in made.rows):
-            raise typer.Exit(1)
+    made = pipeline.compare(model, out, recipe=recipe, debug=debug, track=track, on_row=_say_row, **given)
+    _show(made)
+    show_notes(made.notes)
+    kind = Failed if any(row.error for row in made.rows) else dict
+    return kind(out=made.out, rows=[row.model_dump() for row in made.rows], notes=made.notes)
 
 
 def _say_row(row: ComparisonRow) -> None:
@@ -65,14 +58,14 @@ def _show(made: Comparison) -> None:
     dense, *rows = made.rows
     keeps = sorted({row.keep for row in rows}, reverse=True)
     best = {keep: _best([row for row in rows if row.keep == keep], made.lower_is_better) for keep in keeps}
-    table = Table("method", *(f"keep {keep:g}" for keep in keeps))
     found = {(row.method, row.keep): row for row in rows}
-    for method in dict.fromkeys(row.method for row in rows):
-        cells = [_cell(found.get((method, keep)), best[keep]) for keep in keeps]
-        table.add_row(method, *cells)
+    cells = [
+        (method, *(_cell(found.get((method, keep)), best[keep]) for keep in keeps))
+        for method in dict.fromkeys(row.method for row in rows)
+    ]
     better = "lower" if made.lower_is_better else "higher"
-    say(f"{made.out}: {dense.metric}, {better} is better; dense {_figure(dense.value)}; * best at its size")
-    console.print(table)
+    tell(f"{made.out}: {dense.metric}, {better} is better; dense {_figure(dense.value)}; * best at its size")
+    show_table(("method", *(f"keep {keep:g}" for keep in keeps)), cells)
 
 
 def _best(rows: Sequence[ComparisonRow], lower_is_better: bool) -> float | None:

@@ -6,13 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-from eckart.cli.ending import errors
-from eckart.cli.options import Debug, Json, Model, filled, takes
-from eckart.cli.saying import number, print_json, say, track
+from eckart.cli.options import Model, filled, verb
+from eckart.cli.saying import note, number, tell, track, warn
 from eckart.recipes import reading, verbs
 
 
-@takes(verbs.EvaluateRun)
+@verb(verbs.EvaluateRun, "eckart evaluate SMALL --task perplexity --data FILE")
 def evaluate(
     model: Model,
     task: Annotated[str, typer.Option("--task", help=verbs.TASKS_HELP, callback=filled)],
@@ -25,32 +24,30 @@ def evaluate(
             callback=filled,
         ),
     ] = None,
-    as_json: Json = False,
-    debug: Debug = False,
     **given: Any,
-) -> None:
+) -> dict[str, Any]:
     """Measure a model, dense or compressed, on a task."""
-    with errors(debug):
-        from eckart import pipeline
+    from eckart import pipeline
 
-        options = reading.given(verbs.EvaluateRun, given).options
-        if options.get("allow_code_execution"):
-            from eckart.evaluation import code
+    options = reading.given(verbs.EvaluateRun, given).options
+    if options.get("allow_code_execution"):
+        from eckart.evaluation import code
 
-            say(f"{'warning' if code.left_open() else 'note'}: programs run {code.protection()}")
-        score = pipeline.evaluate(model, task, out=out, track=track, **options)
-        details = ", ".join(
-            f"{name} {number(value)}"
-            for name, value in score.details.items()
-            if isinstance(value, (int, float)) and name != score.metric
-        )
-        say(f"{task}: {score.metric} {score.value:.4f}" + (f" ({details})" if details else ""))
-        for name, skill in score.details.get("skills", {}).items():
-            say(f"  {name}: {skill['metric']} {skill['value']:.4f}")
-        for name, row in score.details.get("results", {}).items():
-            say(f"  {name}: " + ", ".join(f"{metric} {value:.4f}" for metric, value in row.items()))
-        if cut := score.details.get("cut_prompts"):
-            say(f"note: {cut} prompts were longer than the model takes and lost their beginning")
-        if out is not None:
-            say(f"{out}: each answer in samples.jsonl, the score in score.json")
-        print_json(as_json, score.as_json())
+        (warn if code.left_open() else note)(f"programs run {code.protection()}")
+    score = pipeline.evaluate(model, task, out=out, track=track, **options)
+    details = ", ".join(
+        f"{name} {number(value)}"
+        for name, value in score.details.items()
+        if isinstance(value, (int, float)) and name != score.metric
+    )
+    tell(f"{task}: {score.metric} {score.value:.4f}" + (f" ({details})" if details else ""))
+    for name, skill in score.details.get("skills", {}).items():
+        tell(f"  {name}: {skill['metric']} {skill['value']:.4f}")
+    for name, row in score.details.get("results", {}).items():
+        tell(f"  {name}: " + ", ".join(f"{metric} {value:.4f}" for metric, value in row.items()))
+    if cut := score.details.get("cut_prompts"):
+        note(f"{cut} prompts were longer than the model takes and lost their beginning")
+    if out is not None:
+        tell(f"{out}: each answer in samples.jsonl, the score in score.json")
+    answer: dict[str, Any] = score.as_json()
+    return answer

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from eckart.cli.ending import errors
-from eckart.cli.options import Debug, Json, Model, filled
-from eckart.cli.saying import print_json, say, show_notes
+from eckart.cli.options import Model, filled, verb
+from eckart.cli.saying import show_notes, tell
 
 
+@verb(None, "eckart export SMALL -o dense --format dense")
 def export(
     model: Model,
     out: Annotated[
@@ -30,31 +30,25 @@ def export(
         bool,
         typer.Option("--check/--no-check", help="Compare the answers of what was made with the model's own."),
     ] = True,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
+) -> dict[str, Any]:
     """A compressed model for other tools: as a dense folder again, or as one graph in which factors stay."""
-    with errors(debug):
-        from eckart import pipeline
+    from eckart import pipeline
 
-        made = pipeline.export(model, out, format=format, check=check)
-        show_notes(made.notes)
-        size = made.bytes
-        say(
-            f"{out}: {made.format}, {made.architecture}, {made.parameters:,} parameters in {made.dtype}; "
-            f"{size.before / 1e6:,.1f} -> {size.after / 1e6:,.1f} MB; {made.seconds:.1f} s"
+    made = pipeline.export(model, out, format=format, check=check)
+    show_notes(made.notes)
+    size = made.bytes
+    tell(
+        f"{out}: {made.format}, {made.architecture}, {made.parameters:,} parameters in {made.dtype}; "
+        f"{size.before / 1e6:,.1f} -> {size.after / 1e6:,.1f} MB; {made.seconds:.1f} s"
+    )
+    for each in made.checks:
+        tell(
+            f"  {each.batch} x {each.length} tokens: differs by {each.difference:.1e} at most, "
+            f"{each.relative:.1e} of the largest output"
         )
-        for each in made.checks:
-            say(
-                f"  {each.batch} x {each.length} tokens: differs by {each.difference:.1e} at most, "
-                f"{each.relative:.1e} of the largest output"
-            )
-        if made.commands:
-            say("next, one of:")
-        for command in made.commands:
-            say(f"  {command}")
-        answer = {name: value for name, value in vars(made).items() if name not in ("bytes", "checks")}
-        print_json(
-            as_json,
-            {**answer, "bytes": size.model_dump(), "checks": [asdict(each) for each in made.checks]},
-        )
+    if made.commands:
+        tell("next, one of:")
+    for command in made.commands:
+        tell(f"  {command}")
+    answer = {name: value for name, value in vars(made).items() if name not in ("bytes", "checks")}
+    return {**answer, "bytes": size.model_dump(), "checks": [asdict(each) for each in made.checks]}

@@ -7,14 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any, get_args
 
 import typer
-from typer.core import TyperCommand
 
-from eckart.cli.saying import say
+from eckart.cli.ending import errors
+from eckart.cli.help import EXAMPLES
+from eckart.cli.saying import print_json, say, settle
 from eckart.recipes import reading, verbs
 from eckart.recipes.options import Option
-
-WIDTH = 110
-"""Columns of a help page at most."""
+from eckart.recovery import processes
 
 
 def filled(parameter: typer.CallbackParam, value: str | None) -> str | None:
@@ -46,66 +45,103 @@ RecipeFile = Annotated[
         callback=filled,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+OUTPUT = "Output"
+"""The title of the options that every command has."""
+SHARED = {
+    "as_json": Annotated[
+        bool, typer.Option("--json", help="One JSON object on standard output.", rich_help_panel=OUTPUT)
+    ],
+    "quiet": Annotated[
+        bool,
+        typer.Option(
+            "--quiet", "-q", help="No notes and no progress: results and errors.", rich_help_panel=OUTPUT
+        ),
+    ],
+    "verbose": Annotated[
+        bool,
+        typer.Option("--verbose", "-v", help="Say what each piece of work took.", rich_help_panel=OUTPUT),
+    ],
+    "log": Annotated[
+        str | None,
+        typer.Option(
+            "--log",
+            metavar="FILE",
+            help="Write all that is said to a file too, with the time.",
+            callback=filled,
+            rich_help_panel=OUTPUT,
+        ),
+    ],
+    "debug": Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=OUTPUT)
+    ],
+}
 
 
-class Grouped(TyperCommand):
-    """A command whose help shows first what most people need, and the rest under the titles of its groups."""
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write a section for each group."""
-        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is None:
-                continue
-            plain = "Arguments" if parameter.param_type_name == "argument" else "Options"
-            title = getattr(parameter, "rich_help_panel", None) or plain
-            sections.setdefault(title, []).append(record)
-        for title, records in sections.items():
-            if records:
-                with formatter.section(title):
-                    formatter.write_dl(records)
+class Failed(dict[str, Any]):
+    """What a command found, where that is a failure: it is shown like any other answer, and ends with 1."""
 
 
-def takes(kind: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of a verb: it is called with those that were given, by their names."""
+Command = Callable[..., dict[str, Any]]
 
-    def give(command: Callable[..., None]) -> Callable[..., None]:
+
+def verb(kind: type | None, *examples: str) -> Callable[[Command], Callable[..., None]]:
+    """A function that shows what it did and returns it for `--json`, as a command.
+
+    Args:
+        kind: the options of the verb, which it is called with by name where they were given.
+        examples: lines that a person may type, for its help.
+    """
+
+    def give(command: Command) -> Callable[..., None]:
         def called(**values: Any) -> None:
-            command(
-                **{
-                    name: value
-                    for name, value in values.items()
-                    if name not in found or (value is not None and value != [])
-                }
-            )
+            shared = {name: values.pop(name) for name in SHARED}
+            with errors(shared["debug"]):
+                debug = shared.pop("debug")
+                settle(**shared, leads=processes.leads())
+                if "debug" in own:
+                    values["debug"] = debug
+                answer = command(
+                    **{
+                        name: value
+                        for name, value in values.items()
+                        if name not in found or (value is not None and value != [])
+                    }
+                )
+                print_json(answer)
+                if isinstance(answer, Failed):
+                    raise typer.Exit(1)
 
-        found = {
-            name: inspect.Parameter(
-                name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=inspect.Parameter.empty if option.required else None,
-                annotation=_annotated(kind, name),
-            )
-            for name, option in verbs.fields(kind).items()
-        }
-        own = inspect.signature(command, eval_str=True).parameters.values()
+        found = (
+            {}
+            if kind is None
+            else {
+                name: _parameter(name, _annotated(kind, name), required=option.required)
+                for name, option in verbs.fields(kind).items()
+            }
+        )
+        own = dict(inspect.signature(command, eval_str=True).parameters)
         plain = [
             each.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-            for each in own
-            if each.kind is not inspect.Parameter.VAR_KEYWORD
+            for each in own.values()
+            if each.kind is not inspect.Parameter.VAR_KEYWORD and each.name != "debug"
         ]
-        first = [each for each in plain if each.annotation not in (Json, Debug)]
-        last = [each for each in plain if each.annotation in (Json, Debug)]
-        parameters = [*first, *found.values(), *last]
+        last = [
+            _parameter(name, hint).replace(default=False if name != "log" else None)
+            for name, hint in SHARED.items()
+        ]
+        parameters = [*plain, *found.values(), *last]
         called.__name__, called.__doc__ = command.__name__, command.__doc__
         called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         called.__annotations__ = {each.name: each.annotation for each in parameters}
+        EXAMPLES[command.__name__] = examples
         return called
 
     return give
+
+
+def _parameter(name: str, hint: Any, *, required: bool = False) -> inspect.Parameter:
+    default = inspect.Parameter.empty if required else None
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
 
 
 def _annotated(kind: type, name: str) -> Any:
@@ -113,7 +149,7 @@ def _annotated(kind: type, name: str) -> Any:
     option, of = verbs.fields(kind)[name], verbs.kind_of(verbs.hints(kind)[name])
     group = next(title for title, group in verbs.GROUPS[kind].items() if name in verbs.fields(group))
     more: dict[str, Any] = {"metavar": option.metavar} if option.metavar else {}
-    if option.parse is not None:
+    if option.parse is not None or of in (int, float):
         more["parser"] = _parser(option, of)
     if get_args(of):
         of = list[str] if option.repeated else str
@@ -133,13 +169,12 @@ def _parser(option: Option, of: Any) -> Callable[[str], Any]:
     """What reads an option's value, and says what it should have been where it is none."""
 
     def parse(value: str) -> Any:
-        assert option.parse is not None
         try:
-            return option.parse(value)
+            return (option.parse or of)(value)
         except ValueError:
             raise typer.BadParameter(f"{value}: not {reading.words_of(option, of)}") from None
 
-    parse.__name__ = option.metavar or "value"
+    parse.__name__ = option.metavar or {int: "INTEGER", float: "NUMBER"}.get(of, "VALUE")
     return parse
 
 

@@ -4,36 +4,103 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-
-from eckart.cli.ending import errors
-from eckart.cli.options import Debug, Json, Model, takes
-from eckart.cli.saying import console, print_json, say, show_notes, show_plan, show_sharing
+from eckart.cli.options import Model, verb
+from eckart.cli.saying import show_notes, show_table, shrunk, tell
 from eckart.recipes import reading, verbs
 from eckart.recipes.options import Targets
 from eckart.types import UsageError
 
 if TYPE_CHECKING:
-    from eckart.pipeline import LoraPlan, Plan
+    from eckart.pipeline import LoraPlan, Plan, PlannedSite
+    from eckart.types import Option
 
 
-@takes(verbs.PlanOrLora)
-def plan(model: Model, as_json: Json = False, debug: Debug = False, **given: Any) -> None:
+@verb(verbs.PlanOrLora, "eckart plan MODEL --keep 0.8")
+def plan(model: Model, **given: Any) -> dict[str, Any]:
     """Sizes and break-even ranks before anything is run; needs only a config."""
-    with errors(debug):
-        from eckart import pipeline
+    from eckart import pipeline
 
-        options = reading.given(verbs.PlanOrLora, given).options
-        if options.pop("lora", False):
-            adapters = pipeline.plan_lora(model, **_of_adapters(options))
-            _show_lora(adapters)
-            print_json(as_json, _lora_json(adapters))
-            return
-        if "ranks" in options:
-            raise UsageError("--ranks are of adapters: give --lora too, or --rank for a cut by hand")
-        made = pipeline.plan(model, **options)
-        show_plan(made)
-        print_json(as_json, _plan_json(made))
+    options = reading.given(verbs.PlanOrLora, given).options
+    if options.pop("lora", False):
+        adapters = pipeline.plan_lora(model, **_of_adapters(options))
+        _show_lora(adapters)
+        return _lora_json(adapters)
+    if "ranks" in options:
+        raise UsageError("--ranks are of adapters: give --lora too, or --rank for a cut by hand")
+    made = pipeline.plan(model, **options)
+    show_plan(made)
+    return plan_json(made)
+
+
+def show_plan(made: Plan) -> None:
+    """The plan as a table, its notes, and what it comes to."""
+    groups: dict[tuple[str, int, int], list[PlannedSite]] = {}
+    for row in made.sites:
+        target = row.site.targets[0]
+        # An expert goes by the name of all of them.
+        kind = next(part for part in reversed(target.name.split(".")) if not part.isdigit())
+        groups.setdefault((kind, target.out_features, target.in_features), []).append(row)
+    pays = [f"{name} pays\nup to" for name in made.sites[0].break_even]
+    head = ("weight", "out x in", "count", *pays, "option", "left")
+    table = []
+    for (kind, out_features, in_features), rows in groups.items():
+        left = sum(row.parameters_after for row in rows) / sum(row.parameters_before for row in rows)
+        table.append(
+            (
+                kind,
+                f"{out_features}x{in_features}",
+                str(len(rows)),
+                *map(str, rows[0].break_even.values()),
+                _options([row.option for row in rows]),
+                f"{left:.1%}",
+            )
+        )
+    tell(f"{made.architecture}, {made.recipe.structure}:")
+    show_table(head, table)
+    show_sharing(made)
+    show_notes(made.notes)
+    tell(shrunk(made.parameters, made.bytes))
+    whole, block = (f"{size / 1e9:.1f} GB" for size in (made.memory.whole, made.memory.least))
+    tell(
+        f"compress would take roughly {whole} of memory, or {block} with one block of the model at a time "
+        f"(--memory), and {_duration(made.compress_seconds)} of computing here"
+    )
+
+
+def show_sharing(made: Plan | LoraPlan) -> None:
+    """How much of a model is embeddings, and what tied weights save."""
+    total = made.parameters if isinstance(made.parameters, int) else made.parameters.before
+    tell(f"embeddings: {made.embedding_parameters:,} parameters ({made.embedding_parameters / total:.1%})")
+    for group in made.tied:
+        tell(
+            f"tied: {' = '.join(group.names)}: one weight of {group.parameters:,} parameters, which saves "
+            f"{group.saved:,}"
+        )
+
+
+def _duration(seconds: float) -> str:
+    """Roughly: `20 s`, `4 min`, `3 h`."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(1, round(seconds))} s"
+
+
+def _options(options: list[Option]) -> str:
+    """`128`, `127-128`, `dense`, or `127-128, 2 dense`; of several structures each with its name."""
+    sizes: dict[str, list[int]] = {}
+    for option in options:
+        if option.structure != "dense" and option.size is not None:
+            sizes.setdefault(option.structure, []).append(option.size)
+    dense = sum(option.structure == "dense" for option in options)
+    if not sizes:
+        return "dense"
+    spans = [
+        (f"{name} " if len(sizes) > 1 else "")
+        + (str(min(each)) if min(each) == max(each) else f"{min(each)}-{max(each)}")
+        for name, each in sizes.items()
+    ]
+    return ", ".join([*spans, *([f"{dense} dense"] if dense else [])])
 
 
 def _of_adapters(options: dict[str, Any]) -> dict[str, Any]:
@@ -45,7 +112,8 @@ def _of_adapters(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name != "of"}
 
 
-def _plan_json(made: Plan) -> dict[str, Any]:
+def plan_json(made: Plan) -> dict[str, Any]:
+    """A plan, as `--json` gives it."""
     return {
         "out": None,
         "method": made.recipe.method,
@@ -113,22 +181,27 @@ def _lora_json(made: LoraPlan) -> dict[str, Any]:
 
 
 def _show_lora(made: LoraPlan) -> None:
-    table = Table("weight", "out x in", "count", "adapter as large\nas the weight at rank")
-    for shape in made.shapes:
-        size = f"{shape.out_features}x{shape.in_features}"
-        table.add_row(shape.kind, size, str(shape.count), str(shape.break_even))
-    say(f"{made.architecture}, {made.parameters:,} parameters, adapters on {len(made.targets)} weights:")
-    console.print(table)
-    table = Table("rank", "parameters", "of the model", "MB in its dtype", "MB in training")
-    for row in made.rows:
-        table.add_row(
-            str(row.rank),
-            f"{row.parameters:,}",
-            f"{row.share:.2%}",
-            f"{row.bytes / 1e6:,.1f}",
-            f"{row.training_bytes / 1e6:,.1f}",
-        )
-    console.print(table)
-    say("In training: float32 and Adam's two moments; gradients, activations and the model come on top.")
+    tell(f"{made.architecture}, {made.parameters:,} parameters, adapters on {len(made.targets)} weights:")
+    show_table(
+        ("weight", "out x in", "count", "adapter as large\nas the weight at rank"),
+        [
+            (each.kind, f"{each.out_features}x{each.in_features}", str(each.count), str(each.break_even))
+            for each in made.shapes
+        ],
+    )
+    show_table(
+        ("rank", "parameters", "of the model", "MB in its dtype", "MB in training"),
+        [
+            (
+                str(row.rank),
+                f"{row.parameters:,}",
+                f"{row.share:.2%}",
+                f"{row.bytes / 1e6:,.1f}",
+                f"{row.training_bytes / 1e6:,.1f}",
+            )
+            for row in made.rows
+        ],
+    )
+    tell("In training: float32 and Adam's two moments; gradients, activations and the model come on top.")
     show_sharing(made)
     show_notes(made.notes)

@@ -5,52 +5,44 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from eckart.cli.ending import errors, resumable
-from eckart.cli.options import Debug, Json, ModelOrRecipe, Out, RecipeFile, takes
-from eckart.cli.saying import console, print_json, say, show_notes, track
+from eckart.cli.ending import resumable
+from eckart.cli.options import ModelOrRecipe, Out, RecipeFile, verb
+from eckart.cli.saying import show_notes, tell, track
 from eckart.recipes import verbs
-from eckart.recovery import processes
 
 
-@takes(verbs.Recover)
+@verb(verbs.Recover, "eckart recover SMALL -o BETTER --data FILE --teacher MODEL")
 def recover(
     out: Out,
     model: ModelOrRecipe = None,
     recipe: RecipeFile = None,
-    as_json: Json = False,
-    debug: Debug = False,
     **given: Any,
-) -> None:
+) -> dict[str, Any]:
     """Train what a cut left, alone or against a teacher; torchrun and accelerate launch it too."""
-    console.quiet = not processes.leads()
     # Of several processes torch warns each about what Eckart chose.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    with errors(debug):
-        from eckart import pipeline
+    from eckart import pipeline
 
-        with resumable(out):
-            made = pipeline.recover(model, out, recipe=recipe, track=track, **given)
-        manifest = made.manifest
-        record = manifest.training[-1]
-        first, last = record.losses[0][1], record.losses[-1][1]
-        show_notes(record.notes)
-        say(
-            f"{out}: {record.settings['train']} trained for {record.steps:,} steps, {record.tokens:,} "
-            f"tokens; loss {first:.4f} -> {last:.4f}; {made.seconds:.1f} s, "
-            f"{made.peak_memory_bytes / 1e9:.2f} GB at the peak"
-        )
-        print_json(
-            as_json and processes.leads(),
-            {
-                "out": out,
-                "method": "recover",
-                "steps": record.steps,
-                "tokens": record.tokens,
-                "loss": {"first": first, "last": last},
-                "parameters": manifest.parameters.model_dump(),
-                "bytes": manifest.bytes.model_dump(),
-                "seconds": made.seconds,
-                "peak_memory_bytes": made.peak_memory_bytes,
-                "notes": record.notes,
-            },
-        )
+    with resumable(out):
+        made = pipeline.recover(model, out, recipe=recipe, track=track, **given)
+    manifest = made.manifest
+    record = manifest.training[-1]
+    first, last = record.losses[0][1], record.losses[-1][1]
+    show_notes(record.notes)
+    tell(
+        f"{out}: {record.settings['train']} trained for {record.steps:,} steps, {record.tokens:,} "
+        f"tokens; loss {first:.4f} -> {last:.4f}; {made.seconds:.1f} s, "
+        f"{made.peak_memory_bytes / 1e9:.2f} GB at the peak"
+    )
+    return {
+        "out": out,
+        "method": "recover",
+        "steps": record.steps,
+        "tokens": record.tokens,
+        "loss": {"first": first, "last": last},
+        "parameters": manifest.parameters.model_dump(),
+        "bytes": manifest.bytes.model_dump(),
+        "seconds": made.seconds,
+        "peak_memory_bytes": made.peak_memory_bytes,
+        "notes": record.notes,
+    }

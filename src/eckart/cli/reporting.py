@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from eckart.cli.ending import errors
-from eckart.cli.options import Debug, Json, filled
-from eckart.cli.saying import print_json, say, show_notes, track
+from eckart.cli.options import filled, verb
+from eckart.cli.saying import show_notes, tell, track
 
 
+@verb(None, "eckart report SMALL -o page")
 def report(
     path: Annotated[
         str,
@@ -43,16 +43,13 @@ def report(
     ] = None,
     png: Annotated[bool, typer.Option("--png", help="Draw the main figures as PNG files too.")] = False,
     device: Annotated[str, typer.Option("--device", help="Where to run: cpu, cuda, cuda:1.")] = "cpu",
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
+) -> dict[str, Any]:
     """One HTML page of what a folder holds, which opens anywhere and offline, and its figures as data."""
-    with errors(debug):
-        from eckart import pipeline
+    from eckart import pipeline
 
-        made = pipeline.describe(
-            path, out, dense=dense, prompts=prompt or [], png=png, device=device, track=track
-        )
-        show_notes(made.notes)
-        say(f"{made.out}: {', '.join(made.files)}; {made.seconds:.1f} s")
-        print_json(as_json, asdict(made))
+    made = pipeline.describe(
+        path, out, dense=dense, prompts=prompt or [], png=png, device=device, track=track
+    )
+    show_notes(made.notes)
+    tell(f"{made.out}: {', '.join(made.files)}; {made.seconds:.1f} s")
+    return asdict(made)

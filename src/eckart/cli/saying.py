@@ -1,101 +1,176 @@
-"""What people see, on standard error: lines, tables, notes and progress; and the JSON that programs read."""
+"""What people see: what they asked for on standard output, all else on standard error; and JSON for programs.
+
+What was asked for is tables, summaries and paths. Progress, notes, warnings and errors are the rest. With
+`--json` standard output holds one JSON object and nothing else, and all of this goes to standard error.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TextIO
 
+from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
-if TYPE_CHECKING:
-    from eckart.pipeline import LoraPlan, Plan, PlannedSite
-    from eckart.types import Option
-
-console = Console(stderr=True, highlight=False, emoji=False)
+from eckart.types import UsageError
 
 LOG_SECONDS = 60
+LOG_WIDTH = 200
 
 
-def show_plan(made: Plan) -> None:
-    """The plan as a table, its notes, and what it comes to."""
-    groups: dict[tuple[str, int, int], list[PlannedSite]] = {}
-    for row in made.sites:
-        target = row.site.targets[0]
-        # An expert goes by the name of all of them.
-        kind = next(part for part in reversed(target.name.split(".")) if not part.isdigit())
-        groups.setdefault((kind, target.out_features, target.in_features), []).append(row)
-    pays = [f"{name} pays\nup to" for name in made.sites[0].break_even]
-    table = Table("weight", "out x in", "count", *pays, "option", "left")
-    for (kind, out_features, in_features), rows in groups.items():
-        left = sum(row.parameters_after for row in rows) / sum(row.parameters_before for row in rows)
-        table.add_row(
-            kind,
-            f"{out_features}x{in_features}",
-            str(len(rows)),
-            *map(str, rows[0].break_even.values()),
-            _options([row.option for row in rows]),
-            f"{left:.1%}",
-        )
-    say(f"{made.architecture}, {made.recipe.structure}:")
-    console.print(table)
-    show_sharing(made)
-    show_notes(made.notes)
-    say(shrunk(made.parameters, made.bytes))
-    whole, block = (f"{size / 1e9:.1f} GB" for size in (made.memory.whole, made.memory.least))
-    say(
-        f"compress would take roughly {whole} of memory, or {block} with one block of the model at a time "
-        f"(--memory), and {_duration(made.compress_seconds)} of computing here"
-    )
+@dataclass
+class Manner:
+    """How this run talks.
+
+    Attributes:
+        as_json: standard output is for one JSON object.
+        quiet: no notes and no progress.
+        verbose: how long each piece of work took, too.
+        leads: whether this is the process of several that talks.
+        log: where all of it is written as well, with the time.
+    """
+
+    as_json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    leads: bool = True
+    log: TextIO | None = None
 
 
-def show_sharing(made: Plan | LoraPlan) -> None:
-    """How much of a model is embeddings, and what tied weights save."""
-    total = made.parameters if isinstance(made.parameters, int) else made.parameters.before
-    say(f"embeddings: {made.embedding_parameters:,} parameters ({made.embedding_parameters / total:.1%})")
-    for group in made.tied:
-        say(
-            f"tied: {' = '.join(group.names)}: one weight of {group.parameters:,} parameters, which saves "
-            f"{group.saved:,}"
-        )
+_manner = Manner()
 
 
-def _duration(seconds: float) -> str:
-    """Roughly: `20 s`, `4 min`, `3 h`."""
-    for unit, size in (("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(1, round(seconds))} s"
+def settle(*, as_json: bool, quiet: bool, verbose: bool, log: str | None, leads: bool) -> None:
+    """Say once how this run talks.
+
+    Raises:
+        UsageError: a log that cannot be written.
+    """
+    _manner.as_json, _manner.quiet, _manner.verbose, _manner.leads = as_json, quiet, verbose, leads
+    _manner.log = None
+    if log is not None:
+        try:
+            _manner.log = open(log, "a", encoding="utf-8")  # noqa: SIM115
+        except OSError as error:
+            raise UsageError(f"--log {log}: {error.strerror}") from None
 
 
-def _options(options: list[Option]) -> str:
-    """`128`, `127-128`, `dense`, or `127-128, 2 dense`; of several structures each with its name."""
-    sizes: dict[str, list[int]] = {}
-    for option in options:
-        if option.structure != "dense" and option.size is not None:
-            sizes.setdefault(option.structure, []).append(option.size)
-    dense = sum(option.structure == "dense" for option in options)
-    if not sizes:
-        return "dense"
-    spans = [
-        (f"{name} " if len(sizes) > 1 else "")
-        + (str(min(each)) if min(each) == max(each) else f"{min(each)}-{max(each)}")
-        for name, each in sizes.items()
-    ]
-    return ", ".join([*spans, *([f"{dense} dense"] if dense else [])])
+def _console(*, result: bool, width: int | None = None) -> Console:
+    """Where a result goes, or what is said beside it. `COLUMNS`, `NO_COLOR` and `TERM` are rich's to read."""
+    stderr = _manner.as_json or not result
+    return Console(stderr=stderr, highlight=False, emoji=False, width=width, quiet=not _manner.leads)
+
+
+def tell(text: str) -> None:
+    """A line of what was asked for."""
+    _line(text, result=True)
 
 
 def say(text: str) -> None:
-    """A line for people, never wrapped; what would steer their terminal is shown, not obeyed."""
-    shown = "".join(
+    """A line beside it: what failed, what is going on."""
+    _line(text, result=False)
+
+
+def note(text: str) -> None:
+    """A line that somebody who is in a hurry can do without."""
+    if not _manner.quiet:
+        say(f"note: {text}")
+
+
+def warn(text: str) -> None:
+    """A line that nobody should do without."""
+    say(f"warning: {text}")
+
+
+def show_notes(notes: Iterable[str]) -> None:
+    """What a user should know about what was done, a line each."""
+    for each in notes:
+        note(each)
+
+
+def _line(text: str, *, result: bool) -> None:
+    """Never wrapped; what would steer the terminal is shown, not obeyed."""
+    shown = plain(text)
+    _console(result=result).print(shown, markup=False, soft_wrap=True)
+    if _manner.log is not None:
+        _manner.log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {shown}\n")
+        _manner.log.flush()
+
+
+def plain(text: str) -> str:
+    """A text in which nothing that steers a terminal is left, but for its lines."""
+    return "".join(
         each if each.isprintable() or each == "\n" else each.encode("unicode_escape").decode()
         for each in text
     )
-    console.print(shown, markup=False, soft_wrap=True)
+
+
+def show_table(
+    head: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    title: str = "",
+    caption: str = "",
+    lines: bool = False,
+) -> None:
+    """A table of which no cell is cut: as wide as it is in a pipe, as the terminal on one, or else a list.
+
+    Args:
+        head: titles of columns.
+        rows: cells, of texts as they stand: none is markup.
+        title, caption: above and below.
+        lines: whether rows are parted.
+    """
+    rows = [[plain(cell) for cell in row] for row in rows]
+    table = Table(
+        *(Column(Text(each), overflow="fold") for each in head),
+        box=box.SIMPLE_HEAD,
+        title=Text(plain(title)) if title else None,
+        title_justify="left",
+        caption=Text(caption) if caption else None,
+        caption_justify="left",
+        show_lines=lines,
+        show_edge=False,
+        pad_edge=False,
+    )
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console = _console(result=True)
+    wanted = Measurement.get(console, console.options.update(width=10**4), table)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = _console(result=True, width=max(console.width, wanted.maximum))
+    if wanted.minimum <= console.width:
+        console.print(table)
+    else:
+        _show_list(console, head, rows, title, caption)
+    if _manner.log is not None:
+        Console(file=_manner.log, width=max(LOG_WIDTH, wanted.maximum), emoji=False).print(table)
+        _manner.log.flush()
+
+
+def _show_list(
+    console: Console, head: Sequence[str], rows: Iterable[Sequence[str]], title: str, caption: str
+) -> None:
+    """Where the columns do not fit beside each other: a row's cells below each other."""
+    if title:
+        console.print(Text(title))
+    names = [" ".join(each.split()) for each in head]
+    for first, *rest in rows:
+        console.print(Text(first))
+        for name, cell in zip(names[1:], rest, strict=True):
+            if cell:
+                console.print(Text(f"  {name}: {' '.join(cell.split())}"))
+    if caption:
+        console.print(Text(caption))
 
 
 def shrunk(count: Any, size: Any) -> str:
@@ -108,26 +183,30 @@ def shrunk(count: Any, size: Any) -> str:
     )
 
 
-def show_notes(notes: Iterable[str]) -> None:
-    """What a user should know about what was done, a line each."""
-    for note in notes:
-        say(f"note: {note}")
-
-
 def number(value: Any) -> str:
     """A figure as people read it."""
     return f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
 
 
-def print_json(wanted: bool, answer: dict[str, Any]) -> None:
+def print_json(answer: dict[str, Any]) -> None:
     """The one JSON object of a command, on standard output, where it was wanted."""
-    if wanted:
+    if _manner.as_json and _manner.leads:
         sys.stdout.write(json.dumps(answer, allow_nan=False) + "\n")
 
 
 def track(items: Iterable[Any], description: str, total: int) -> Iterator[Any]:
-    """A bar with the time left on a terminal, elsewhere a line a minute."""
-    if console.is_terminal:
+    """A bar with the time left on a terminal, elsewhere a line a minute; with `--verbose` what it took."""
+    started = time.monotonic()
+    yield from _tracked(items, description, total)
+    if _manner.verbose:
+        say(f"{description}: {total:,} in {time.monotonic() - started:.1f} s")
+
+
+def _tracked(items: Iterable[Any], description: str, total: int) -> Iterator[Any]:
+    console = _console(result=False)
+    if _manner.quiet:
+        yield from items
+    elif console.is_terminal and not console.is_dumb_terminal:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -136,12 +215,12 @@ def track(items: Iterable[Any], description: str, total: int) -> Iterator[Any]:
         )
         with Progress(*columns, console=console, transient=True) as progress:
             yield from progress.track(items, total, description=description)
-        return
-    started = said = time.monotonic()
-    for done, item in enumerate(items):
-        now = time.monotonic()
-        if done and now - said >= LOG_SECONDS:
-            left = (now - started) / done * (total - done)
-            say(f"{description}: {done} of {total}, about {left:.0f} s left")
-            said = now
-        yield item
+    else:
+        started = said = time.monotonic()
+        for done, item in enumerate(items):
+            now = time.monotonic()
+            if done and now - said >= LOG_SECONDS:
+                left = (now - started) / done * (total - done)
+                say(f"{description}: {done} of {total}, about {left:.0f} s left")
+                said = now
+            yield item

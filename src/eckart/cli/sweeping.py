@@ -6,12 +6,9 @@ import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
-from eckart.cli.ending import errors
-from eckart.cli.options import Debug, Json, Model, filled, takes
-from eckart.cli.saying import console, print_json, say, show_notes, track
+from eckart.cli.options import Failed, Model, filled, verb
+from eckart.cli.saying import plain, say, show_notes, show_table, tell, track
 from eckart.recipes import reading, verbs
 from eckart.types import Cell, Sweep
 
@@ -21,7 +18,7 @@ if TYPE_CHECKING:
 LARGE = 1e5
 
 
-@takes(verbs.Sweep)
+@verb(verbs.Sweep, "eckart sweep MODEL -o table --ratios 0.5,0.1 --task perplexity --data FILE")
 def sweep(
     model: Model,
     out: Annotated[
@@ -30,43 +27,37 @@ def sweep(
             "--out", "-o", help="Folder for the results; one that was begun is gone on with.", callback=filled
         ),
     ],
-    as_json: Json = False,
-    debug: Debug = False,
+    debug: bool = False,
     **given: Any,
-) -> None:
+) -> dict[str, Any]:
     """LASER: truncate layers and matrices at many ratios; scores, sizes and texts side by side."""
-    with errors(debug):
-        from eckart import pipeline
+    from eckart import pipeline
 
-        started = time.perf_counter()
-        options = reading.given(verbs.Sweep, given).options
-        save = options.get("save")
-        made = pipeline.sweep(model, out, debug=debug, track=track, on_cell=_say_cell, **options)
-        seconds = time.perf_counter() - started
-        if made.cells:
-            _show_grid(made, out)
-        if made.found is not None:
-            _show_search(made)
-        _show_continuations(made)
-        show_notes(made.notes)
-        if save is not None:
-            say(f"{save}: saved, {'dense' if options.get('merge') else 'compressed'}")
-        rows = [made.dense, *made.cells, *([made.found] if made.found else [])]
-        print_json(
-            as_json,
-            {
-                "out": out,
-                "saved": save,
-                "dense": made.dense.model_dump(),
-                "cells": [row.model_dump() for row in made.cells],
-                "steps": [step.model_dump() for step in made.steps],
-                "found": made.found and made.found.model_dump(),
-                "notes": made.notes,
-                "seconds": seconds,
-            },
-        )
-        if any(row.error for row in rows):
-            raise typer.Exit(1)
+    started = time.perf_counter()
+    options = reading.given(verbs.Sweep, given).options
+    save = options.get("save")
+    made = pipeline.sweep(model, out, debug=debug, track=track, on_cell=_say_cell, **options)
+    seconds = time.perf_counter() - started
+    if made.cells:
+        _show_grid(made, out)
+    if made.found is not None:
+        _show_search(made)
+    _show_continuations(made)
+    show_notes(made.notes)
+    if save is not None:
+        tell(f"{save}: saved, {'dense' if options.get('merge') else 'compressed'}")
+    rows = [made.dense, *made.cells, *([made.found] if made.found else [])]
+    kind = Failed if any(row.error for row in rows) else dict
+    return kind(
+        out=out,
+        saved=save,
+        dense=made.dense.model_dump(),
+        cells=[row.model_dump() for row in made.cells],
+        steps=[step.model_dump() for step in made.steps],
+        found=made.found and made.found.model_dump(),
+        notes=made.notes,
+        seconds=seconds,
+    )
 
 
 def _say_cell(cell: Cell) -> None:
@@ -92,17 +83,16 @@ def _show_grid(made: Sweep, out: str) -> None:
     """Layers down, ratios across; the best score of each choice of kinds marked."""
     better = "lower" if made.lower_is_better else "higher"
     what = "" if made.metric is None else f"{made.metric}, {better} is better; dense {_figure(made.dense)}; "
-    say(f"{out}: {what}in brackets the parameters left; * best")
+    tell(f"{out}: {what}in brackets the parameters left; * best")
     ratios = list(dict.fromkeys(cell.ratio for cell in made.cells))
     for kind in dict.fromkeys(cell.targets for cell in made.cells):
         cells = {(cell.layers, cell.ratio): cell for cell in made.cells if cell.targets == kind}
         best = _best(list(cells.values()), made.lower_is_better)
-        table = Table("layers", *(f"ratio {ratio:g}" for ratio in ratios), title=Text(kind) if kind else None)
-        for layers in dict.fromkeys(cell.layers for cell in cells.values()):
-            row = [cells[layers, ratio] for ratio in ratios]
-            # As text: names may hold what rich takes for markup.
-            table.add_row(Text(layers or "all"), *(Text(_shown(cell, best)) for cell in row))
-        console.print(table)
+        rows = [
+            (layers or "all", *(_shown(cells[layers, ratio], best) for ratio in ratios))
+            for layers in dict.fromkeys(cell.layers for cell in cells.values())
+        ]
+        show_table(("layers", *(f"ratio {ratio:g}" for ratio in ratios)), rows, title=kind or "")
 
 
 def _best(cells: Sequence[Cell], lower_is_better: bool) -> float | None:
@@ -123,17 +113,18 @@ def _show_search(made: Sweep) -> None:
     """What the search took, and what that is worth on data it did not look at."""
     assert made.found is not None
     taken = [step for step in made.steps if step.taken]
-    table = Table("block", "matrix", "ratio", "score", "left")
     total = made.dense.parameters
-    for step in taken:
-        assert step.value is not None
-        stack = Text(f"{step.stack}.{step.block}")
-        size = f"{step.parameters / total:.1%}"
-        table.add_row(stack, Text(step.kind), f"{step.ratio:g}", f"{step.value:.4f}", size)
-    say(f"search: {len(taken)} matrices taken in {len(made.steps)} trials")
+    tell(f"search: {len(taken)} matrices taken in {len(made.steps)} trials")
     if taken:
-        console.print(table)
-    say(
+        rows = []
+        for step in taken:
+            assert step.value is not None
+            size = f"{step.parameters / total:.1%}"
+            rows.append(
+                (f"{step.stack}.{step.block}", step.kind, f"{step.ratio:g}", f"{step.value:.4f}", size)
+            )
+        show_table(("block", "matrix", "ratio", "score", "left"), rows)
+    tell(
         f"found: {made.metric} {_figure(made.found) or 'failed'}, dense {_figure(made.dense)}, both on what "
         f"the search did not look at; {made.found.keep:.1%} of the parameters left"
     )
@@ -144,13 +135,13 @@ def _show_continuations(made: Sweep) -> None:
     found = [] if made.found is None else [("found", made.found)]
     rows = [(_name(cell), cell) for cell in (made.dense, *made.cells)] + found
     for index, prompt in enumerate(made.prompts):
-        table = Table("model", "continuation", title=Text(_plain(prompt)), show_lines=True)
-        for name, cell in rows:
-            text = _plain(cell.continuations[index]) if cell.continuations else "failed"
-            table.add_row(Text(name), Text(text))
-        console.print(table)
+        texts = [
+            (name, _in_a_line(cell.continuations[index]) if cell.continuations else "failed")
+            for name, cell in rows
+        ]
+        show_table(("model", "continuation"), texts, title=_in_a_line(prompt), lines=True)
 
 
-def _plain(text: str) -> str:
-    """A text in one line, in which nothing that steers a terminal is left."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+def _in_a_line(text: str) -> str:
+    """A text without its line breaks, which are shown."""
+    return plain(text).replace("\n", "\\n")

@@ -95,7 +95,10 @@ def opened(folder: Path) -> tuple[Any, list[str]]:
     require_usable(folder)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (ValueError, KeyError, OSError, TypeError, AttributeError, StrictDataclassError) as error:
+    except (
+        *(ValueError, LookupError, ArithmeticError, OSError, TypeError, AttributeError),
+        StrictDataclassError,
+    ) as error:
         raise EckartError(f"{path} cannot be used: {said(error)}") from error
     if (folder / sentences.MODULES).is_file():
         sentences.require_usable(folder)
@@ -190,7 +193,7 @@ def load_model(folder: Path, device: str = "cpu", dtype: str = "auto") -> Any:
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
             )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as error:
+    except (OSError, ValueError, RuntimeError, LookupError, ArithmeticError, TypeError, ImportError) as error:
         raise EckartError(f"{folder} cannot be loaded: {said(error)}") from error
     model.name_or_path = model.config._name_or_path = str(folder)
     setattr(model, LEFT_OUT, unused)

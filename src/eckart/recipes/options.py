@@ -117,7 +117,15 @@ Bos = Annotated[
 class Sizes(TypedDict, total=False):
     """How small, as far as a config says what that comes to."""
 
-    keep: Annotated[float | None, Option("Parameters after / parameters before.", common=True)]
+    keep: Annotated[
+        float | None,
+        Option(
+            "Parameters after / parameters before, as 0.8 or 80%.",
+            metavar="SHARE",
+            parse=percent,
+            common=True,
+        ),
+    ]
     size: Annotated[
         int | None,
         Option(
@@ -125,7 +133,10 @@ class Sizes(TypedDict, total=False):
         ),
     ]
     rank: Annotated[int | None, Option("The same rank for every target, by hand.")]
-    ratio: Annotated[float | None, Option("Rank by hand, as a share of the smaller side.")]
+    ratio: Annotated[
+        float | None,
+        Option("Rank by hand, as a share of the smaller side.", metavar="SHARE", parse=percent),
+    ]
     of: Of
 
 

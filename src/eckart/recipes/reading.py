@@ -10,7 +10,7 @@ from numbers import Integral, Real
 from typing import Any, get_args
 
 from eckart.recipes import verbs
-from eckart.recipes.options import Option, Selection, count, size
+from eckart.recipes.options import Option, Selection, count, percent, size
 from eckart.recovery.settings import LENGTHS
 from eckart.types import UsageError
 
@@ -27,7 +27,11 @@ WORDS = {
     Sequence[float]: "numbers",
     Sequence[int]: "whole numbers",
 }
-PARSED: dict[Any, str] = {size: "a size above 0, as 8GB or 512MB", count: "a count above 0, as 10M"}
+PARSED: dict[Any, str] = {
+    percent: "a share, as 0.8 or 80%",
+    size: "a size above 0, as 8GB or 512MB",
+    count: "a count above 0, as 10M",
+}
 
 
 @dataclass
@@ -179,7 +183,7 @@ def _typed(label: str, value: Any, of: type, text: bool = False) -> Any:
     """
     if text and of is not str and isinstance(value, str):
         try:
-            value = float(value)
+            value = percent(value) if of is float else float(value)
         except ValueError:
             raise UsageError(f"{label} {value}: not a number") from None
     if of in (float, int) and isinstance(value, (int, float, Real)) and type(value) is not bool:

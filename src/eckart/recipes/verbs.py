@@ -90,7 +90,8 @@ class Methods(TypedDict, total=False):
     """What is compared, at which sizes."""
 
     keep: Annotated[
-        Sequence[float], Option("Sizes, by comma: parameters after / parameters before.", (), common=True)
+        Sequence[float],
+        Option("Sizes, by comma: parameters after / parameters before, as 80%,60%.", (), common=True),
     ]
     of: options.Of
     methods: Annotated[

@@ -44,7 +44,7 @@ def stored_shapes(files: Sequence[str]) -> Shapes | None:
             try:
                 header = json.loads(file.read(min(length, Path(path).stat().st_size)))
                 shapes |= {name: tuple(entry["shape"]) for name, entry in header.items() if name[:2] != "__"}
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
                 raise ValueError(f"{path} is truncated or corrupt; fetch or save it again") from None
     return shapes
 
