@@ -21,6 +21,7 @@ from eckart.checkpoint.tensors import read_tensors, write_tensors
 from eckart.checkpoint.writing import (
     appearing,
     copy_companions,
+    overwriting,
     refuse_existing,
     refuse_full,
     replace_file,
@@ -40,6 +41,7 @@ __all__ = [
     "file_digest",
     "json_digest",
     "open_checkpoint",
+    "overwriting",
     "owned",
     "read_file",
     "read_shard",

@@ -8,12 +8,13 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 from eckart.checkpoint.owning import is_abandoned, owned
-from eckart.types import EckartError, UsageError
+from eckart.types import EckartError, ExistsError, UsageError
 
 COMPANION_SUFFIXES = (".json", ".txt", ".model", ".jinja", ".tiktoken", ".vocab", ".spm")
 LICENCE_NAMES = ("LICENSE", "LICENCE", "NOTICE")
@@ -24,14 +25,36 @@ PARTIAL = ".eckart-partial"
 """How the names of folders end that are not complete yet."""
 
 
+WRITTEN = ("eckart.json", "analysis.json", "bases.json", "report.html")
+"""What a folder that Eckart wrote has one of; another is never overwritten."""
+_overwriting: ContextVar[bool] = ContextVar("overwriting", default=False)
+
+
+@contextmanager
+def overwriting(wanted: bool = True) -> Iterator[None]:
+    """Whether a folder that Eckart wrote gives way to a new one, once that is complete."""
+    token = _overwriting.set(wanted)
+    try:
+        yield
+    finally:
+        _overwriting.reset(token)
+
+
 def refuse_existing(out: Path) -> None:
-    """Raises UsageError where something is already at `out`, or it could not be put there."""
+    """Refuse what would not end in a new folder at `out`.
+
+    Raises:
+        ExistsError: something is already at `out`, and need not give way.
+        UsageError: nothing could be put there.
+    """
     try:
         taken = out.exists() or out.is_symlink()
     except OSError as error:
         raise UsageError(f"{out} cannot be made: {error.strerror or error}") from None
-    if taken:
-        raise UsageError(f"{out} exists already; give another output folder, or remove that one first")
+    if taken and not _overwriting.get():
+        raise ExistsError(f"{out} exists already; give another output folder, or remove that one first")
+    if taken and (out.is_symlink() or not any((out / name).is_file() for name in WRITTEN)):
+        raise UsageError(f"{out} is not a folder that Eckart wrote: it is not overwritten; remove it first")
     parent = _nearest_existing(out)
     if not parent.is_dir():
         raise UsageError(f"{out} cannot be made: {parent} is not a folder")
@@ -158,7 +181,14 @@ def _put(made: Path, out: Path) -> None:
         path.chmod((0o666 if path.is_file() else 0o777) & ~mask)
     made.chmod(0o777 & ~mask)
     refuse_existing(out)
-    made.rename(out)
+    if out.exists():
+        # Two renames, of which a crash between leaves both folders there, beside the place of the one.
+        before = Path(tempfile.mkdtemp(prefix=f".{out.name[:32]}-before-", dir=out.parent)) / out.name
+        out.rename(before)
+        made.rename(out)
+        shutil.rmtree(before.parent, ignore_errors=True)
+    else:
+        made.rename(out)
 
 
 def _to_disk(path: Path) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from eckart.cli.ending import resumable
 from eckart.cli.options import ModelOrRecipe, Out, RecipeFile, verb
-from eckart.cli.saying import show_notes, shrunk, tell, track, warn
+from eckart.cli.planning import plan_json, show_plan
+from eckart.cli.saying import note, show_notes, shrunk, tell, track, warn
 from eckart.recipes import verbs
 
 
@@ -16,6 +19,9 @@ def compress(
     out: Out,
     model: ModelOrRecipe = None,
     recipe: RecipeFile = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only the plan, with the same options; nothing is written.")
+    ] = False,
     **given: Any,
 ) -> dict[str, Any]:
     """The main job: a pretrained model in, a smaller plain Hugging Face folder out; also by torchrun."""
@@ -23,6 +29,13 @@ def compress(
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from eckart import pipeline
 
+    if dry_run:
+        planned = pipeline.dry_run(model, out, recipe=recipe, **given)
+        show_plan(planned)
+        return plan_json(planned)
+    begun = any(os.path.exists(place) for place in (out, f"{out}.work", f"{out}.training"))
+    if given.get("resume") and not begun:
+        note(f"nothing of {out} was begun: it begins now")
     with resumable(out):
         made = pipeline.compress(model, out, recipe=recipe, track=track, **given)
     manifest = made.manifest

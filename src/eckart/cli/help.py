@@ -64,13 +64,13 @@ class Commands(TyperGroup):
                 [(name, _first_line(self.get_command(ctx, name))) for name in self.list_commands(ctx)]
             )
 
-    def main(self, *arguments: Any, standalone_mode: bool = True, **more: Any) -> Any:
+    def main(self, *arguments: Any, **more: Any) -> Any:
         """Run, and end."""
-        if not standalone_mode:
-            return super().main(*arguments, standalone_mode=False, **more)
+        if not more.get("standalone_mode", True):
+            return super().main(*arguments, **more)
         more.setdefault("prog_name", "eckart")
         try:
-            code = super().main(*arguments, standalone_mode=False, **more)
+            code = super().main(*arguments, **{**more, "standalone_mode": False})
         except Wrong as error:
             say(f"eckart: {in_words(error)}")
             sys.exit(2)

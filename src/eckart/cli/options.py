@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, get_args
 
 import typer
 
+from eckart import recipes
 from eckart.cli.ending import errors
 from eckart.cli.help import EXAMPLES
 from eckart.cli.saying import print_json, say, settle
 from eckart.recipes import reading, verbs
 from eckart.recipes.options import Option
 from eckart.recovery import processes
+from eckart.types import ExistsError, Quantize, UsageError
 
 
 def filled(parameter: typer.CallbackParam, value: str | None) -> str | None:
@@ -77,6 +80,16 @@ SHARED = {
 }
 
 
+OVERWRITE = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite", help="Let a folder that Eckart wrote give way to the new one, once that is complete."
+    ),
+]
+APPEARING = ("analyze", "bases", "compress", "recover", "report")
+"""Commands whose output folder must not exist; those of the others are gone on with."""
+
+
 class Failed(dict[str, Any]):
     """What a command found, where that is a failure: it is shown like any other answer, and ends with 1."""
 
@@ -100,13 +113,17 @@ def verb(kind: type | None, *examples: str) -> Callable[[Command], Callable[...,
                 settle(**shared, leads=processes.leads())
                 if "debug" in own:
                     values["debug"] = debug
-                answer = command(
-                    **{
-                        name: value
-                        for name, value in values.items()
-                        if name not in found or (value is not None and value != [])
-                    }
-                )
+                given = {
+                    name: value
+                    for name, value in values.items()
+                    if name not in found or (value is not None and value != [])
+                }
+                try:
+                    with _overwriting(given.pop("overwrite", False)):
+                        answer = command(**given)
+                except ExistsError as error:
+                    more = "; --overwrite lets it give way" if command.__name__ in APPEARING else ""
+                    raise UsageError(f"{error}{more}") from None
                 print_json(answer)
                 if isinstance(answer, Failed):
                     raise typer.Exit(1)
@@ -129,6 +146,9 @@ def verb(kind: type | None, *examples: str) -> Callable[[Command], Callable[...,
             _parameter(name, hint).replace(default=False if name != "log" else None)
             for name, hint in SHARED.items()
         ]
+        at = next((at + 1 for at, each in enumerate(plain) if each.name == "out"), 0)
+        if command.__name__ in APPEARING:
+            plain.insert(at, _parameter("overwrite", OVERWRITE).replace(default=False))
         parameters = [*plain, *found.values(), *last]
         called.__name__, called.__doc__ = command.__name__, command.__doc__
         called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -137,6 +157,17 @@ def verb(kind: type | None, *examples: str) -> Callable[[Command], Callable[...,
         return called
 
     return give
+
+
+@contextmanager
+def _overwriting(wanted: bool) -> Iterator[None]:
+    if not wanted:
+        yield
+        return
+    from eckart import checkpoint
+
+    with checkpoint.overwriting():
+        yield
 
 
 def _parameter(name: str, hint: Any, *, required: bool = False) -> inspect.Parameter:
@@ -151,6 +182,8 @@ def _annotated(kind: type, name: str) -> Any:
     more: dict[str, Any] = {"metavar": option.metavar} if option.metavar else {}
     if option.parse is not None or of in (int, float):
         more["parser"] = _parser(option, of)
+    if name in _choices():
+        more["autocompletion"] = completing(name)
     if get_args(of):
         of = list[str] if option.repeated else str
         more.setdefault("metavar", "TEXT" if option.repeated else "LIST")
@@ -163,6 +196,35 @@ def _annotated(kind: type, name: str) -> Any:
             **more,
         ),
     ]
+
+
+def _choices() -> dict[str, list[str]]:
+    """What a shell may complete the value of an option to, as far as it is known without torch."""
+    rows = recipes.METHODS.values()
+    tasks = verbs.TASKS_HELP.partition(" for any")[0].replace(" or ", " ").split(",")
+    return {
+        "method": list(recipes.METHODS),
+        "methods": list(recipes.METHODS),
+        "metric": list(recipes.METRICS),
+        "structure": sorted({row.structure for row in rows}),
+        "allocate": sorted({row.allocation for row in rows}),
+        "recovery": sorted({row.recovery for row in rows}),
+        "task": [task.strip() for task in tasks],
+        "quantize": list(get_args(Quantize)),
+        "of": ["model", "targets"],
+        "dtype": ["auto", "float32", "bfloat16", "float16"],
+        "device": ["cpu", "cuda"],
+    }
+
+
+def completing(name: str) -> Callable[[str], list[str]]:
+    """What completes the value of an option, of a list its last part."""
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        return [f"{before}{comma}{each}" for each in _choices()[name] if each.startswith(last)]
+
+    return complete
 
 
 def _parser(option: Option, of: Any) -> Callable[[str], Any]:

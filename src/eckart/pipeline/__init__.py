@@ -14,7 +14,7 @@ from eckart.pipeline.compress import compress
 from eckart.pipeline.demo import demo
 from eckart.pipeline.evaluate import evaluate
 from eckart.pipeline.export import export
-from eckart.pipeline.plan import Plan, plan
+from eckart.pipeline.plan import Plan, dry_run, plan
 from eckart.pipeline.recover import recover
 from eckart.pipeline.report import Described, describe
 from eckart.pipeline.sweep import sweep
@@ -38,6 +38,7 @@ __all__ = [
     "compress",
     "demo",
     "describe",
+    "dry_run",
     "evaluate",
     "export",
     "plan",

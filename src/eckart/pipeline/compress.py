@@ -59,7 +59,7 @@ def compress(
     given = {"training": training, "selection": selection, **options}
     model, found = files.asked(verbs.Compress, model, given, recipe)
     asked = reading.completed(verbs.Compress, found)
-    made, settings = _recipe(model, asked, found.training)
+    made, settings = recipe_of(model, asked, found.training)
     blocks, resume = _blocks(asked["blocks"]), asked["resume"]
     rounding.require_possible(made.quantize, made.merge)
     if (done := requests.finished(out, resume)) is not None:
@@ -88,8 +88,6 @@ def compress(
                 return Result(
                     None, manifest, str(out), seconds, peak_memory_bytes(), job.clock.seconds, warnings
                 )
-        if resume and settings is None:
-            raise UsageError(f"--resume: nothing of {out} was begun that can be gone on with")
         with requests.workplace(out, folder, made, resume) as work:
             if folder is not None:
                 model = loading.load_model(folder, asked["device"], made.dtype)
@@ -123,7 +121,7 @@ def compress(
         )
 
 
-def _recipe(
+def recipe_of(
     model: Any, asked: dict[str, Any], training: dict[str, Any] | None
 ) -> tuple[Recipe, Training | None]:
     """All that does it again, and how the model is trained in it."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
+from eckart.compression import requests
 from eckart.compression.blocks.portion import needed
 from eckart.compression.course import require_replaceable
 from eckart.estimate import budget, counting
@@ -16,9 +18,10 @@ from eckart.estimate.prices import Prices
 from eckart.evaluation.machine import Stopwatch
 from eckart.model import building, loading, replacing
 from eckart.model import targets as targets_
-from eckart.recipes import making, reading, verbs
+from eckart.pipeline.compress import recipe_of
+from eckart.recipes import files, making, reading, verbs
 from eckart.recipes.describing import takes
-from eckart.types import Bytes, Count, Recipe, Tied
+from eckart.types import Bytes, Count, Recipe, Tied, UsageError
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,34 @@ class Plan:
     embedding_parameters: int
     tied: list[Tied]
     notes: list[str] = field(default_factory=list)
+
+
+def dry_run(
+    model: Any,
+    out: str | Path | None,
+    *,
+    recipe: str | Path | Mapping[str, Any] | None = None,
+    **options: Unpack[verbs.Compress],
+) -> Plan:
+    """What `compress` would do with the same options: all that it refuses at its start is refused here too.
+
+    Raises:
+        UsageError: the request is wrong, or how small the result is turns out only in the work.
+    """
+    model, found = files.asked(verbs.Compress, model, dict(options), recipe)
+    asked = reading.completed(verbs.Compress, found)
+    made, settings = recipe_of(model, asked, found.training)
+    for name in ("max_loss", "energy"):
+        if asked[name] is not None:
+            said = verbs.flag(verbs.Compress, name)
+            raise UsageError(f"--dry-run: how small the model of {said} is turns out in the work")
+    requests.finished(out, asked["resume"])
+    loading.require_device(asked["device"])
+    with loading.dropping(made.drop_unused):
+        _, _, generates = requests.source_of(model, out, made)
+    requests.read_data(made, settings, generates)
+    wanted = verbs.fields(verbs.Plan)
+    return plan(model, **{name: value for name, value in found.options.items() if name in wanted})
 
 
 @takes(verbs.Plan)

@@ -5,7 +5,7 @@ One word for one thing: see the glossary in CONTRIBUTING.md.
 
 from eckart.types.analysis import Analysis, Basis, Cosine, Matrix, Size, Tied
 from eckart.types.comparison import Comparison, ComparisonRow
-from eckart.types.errors import EckartError, UsageError, in_one_line, unknown
+from eckart.types.errors import EckartError, ExistsError, UsageError, in_one_line, unknown
 from eckart.types.manifest import (
     MANIFEST,
     Bytes,
@@ -41,6 +41,7 @@ __all__ = [
     "Count",
     "Curve",
     "EckartError",
+    "ExistsError",
     "HeldOut",
     "Manifest",
     "Matrix",

@@ -31,3 +31,7 @@ def in_one_line(error: Exception) -> str:
         return str(error)
     words = " ".join(str(error).split())
     return f"unexpected {type(error).__name__}: {words}" if words else f"unexpected {type(error).__name__}"
+
+
+class ExistsError(UsageError):
+    """Something is already where a folder is to appear."""
