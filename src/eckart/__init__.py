@@ -8,6 +8,7 @@ command line answers at once.
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 from eckart.registration import when_imported
@@ -66,6 +67,8 @@ when_imported("transformers.quantizers.auto", "eckart.model.portable")
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.metadata.version("eckart")
     if name in __all__:
         room = ROOMS.get(name, "eckart.pipeline")
         return getattr(importlib.import_module(room), name)

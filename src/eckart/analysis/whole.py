@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from eckart import checkpoint
 from eckart.analysis import spectra, weights
 from eckart.analysis.spectra import Spectra
-from eckart.data import is_built_in
+from eckart.data import digest_of, is_built_in
 from eckart.model import loading, portable
 from eckart.model.targets import block_of, weight_of
 from eckart.types import MAX_LENGTH, Analysis, Matrix, Target, Track, UsageError
@@ -105,7 +105,7 @@ def analyze_model(
         bytes=source.bytes,
         tied=counted.tied,
         data=None if data is None else data if is_built_in(data) else Path(data).name,
-        data_sha256=None if data is None else checkpoint.file_digest(data),
+        data_sha256=digest_of(data),
         tokens=None if inputs is None else inputs.sums.tokens,
         matrices=[each.matrix for each in found],
         sizes=spectra.uniform_sizes(

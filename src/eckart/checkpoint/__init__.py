@@ -3,7 +3,7 @@
 The only room that reads or writes safetensors files itself.
 """
 
-from eckart.checkpoint.digests import digest, file_digest, json_digest, sha256, sha256_of
+from eckart.checkpoint.digests import digest, json_digest, sha256, sha256_of
 from eckart.checkpoint.owning import owned
 from eckart.checkpoint.reading import (
     DTYPES,
@@ -38,7 +38,6 @@ __all__ = [
     "appearing",
     "copy_companions",
     "digest",
-    "file_digest",
     "json_digest",
     "open_checkpoint",
     "overwriting",

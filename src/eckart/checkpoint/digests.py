@@ -26,11 +26,6 @@ def sha256_of(paths: Sequence[Path]) -> dict[str, str]:
         return dict(zip([path.name for path in paths], pool.map(sha256, paths), strict=True))
 
 
-def file_digest(source: str) -> str | None:
-    """Hex digest of a data file; `None` for what is no file, as built-in data and the hub's."""
-    return sha256(Path(source)) if Path(source).is_file() else None
-
-
 def json_digest(pieces: Iterable[object]) -> str:
     """Hex digest of pieces in their order, each as JSON, keys as they come."""
     whole = hashlib.sha256()

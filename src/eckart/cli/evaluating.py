@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from eckart.cli.options import Model, filled, verb
+from eckart.cli.options import Model, completing, filled, verb
 from eckart.cli.saying import note, number, tell, track, warn
 from eckart.recipes import reading, verbs
 
@@ -14,7 +14,10 @@ from eckart.recipes import reading, verbs
 @verb(verbs.EvaluateRun, "eckart evaluate SMALL --task perplexity --data FILE")
 def evaluate(
     model: Model,
-    task: Annotated[str, typer.Option("--task", help=verbs.TASKS_HELP, callback=filled)],
+    task: Annotated[
+        str,
+        typer.Option("--task", help=verbs.TASKS_HELP, callback=filled, autocompletion=completing("task")),
+    ],
     out: Annotated[
         str | None,
         typer.Option(

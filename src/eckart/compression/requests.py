@@ -12,7 +12,7 @@ import torch
 
 from eckart import checkpoint
 from eckart.compression.blocks import settled
-from eckart.data import texts_of
+from eckart.data import digest_of, texts_of
 from eckart.estimate.gains import slower
 from eckart.model import loading
 from eckart.recipes import making
@@ -69,7 +69,7 @@ def identity(folder: Path | None, recipe: Recipe) -> dict[str, Any]:
     return {
         **recipe.model_dump(mode="json", exclude=named),
         "model": folder and checkpoint.weight_digests(folder),
-        "data": [recipe.data, checkpoint.file_digest(recipe.data or ""), recipe.fields],
+        "data": [recipe.data, digest_of(recipe.data), recipe.fields],
         **(recipe.training or {}),
     }
 

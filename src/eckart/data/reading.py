@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from math import isfinite, nan
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from eckart.data.files import ROWS, SEPARATOR, Placed, decoded, kind_of, numbere
 from eckart.data.hub import hub_rows, is_hub_name
 from eckart.data.pocket import POCKET_TEXTS, is_built_in, pocket_texts
 from eckart.data.shapes import parse_fields, text_of
+from eckart.data.sources import MEMORY, files_of
 from eckart.types import Text, UsageError
 
 MADE_TOKENS = 64
@@ -29,6 +31,7 @@ def read_texts(
 
     - `.jsonl`, `.jsonl.gz`, `.json` (an array, or a row a line), `.arrow`, `.parquet`, `owner/name` and
       `owner/name:config` at the hub: a row a text, as the table of shapes makes it (`data/shapes.py`).
+    - a folder, or a pattern as `texts/*.jsonl`: all files of these kinds.
     - `.txt`: texts separated by `<|endoftext|>`; without one, the whole file is one text.
     - `.csv`, `.tsv`: the same from named columns; a file of sentence pairs as STS-B ships them (seven
       columns, no header) gives its first sentences.
@@ -45,18 +48,37 @@ def read_texts(
     named = parse_fields(fields)
     if is_built_in(source):
         return pocket_texts(source, split, count)
-    if source.lower().endswith(".txt"):
-        if named:
-            raise UsageError(f"--fields {fields}: {source} has no fields")
-        found = _txt(_file(source), lines)
-    elif not named and _is_pairs(source):
-        found = (Text("", pair[1]) for pair in read_pairs(source))
-    else:
-        found = (text_of(row, where, named) for where, row in _placed(source, split))
+    with _by_its_name(source) as files:
+        found = [text for file in files or [source] for text in _texts(file, lines, split, named, fields)]
     texts = [text for text in found if text.text.strip()]
     if not texts:
         raise UsageError(f"{source} is empty: it has no text")
     return texts
+
+
+def _texts(
+    source: str, lines: bool, split: str, named: tuple[str, ...], fields: str | None
+) -> Iterator[Text]:
+    """Of one file, or of a data set of the hub."""
+    if source.lower().endswith(".txt"):
+        if named:
+            raise UsageError(f"--fields {fields}: {source} has no fields")
+        return _txt(_file(source), lines)
+    if not named and _is_pairs(source):
+        return (Text("", pair[1]) for pair in read_pairs(source))
+    return (text_of(row, where, named) for where, row in _placed(source, split))
+
+
+@contextmanager
+def _by_its_name(source: str) -> Iterator[list[str]]:
+    """The files of a source; where they are kept for it alone, errors say its name and not theirs."""
+    files = [str(file) for file in files_of(source)]
+    try:
+        yield files
+    except UsageError as error:
+        if not source.startswith(MEMORY):
+            raise
+        raise UsageError(str(error).replace(files[0], "data")) from None
 
 
 def texts_of(
@@ -84,7 +106,8 @@ def read_rows(source: str, *, split: str = "train") -> list[dict[str, Any]]:
     Raises:
         UsageError: as for `read_texts`; plain text has no rows.
     """
-    found = [row for _, row in _placed(source, split)]
+    with _by_its_name(source) as files:
+        found = [row for file in files or [source] for _, row in _placed(file, split)]
     if not found:
         raise UsageError(f"{source} is empty: it has no rows")
     return found

@@ -110,7 +110,9 @@ def text_of(row: Row, where: str, fields: tuple[str, ...] = ()) -> Text:
     if fields:
         text = _named(row, where, fields)
     else:
-        shape = next((shape for shape in SHAPES if shape.fits(row)), None)
+        lower = {str(name).strip().lower(): value for name, value in row.items()}
+        fitting = ((each, shape) for each in (row, lower) for shape in SHAPES if shape.fits(each))
+        row, shape = next(fitting, (row, None))
         if shape is None:
             raise UsageError(f"{where}: {_missing(row)}")
         text = shape.text(row)
@@ -137,11 +139,17 @@ def parse_fields(fields: str | None) -> tuple[str, ...]:
 
 
 def _named(row: Row, where: str, fields: tuple[str, ...]) -> Text:
+    fields = tuple(field if field in row else _spelled(field, row) for field in fields)
     for field in fields:
         if not isinstance(row.get(field), str):
             why = f"field {field} is {_kind(row[field])}, not text" if field in row else f"no field {field}"
             raise UsageError(f"{where}: {why}; {_found(row)}")
     return Text("", row[fields[0]]) if len(fields) == 1 else Text(row[fields[0]], row[fields[1]])
+
+
+def _spelled(field: str, row: Row) -> str:
+    """A field as the row spells it: capitals do not count."""
+    return next((str(name) for name in row if str(name).strip().lower() == field.lower()), field)
 
 
 def _missing(row: Row) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from eckart.data import named
 from eckart.evaluation import Request, Score, keeping
 from eckart.evaluation.measuring import identity, make_settings, read_material, run
 from eckart.model import adapters, loading
@@ -15,7 +16,7 @@ from eckart.types import Track, UsageError, silent
 def evaluate(
     model: Any,
     task: str,
-    data: str | None = None,
+    data: Any = None,
     *,
     limit: int | None = None,
     max_length: int | None = None,
@@ -24,7 +25,7 @@ def evaluate(
     dtype: str = "auto",
     fields: str | None = None,
     shots: int | None = None,
-    examples: str | None = None,
+    examples: Any = None,
     out: str | Path | None = None,
     max_new_tokens: int | None = None,
     batch: int | None = None,
@@ -47,7 +48,8 @@ def evaluate(
         task: `perplexity` (of `data`), `stsb` (`data` a sentence-pair file), `gsm8k`, `math`, `samsum`,
             `pairs` (any prompts with completions), `humaneval`, `mbpp`, `pocket` (its three skills) or one of
             them: `pocket-math`, `pocket-code`, `pocket-stories`; or `lm-eval:NAME`, any of the harness's.
-        data: a file, or a data set of the hub, whose split `test` is read.
+        data: a file, a folder or pattern of files, a data set of the hub, whose split `test` is read, or
+            texts or rows in memory.
         limit: texts, pairs, problems or samples to use at most; default all of a file, 200 of a pocket skill.
         max_length: tokens at once at most; default 512 where text is read, and what the model can take where
             it writes.
@@ -69,6 +71,7 @@ def evaluate(
             that cannot do the task, or a folder with something else in it.
         EckartError: the measurement failed.
     """
+    data, examples = named(data), named(examples)
     settings = make_settings(
         task,
         data,

@@ -10,7 +10,7 @@ from typing import Any, Unpack
 from eckart import checkpoint
 from eckart.compression.folder.manifests import recovered_manifest
 from eckart.compression.folder.saving import save_folder
-from eckart.data import texts_of
+from eckart.data import digest_of, texts_of
 from eckart.evaluation.machine import Stopwatch, peak_memory_bytes
 from eckart.model import loading, replacing
 from eckart.model.text import begins
@@ -71,7 +71,7 @@ def recover(
     texts = texts_of(made.data, loading.generates(config), made.fields, made.samples)
     request = {
         "model": checkpoint.weight_digests(folder),
-        "data": [made.data, checkpoint.file_digest(made.data), made.fields, made.samples],
+        "data": [made.data, digest_of(made.data), made.fields, made.samples],
         "teacher": teaching and checkpoint.weight_digests(teaching),
         "objective": objective and asdict(objective),
         "dtype": made.dtype,

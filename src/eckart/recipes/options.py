@@ -6,7 +6,7 @@ on the command line. `None` is the same as not given.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict
 
@@ -77,8 +77,12 @@ def _setting(name: str) -> str:
 
 Of = Annotated[str, Option("Count keep over the whole model, or over the targets.", default="model")]
 DataFile = Annotated[
-    str | None,
-    Option("A file (.jsonl, .json, .txt, .csv, .parquet, …), a data set of the hub, or pocket.", common=True),
+    str | Iterable[Any] | None,
+    Option(
+        "A file (.jsonl, .txt, .csv, .parquet, …), a folder or pattern of some, a data set of the hub, "
+        "pocket, or - for standard input; in Python also texts or rows.",
+        common=True,
+    ),
 ]
 Fields = Annotated[
     str | None,

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any, get_args
 
+from eckart.data import named
 from eckart.recipes import verbs
 from eckart.recipes.options import Option, Selection, count, percent, size
 from eckart.recovery.settings import LENGTHS
@@ -16,6 +17,8 @@ from eckart.types import UsageError
 
 DIALS = ("keep", "max_loss", "energy", "rank", "ratio", "size")
 """How small: exactly one of them."""
+DATA = ("data", "test", "examples")
+"""Options that name data, or are given it."""
 WINDOW = "max_length"
 """A setting of a training that is an option of the data."""
 WORDS = {
@@ -157,7 +160,9 @@ def _checked(kind: type, name: str, value: Any, where: str) -> Any:
     """
     option, of = verbs.fields(kind)[name], verbs.kind_of(verbs.hints(kind)[name])
     label = f"{where}{name}" if where else verbs.flag(kind, name).partition("/")[0]
-    if isinstance(value, os.PathLike):
+    if name in DATA:
+        value = named(value)
+    elif isinstance(value, os.PathLike):
         value = os.fspath(value)
     if isinstance(value, str) and not value.strip():
         raise UsageError(f"{label} is empty")

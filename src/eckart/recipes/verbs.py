@@ -16,7 +16,9 @@ TASKS_HELP = (
     "pocket-stories, or lm-eval:NAME for any task of lm-evaluation-harness."
 )
 Task = Annotated[str | None, Option(TASKS_HELP, common=True)]
-Limit = Annotated[int | None, Option("Texts, pairs, problems or samples to use at most.")]
+Limit = Annotated[
+    int | None, Option("Texts, pairs, problems or samples to use at most; of running text windows.")
+]
 MaxNewTokens = Annotated[int | None, Option("Tokens of an answer at most; default by the task.")]
 PromptsAtOnce = Annotated[int | None, Option("Prompts at once; default 16.")]
 AllowCodeExecution = Annotated[bool, Option("Run code that the model wrote, on this machine.", False)]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from eckart import checkpoint
-from eckart.data import is_built_in
+from eckart.data import digest_of, is_built_in
 from eckart.recovery import distillation, learning, order, processes, windows
 from eckart.recovery.keeping import Checkpoints
 from eckart.recovery.objective import Objective, cross_entropy
@@ -95,7 +95,7 @@ class TrainingSetup:
             purpose=purpose,
             settings=training.model_dump(exclude_none=True),
             data=self.data if is_built_in(self.data) else Path(self.data).name,
-            data_sha256=checkpoint.file_digest(self.data),
+            data_sha256=digest_of(self.data),
             teacher=self.teacher_name,
             objective=asdict(objective) if isinstance(objective, distillation.Distillation) else None,
             examples=len(self.examples.rows),

@@ -9,9 +9,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from eckart import checkpoint
 from eckart.compression.course import Course
 from eckart.compression.memory_store import MemoryStore
+from eckart.data import digest_of
 from eckart.evaluation import Request, keeping, lower_is_better
 from eckart.evaluation.measuring import identity
 from eckart.model import replacing
@@ -100,7 +100,7 @@ class SweepRun:
                 metric=dense.metric,
                 lower_is_better=lower_is_better(dense.metric or ""),
                 data=measurement.data and Path(measurement.data).name,
-                data_sha256=measurement.data and checkpoint.file_digest(measurement.data),
+                data_sha256=digest_of(measurement.data),
                 prompts=list(measurement.prompts),
                 dense=dense,
                 cells=cells,

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from eckart import checkpoint
 from eckart.compression.cuts import Cut
+from eckart.data import digest_of
 from eckart.model import loading, probe, replacing, saving
 from eckart.types import MANIFEST, Bytes, Count, EckartError, Manifest, Probe, Recipe, TrainingRecord
 
@@ -58,7 +59,7 @@ def make_manifest(
         transformers=version("transformers"),
         source=before.source,
         recipe=recipe,
-        data_sha256=None if recipe.data is None else checkpoint.file_digest(recipe.data),
+        data_sha256=digest_of(recipe.data),
         calibration_tokens=tokens,
         parameters=Count(
             before=before.parameters,

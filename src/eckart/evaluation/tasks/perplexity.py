@@ -28,10 +28,14 @@ def perplexity(
     max_length: int = MAX_LENGTH,
     track: Track = silent,
     task: str = "perplexity",
+    limit: int | None = None,
 ) -> Score:
     """Mean loss in nats over every token that has one before it in its window; padding excluded.
 
     An encoder-decoder is scored on the tokens it should write. Losses are summed in float64.
+
+    Args:
+        limit: windows at most, of one text: it is running text, which has no pieces of its own to count.
 
     Raises:
         UsageError: a model that predicts no tokens.
@@ -40,7 +44,7 @@ def perplexity(
     if not model.can_generate():
         raise UsageError(f"{type(model).__name__} predicts no next token, so it has no perplexity")
     total, tokens = 0.0, 0
-    cut = windows(model, tokenizer, texts, max_length)
+    cut = windows(model, tokenizer, texts, max_length)[: limit if len(texts) == 1 else None]
     vocabulary = model.config.get_text_config().vocab_size
     groups = batches(model, tokenizer, cut, min(BATCH_TOKENS, BATCH_LOGITS // vocabulary))
     for batch in track(groups, "perplexity", len(groups)):

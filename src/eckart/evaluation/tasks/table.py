@@ -53,7 +53,10 @@ class Task:
 
 def _perplexity(request: Request) -> Score:
     longest = request.settings.max_length or MAX_LENGTH
-    return perplexity(request.model, request.tokenizer, request.material, longest, request.track)
+    limit = request.settings.limit
+    return perplexity(
+        request.model, request.tokenizer, request.material, longest, request.track, limit=limit
+    )
 
 
 def _stsb(request: Request) -> Score:
