@@ -134,11 +134,11 @@ def test_values_are_written_as_on_the_command_line(words: str, name: str, value:
     [
         ("kep: 0.8", ["r.yaml: unknown option 'kep'; did you mean keep?"]),
         ("size: {kepe: 0.8}", ["r.yaml: unknown size option 'kepe'; did you mean keep?"]),
-        ("keep: much", ["r.yaml: keep 'much': not a number"]),
+        ("keep: much", ["r.yaml: keep much: not a share, as 0.8 or 80%"]),
         ("rank: 2.5", ["r.yaml: rank 2.5: not a whole number"]),
         ("size: large", ["r.yaml: size large: not a size above 0"]),
         ("merge: 1", ["r.yaml: merge 1: not true or false"]),
-        ("data: 3", ["r.yaml: data 3: not text"]),
+        ("data: 3", ["r.yaml: data is of type int: give a file"]),
         ("data: ''", ["r.yaml: data is empty"]),
         ("- keep", ["r.yaml", "no options in it"]),
         ("keep: [", ["r.yaml", "neither YAML nor JSON"]),
@@ -162,7 +162,7 @@ def test_a_file_that_is_not_there_and_one_without_a_model(tmp_path: Path) -> Non
 def test_wrong_names_and_types_in_python_are_named() -> None:
     with pytest.raises(UsageError, match="unknown option 'kep'; did you mean keep"):
         eckart.compress("pocket", kep=0.8)
-    with pytest.raises(UsageError, match="--keep 'much': not a number"):
+    with pytest.raises(UsageError, match="--keep much: not a share, as 0.8 or 80%"):
         eckart.compress("pocket", keep="much")
     with pytest.raises(UsageError, match="unknown training option 'tokns'; did you mean tokens"):
         eckart.compress("pocket", keep=0.8, training={"tokns": 3})
@@ -305,9 +305,10 @@ def test_help_shows_first_what_most_need_and_imports_nothing_heavy(verb: str) ->
     assert all(len(line) <= 100 for line in lines)
     titles = [line.removesuffix(":") for line in lines if line.endswith(":") and not line.startswith(" ")]
     known = [title.capitalize() for title in verbs.GROUPS[VERBS[verb]]]
-    assert titles[:2] == ["Arguments", "Options"]
-    assert set(titles[2:]) <= set(known)
-    after = next((index for index, line in enumerate(lines) if line == f"{titles[2]}:"), len(lines))
+    assert titles[:3] == ["Example", "Arguments", "Options"]
+    assert titles[-1] == "Output"
+    assert set(titles[3:-1]) <= set(known)
+    after = next((index for index, line in enumerate(lines) if line == f"{titles[3]}:"), len(lines))
     assert after <= 40
     if verb == "compress":
         first = "\n".join(lines[:after])

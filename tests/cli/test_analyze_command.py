@@ -91,13 +91,13 @@ def test_the_page_is_the_one_that_report_makes_of_the_folder(
 def test_people_see_tables(eckart: Eckart, stored: Any, data: str, tmp_path: Path) -> None:
     before = listing(tmp_path)
     answer = eckart("analyze", stored(LLAMA))
-    assert (answer.code, answer.out) == (0, "")
+    assert (answer.code, answer.err) == (0, "")
     assert listing(tmp_path) == before
     for words in ("LlamaForCausalLM", "48x48", "at 24", "pivoted", "-o DIR", "at the peak"):
-        assert words in answer.err
-    assert "of the data" not in answer.err
-    assert "tokens of the data" in eckart("analyze", stored(BERT), "--data", data).err
-    tied = eckart("analyze", stored(T5), "--fast").err
+        assert words in answer.out
+    assert "of the data" not in answer.out
+    assert "tokens of the data" in eckart("analyze", stored(BERT), "--data", data).out
+    tied = eckart("analyze", stored(T5), "--fast").out
     assert "tied: shared.weight = " in tied
 
 

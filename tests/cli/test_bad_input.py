@@ -288,10 +288,10 @@ def test_a_head_that_several_classes_have_is_asked_for(
         _config(model, architectures=["BertModel"])
         answer = eckart("plan", "model", "--keep", "0.9")
         assert answer.code == 0 or "architectures" in answer.err
-        assert answer.code or kind.__name__ in answer.err
+        assert answer.code or kind.__name__ in answer.out
     shutil.rmtree(model)
     BertModel(config).save_pretrained(model)
-    assert "BertModel" in eckart("plan", "model", "--keep", "0.9").err
+    assert "BertModel" in eckart("plan", "model", "--keep", "0.9").out
 
 
 def test_an_index_needs_no_metadata(eckart: Eckart, tmp_path: Path, model: Path) -> None:

@@ -49,11 +49,9 @@ def slower(records: Sequence[TargetRecord], dtype: torch.dtype, device: str) -> 
     if all(gain >= LEAST_GAIN for gain in gains.values()):
         return []
     said = ", ".join(f"{gain:.2f} times as fast for {phase}" for phase, gain in gains.items())
-    tries = ["a smaller size", "larger matrices alone (--targets)"]
-    if any(structure != "lowrank" for _, _, structure in shapes):
-        tries.append("--structure lowrank")
     return [
-        f"beside dense ones the cut weights are {said} on this machine; what gains more: {', '.join(tries)}"
+        f"beside dense ones the cut weights are {said} on this machine; what gains more: a smaller size, "
+        "larger matrices alone (--targets), another --structure"
     ]
 
 

@@ -161,7 +161,10 @@ def _checked(kind: type, name: str, value: Any, where: str) -> Any:
     option, of = verbs.fields(kind)[name], verbs.kind_of(verbs.hints(kind)[name])
     label = f"{where}{name}" if where else verbs.flag(kind, name).partition("/")[0]
     if name in DATA:
-        value = named(value)
+        try:
+            value = named(value)
+        except UsageError as error:
+            raise UsageError(f"{where}{error}") from None
     elif isinstance(value, os.PathLike):
         value = os.fspath(value)
     if isinstance(value, str) and not value.strip():

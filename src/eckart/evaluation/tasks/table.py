@@ -54,9 +54,7 @@ class Task:
 def _perplexity(request: Request) -> Score:
     longest = request.settings.max_length or MAX_LENGTH
     limit = request.settings.limit
-    return perplexity(
-        request.model, request.tokenizer, request.material, longest, request.track, limit=limit
-    )
+    return perplexity(request.model, request.tokenizer, request.material, longest, request.track, limit=limit)
 
 
 def _stsb(request: Request) -> Score:
