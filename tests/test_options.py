@@ -162,7 +162,7 @@ def test_a_file_that_is_not_there_and_one_without_a_model(tmp_path: Path) -> Non
 def test_wrong_names_and_types_in_python_are_named() -> None:
     with pytest.raises(UsageError, match="unknown option 'kep'; did you mean keep"):
         eckart.compress("pocket", kep=0.8)
-    with pytest.raises(UsageError, match="--keep much: not a share, as 0.8 or 80%"):
+    with pytest.raises(UsageError, match=r"--keep much: not a share, as 0\.8 or 80%"):
         eckart.compress("pocket", keep="much")
     with pytest.raises(UsageError, match="unknown training option 'tokns'; did you mean tokens"):
         eckart.compress("pocket", keep=0.8, training={"tokns": 3})
