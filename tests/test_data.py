@@ -201,7 +201,7 @@ def test_other_kinds_are_refused_with_those_there_are(tmp_path: Path, name: str)
 
 
 def test_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    for source in (str(tmp_path / "no.jsonl"), str(tmp_path), "pocketbook.txt"):
+    for source in (str(tmp_path / "no.jsonl"), "pocketbook.txt"):
         assert refused(source) == f"no such data file: {source}"
         with pytest.raises(UsageError, match="no such data file"):
             read_pairs(source)
