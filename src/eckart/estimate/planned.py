@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 from eckart import allocate, structures
 from eckart.estimate import budget
+from eckart.estimate.memory import Need
 from eckart.estimate.prices import Prices
 from eckart.recipes import making
 from eckart.structures import Site
-from eckart.types import Option, Recipe
+from eckart.types import Bytes, Count, Option, Recipe, Shown, Tied
 
 
 @dataclass(frozen=True)
@@ -60,3 +61,47 @@ def plan_site(site: Site, option: Option, prices: Prices) -> PlannedSite:
             if structures.find(name).fewer and (name in prices.structures or structures.find(name).spectral)
         },
     )
+
+
+@dataclass(frozen=True, repr=False)
+class Plan(Shown):
+    """What `eckart plan` knows.
+
+    Attributes:
+        memory: what `compress` would take, with the whole model in memory or one block of it.
+        compress_seconds: that it would compute here, for the usual amount of data; a guide.
+        embedding_parameters: of the input embedding, and of the output's where it is another weight.
+        tied: which weights are one weight under several names.
+    """
+
+    recipe: Recipe
+    architecture: str
+    parameters: Count
+    bytes: Bytes
+    sites: list[PlannedSite]
+    seconds: float
+    memory: Need
+    compress_seconds: float
+    embedding_parameters: int
+    tied: list[Tied]
+    notes: list[str] = field(default_factory=list)
+
+    def in_a_line(self) -> str:
+        """The sizes."""
+        count, size = self.parameters, self.bytes
+        return (
+            f"{self.architecture}, {self.recipe.method}, {count.before:,} -> {count.after:,} parameters "
+            f"({count.keep:.1%}), {size.before / 1e6:,.1f} -> {size.after / 1e6:,.1f} MB"
+        )
+
+    def in_a_table(self) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
+        """A row for each target."""
+        head = ("weight", "structure", "size", "parameters before", "after")
+        rows = (
+            (
+                *(row.site.name, row.option.structure, row.option.size),
+                *(row.parameters_before, row.parameters_after),
+            )
+            for row in self.sites
+        )
+        return head, rows

@@ -3,7 +3,7 @@
 from eckart.analysis.bases import Bases
 from eckart.compression.folder.verification import Verdict
 from eckart.estimate.adapters import LoraPlan, plan_lora
-from eckart.estimate.planned import PlannedSite
+from eckart.estimate.planned import Plan, PlannedSite
 from eckart.evaluation.measuring import TASKS
 from eckart.integrations.exports import Exported
 from eckart.pipeline.analyze import Analyzed, analyze, analyzed
@@ -14,7 +14,7 @@ from eckart.pipeline.compress import compress
 from eckart.pipeline.demo import demo
 from eckart.pipeline.evaluate import evaluate
 from eckart.pipeline.export import export
-from eckart.pipeline.plan import Plan, dry_run, plan
+from eckart.pipeline.plan import dry_run, plan
 from eckart.pipeline.recover import recover
 from eckart.pipeline.report import Described, describe
 from eckart.pipeline.sweep import sweep

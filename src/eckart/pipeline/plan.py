@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -12,8 +11,7 @@ from eckart.compression.blocks.portion import needed
 from eckart.compression.course import require_replaceable
 from eckart.estimate import budget, counting
 from eckart.estimate import time as pace
-from eckart.estimate.memory import Need
-from eckart.estimate.planned import PlannedSite, plan_site, planned_options
+from eckart.estimate.planned import Plan, plan_site, planned_options
 from eckart.estimate.prices import Prices
 from eckart.evaluation.machine import Stopwatch
 from eckart.model import building, loading, replacing
@@ -21,31 +19,7 @@ from eckart.model import targets as targets_
 from eckart.pipeline.compress import recipe_of
 from eckart.recipes import files, making, reading, verbs
 from eckart.recipes.describing import takes
-from eckart.types import Bytes, Count, Recipe, Tied, UsageError
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What `eckart plan` knows.
-
-    Attributes:
-        memory: what `compress` would take, with the whole model in memory or one block of it.
-        compress_seconds: that it would compute here, for the usual amount of data; a guide.
-        embedding_parameters: of the input embedding, and of the output's where it is another weight.
-        tied: which weights are one weight under several names.
-    """
-
-    recipe: Recipe
-    architecture: str
-    parameters: Count
-    bytes: Bytes
-    sites: list[PlannedSite]
-    seconds: float
-    memory: Need
-    compress_seconds: float
-    embedding_parameters: int
-    tied: list[Tied]
-    notes: list[str] = field(default_factory=list)
+from eckart.types import Bytes, Count, Recipe, UsageError
 
 
 def dry_run(

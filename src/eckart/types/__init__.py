@@ -21,6 +21,7 @@ from eckart.types.manifest import (
 )
 from eckart.types.numbers import Curve, Moment, Option, Quantize, Spectrum, Target
 from eckart.types.recipe import Recipe, RecoveryRecipe, Selection
+from eckart.types.shown import Shown
 from eckart.types.speed import Memory, Pace, Race
 from eckart.types.sweep import Cell, Sample, Step, Sweep
 from eckart.types.texts import MAX_LENGTH, SAMPLE_TOKENS, SAMPLES, Text, Track, silent
@@ -58,6 +59,7 @@ __all__ = [
     "Result",
     "Sample",
     "Selection",
+    "Shown",
     "Size",
     "Spectrum",
     "Step",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
+
+from eckart.types.shown import Shown
 
 
 class ComparisonRow(BaseModel):
@@ -45,8 +48,8 @@ class ComparisonRow(BaseModel):
     error: str | None = None
 
 
-@dataclass
-class Comparison:
+@dataclass(repr=False)
+class Comparison(Shown):
     """What `eckart.compare` gives back.
 
     Attributes:
@@ -60,3 +63,17 @@ class Comparison:
     rows: list[ComparisonRow]
     notes: list[str]
     lower_is_better: bool
+
+    def in_a_line(self) -> str:
+        """How many models, and by what."""
+        dense = self.rows[0]
+        better = "lower" if self.lower_is_better else "higher"
+        return f"{self.out}: {len(self.rows)} models by {dense.metric or dense.task}, {better} is better"
+
+    def in_a_table(self) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
+        """A row for each model."""
+        head = ("method", "keep", "parameters", self.rows[0].metric or "value", "seconds", "failed")
+        rows = (
+            (row.method, row.keep, row.parameters, row.value, row.seconds, row.error) for row in self.rows
+        )
+        return head, rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import exp, log1p, prod
 from typing import Any
@@ -10,6 +11,7 @@ from pydantic import BaseModel, computed_field, model_validator
 
 from eckart.types.numbers import Option, Quantize
 from eckart.types.recipe import Recipe, RecoveryRecipe
+from eckart.types.shown import Shown
 
 MANIFEST = "eckart.json"
 """The name of the manifest's file in a saved folder."""
@@ -288,8 +290,8 @@ class Manifest(BaseModel):
     files: dict[str, str] = {}
 
 
-@dataclass
-class Result:
+@dataclass(repr=False)
+class Result(Shown):
     """What `eckart.compress` and `eckart.recover` give back.
 
     Attributes:
@@ -310,3 +312,25 @@ class Result:
     peak_memory_bytes: int
     phases: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+
+    def in_a_line(self) -> str:
+        """The recipe, the sizes, and what was lost on held-out data."""
+        made, count = self.manifest, self.manifest.parameters
+        place = f"{self.out}: " if self.out else ""
+        lost = f"; {made.held_out.in_words()}" if made.held_out else ""
+        return (
+            f"{place}{made.recipe.method}, {count.before:,} -> {count.after:,} parameters ({count.keep:.1%})"
+            f", {made.bytes.before / 1e6:,.1f} -> {made.bytes.after / 1e6:,.1f} MB{lost}"
+        )
+
+    def in_a_table(self) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
+        """A row for each target."""
+        head = ("weight", "out x in", "structure", "rank", "parameters before", "after")
+        rows = (
+            (
+                *(target.name, f"{target.out_features}x{target.in_features}", target.structure, target.rank),
+                *(target.parameters_before, target.parameters_after),
+            )
+            for target in self.manifest.targets
+        )
+        return head, rows

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from pydantic import BaseModel
+
+from eckart.types.shown import Shown
 
 
 class Pace(BaseModel):
@@ -50,7 +53,7 @@ class Memory(BaseModel):
     peak_bytes: int
 
 
-class Race(BaseModel):
+class Race(Shown, BaseModel):
     """What `eckart bench` found.
 
     Attributes:
@@ -77,3 +80,16 @@ class Race(BaseModel):
     memory: Memory | None = None
     other_memory: Memory | None = None
     notes: list[str] = []
+
+    def in_a_line(self) -> str:
+        """What ran beside what, where."""
+        beside = f" beside {self.other}" if self.other else ""
+        return f"{self.model}{beside}: {self.device}, {self.dtype}, medians of {self.rounds} rounds"
+
+    def in_a_table(self) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
+        """A row for each thing that was timed."""
+        head = ("of", "phase", "batch", "tokens/s", "times as fast", "ideal")
+        rows = (
+            (row.of, row.phase, row.batch, row.tokens_per_second, row.ratio, row.ideal) for row in self.rows
+        )
+        return head, rows

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from eckart import checkpoint, structures
 from eckart.compression.folder.manifests import read_manifest
 from eckart.model import building, configs, loading, probe, reading, replacing, saving
-from eckart.types import MANIFEST, EckartError, Manifest, TargetRecord, Track, UsageError
+from eckart.types import MANIFEST, EckartError, Manifest, Shown, TargetRecord, Track, UsageError
 
 CONFIGS = ("config.json", "generation_config.json", "model.safetensors.index.json")
 
@@ -29,8 +29,8 @@ class Check:
     detail: str
 
 
-@dataclass(frozen=True)
-class Verdict:
+@dataclass(frozen=True, repr=False)
+class Verdict(Shown):
     """All the checks of one folder."""
 
     out: str
@@ -40,6 +40,17 @@ class Verdict:
     def ok(self) -> bool:
         """Whether every check passed."""
         return all(check.ok for check in self.checks)
+
+    def in_a_line(self) -> str:
+        """Whether it is whole, or what is not."""
+        failed = [check.check for check in self.checks if not check.ok]
+        found = f"{', '.join(failed)} FAILED" if failed else f"{len(self.checks)} checks, all ok"
+        return f"{self.out}: {found}"
+
+    def in_a_table(self) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
+        """A row for each check."""
+        head = ("check", "", "")
+        return head, [(check.check, "ok" if check.ok else "FAILED", check.detail) for check in self.checks]
 
 
 def require_manifest(folder: Path) -> Manifest:
