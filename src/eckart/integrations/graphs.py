@@ -9,18 +9,13 @@ from typing import Any
 from eckart import checkpoint
 from eckart.integrations import onnx, openvino, parity
 from eckart.integrations.exports import Exported, Source, remove_code, summary
-from eckart.model import loading, probe, replacing, saving, sentences
+from eckart.model import cards, loading, probe, replacing, sentences
 from eckart.types import MANIFEST, Bytes, UsageError
 
 GRAPHS = {"onnx": (onnx, "ONNX Runtime"), "openvino": (openvino, "OpenVINO")}
 """Formats that are one graph, and where it is checked."""
 
-CARD = """---
-tags:
-- eckart
-- low-rank
----
-
+CARD = """\
 # {source}, as {tool} reads it
 
 Where a weight has factors, they are two products in the graph. It computes in float32.
@@ -78,15 +73,17 @@ def export_graph(source: Source, out: Path, format: str, check: bool) -> Exporte
         checkpoint.copy_companions(source.folder, temporary, sentences.companions(source.folder))
         # It tells of the weights' files, and they are not here.
         (temporary / MANIFEST).unlink(missing_ok=True)
-        card = CARD.format(
-            source=saving.in_markdown(source.name),
+        cards.write(
+            temporary,
+            CARD,
+            source.name,
+            source.folder,
             tool=runtime,
             files=", ".join(f"`{name}`" for name in made),
             inputs=", ".join(f"`{name}`" for name in inputs),
             output=output,
             checked="".join(f"- checked: {line}\n" for line in map(_line, checks)),
         )
-        (temporary / "README.md").write_text(card)
     return Exported(
         **summary(model, out, format, "float32"),
         bytes=Bytes(before=source.stored.nbytes, after=size),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import transformers
 from transformers import GenerationConfig
 
-from eckart.model import building, portable
+from eckart.model import building, cards, portable
 from eckart.model.loading import quiet
 from eckart.model.replacing import describe
 
@@ -20,60 +19,6 @@ MODELING_FILE = "modeling_eckart"
 SHARD = "5GB"
 LESS_USUAL = ("AutoModelForPreTraining", "AutoModelForTextEncoding")
 """Doors to classes that have another one of their own."""
-
-CARD = """---
-library_name: transformers
-tags:
-- eckart
-- low-rank
----
-
-# {source}, compressed
-
-{summary}
-
-This is an ordinary Hugging Face folder of safetensors. Load it with transformers, either with Eckart
-installed (`pip install eckart`):
-
-```python
-import eckart
-from transformers import {auto}
-
-model = {auto}.from_pretrained("this folder")
-```
-
-or without, by letting transformers run the file `{file}.py` that is in this folder:
-
-```python
-from transformers import {auto}
-
-model = {auto}.from_pretrained("this folder", trust_remote_code=True)
-```
-
-Without either, transformers does not know the factors: it warns and fills the replaced weights with random
-numbers. What was done, to which weights and at what error, is in `eckart.json`; `eckart verify` checks it.
-"""
-
-MERGED_CARD = """---
-library_name: transformers
-tags:
-- low-rank
----
-
-# {source}, truncated
-
-{summary}
-
-The factors were multiplied out: this is an ordinary dense model, as large as before, and loads as such:
-
-```python
-from transformers import {auto}
-
-model = {auto}.from_pretrained("this folder")
-```
-
-What was done, to which weights and at what error, is in `eckart.json`; `eckart verify` checks it.
-"""
 
 
 def save_model(
@@ -83,11 +28,13 @@ def save_model(
     summary: str,
     max_shard_size: str = SHARD,
     weights: bool = True,
+    origin: Path | None = None,
 ) -> None:
     """Write config, weights, the modelling file and a model card into an existing folder.
 
     Args:
         weights: whether the weights too; if not, they are there, or will be.
+        origin: the folder that the model came from, of whose card licence, language and tags are kept.
     """
     describe(model)
     autos = auto_classes(model)
@@ -100,23 +47,15 @@ def save_model(
         del model.config.auto_map
     (folder / f"{MODELING_FILE}.py").write_text(modeling_source(set(autos.values())))
     auto = auto_of(autos, stock_class(model).__name__)
-    card = CARD.format(source=in_markdown(source), summary=summary, auto=auto, file=MODELING_FILE)
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    cards.write(folder, cards.COMPRESSED, source, origin, summary=summary, auto=auto, file=MODELING_FILE)
 
 
-def save_merged(model: Any, folder: Path, source: str, summary: str) -> None:
+def save_merged(model: Any, folder: Path, source: str, summary: str, origin: Path | None = None) -> None:
     """The same of a model that is dense again, which needs no modelling file."""
     with quiet(), _lenient_generation_config(model, folder):
         model.save_pretrained(folder, max_shard_size=SHARD)
     auto = auto_of(auto_classes(model), stock_class(model).__name__)
-    card = MERGED_CARD.format(source=in_markdown(source), summary=summary, auto=auto)
-    (folder / "README.md").write_text(card, encoding="utf-8")
-
-
-def in_markdown(name: str) -> str:
-    """A name that shows as it is, whatever is in it: no markup, no control character, one line."""
-    shown = "".join(each if each.isprintable() else " " for each in name)
-    return re.sub(r"([\\`*{}\[\]<>#|!&~])", r"\\\1", shown)
+    cards.write(folder, cards.MERGED, source, origin, summary=summary, auto=auto)
 
 
 @contextmanager

@@ -119,7 +119,8 @@ class Job:
         made, words = work / MODEL, work / WORDS
         checkpoint.write_index(made, [store.shard(piece).name for piece in store.parts])
         words.mkdir(exist_ok=True)
-        saving.save_model(model, words, self.source, summary_of(manifest), weights=False)
+        summary = summary_of(manifest)
+        saving.save_model(model, words, self.source, summary, weights=False, origin=self.folder)
         # Where there are weights already, transformers would take them for those of an older model.
         for path in words.iterdir():
             path.replace(made / path.name)

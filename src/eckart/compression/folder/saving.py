@@ -19,7 +19,7 @@ def save_folder(model: Any, tokenizer: Any, manifest: Manifest, folder: Path | N
     """
     save = saving.save_merged if manifest.merged else saving.save_model
     with checkpoint.appearing(out) as temporary:
-        save(model, temporary, manifest.source, summary_of(manifest))
+        save(model, temporary, manifest.source, summary_of(manifest), origin=folder)
         if tokenizer is not None and folder is None:
             tokenizer.save_pretrained(temporary)
         if folder is not None:
