@@ -25,7 +25,7 @@ FAMILIES = {
         AutoModelForMaskedLM: modernbert roformer
         AutoModelForPreTraining: electra
         AutoModelForTextEncoding: t5
-        AutoModel: canine
+        AutoModel: canine gte nomic_bert jina_embeddings_v3
     """,
     "decoders": """
         AutoModelForCausalLM: qwen2 qwen3 mistral gemma gemma2 phi3 gpt_neox opt bloom olmo2 cohere starcoder2
@@ -47,7 +47,7 @@ FAMILIES = {
         AutoModelForAudioClassification: audio-spectrogram-transformer unispeech
         AutoModelForZeroShotImageClassification: clip siglip chinese_clip
         AutoModelForImageTextToText: blip git
-        AutoModel: groupvit x-clip
+        AutoModel: groupvit x-clip qwen3_vl_moe
     """,
 }
 """Of each auto class, model types of transformers; over 60 in all."""

@@ -15,6 +15,8 @@ from transformers.core_model_loading import (
 )
 from transformers.pytorch_utils import Conv1D
 
+from eckart.structures import structure_of
+
 
 def stored_names(model: Any, stored: Iterable[str]) -> dict[str, str]:
     """The name of each weight of a model to the name of the stored tensor that holds it as it is.
@@ -42,13 +44,20 @@ def loaded_names(model: Any, stored: Iterable[str]) -> dict[str, tuple[str, bool
     renamings = [change for change in changes if isinstance(change, WeightRenaming)]
     converters = [change for change in changes if isinstance(change, WeightConverter)]
     prefix, weights = model.base_model_prefix, model.state_dict()
+    # What is done to a weight of the class on loading (turned, say) is not done to the factors in its place.
+    factors = {
+        f"{name}.{part}"
+        for name, module in model.named_modules()
+        if structure_of(module) is not None
+        for part in module.state_dict()
+    }
     found: dict[str, tuple[str, bool]] = {}
     # In the order in which transformers reads them: some renamings depend on what came before.
     for key in sorted(stored, key=dot_natural_key):
         name, converted = rename_source_key(key, renamings, converters, prefix, weights)
         if name not in weights and key in weights:
             name, converted = rename_source_key(key, [], [], prefix, weights)
-        found[key] = name, converted is None
+        found[key] = name, converted is None or (name == key and key in factors)
     return found
 
 

@@ -23,6 +23,7 @@ from eckart.model.portable import (
     untie,
 )
 from eckart.model.portable.embeddings import share_indices
+from eckart.model.portable.experts import save_by_own_names
 from eckart.model.quantizing import inner_of, put_quantized
 from eckart.model.targets import weight_of
 from eckart.structures import (
@@ -179,6 +180,7 @@ def describe(model: Any) -> None:
     retie(model)
     stacks, inner = stacks_of(model), inner_of(model)
     if modules or stacks or inner:
+        save_by_own_names(model)
         model.config.quantization_config = EckartConfig(modules, experts=stacks, inner=inner)
 
 

@@ -78,7 +78,12 @@ def _lenient_generation_config(model: Any, folder: Path) -> Iterator[None]:
         generation.to_json_file(path)
 
 
-EARLIER_SOURCES = frozenset({"0eabafc667c1e538a32ff3501cc671163519e1f76326a41e7fe7e212a81c4ff2"})
+EARLIER_SOURCES = frozenset(
+    {
+        "0eabafc667c1e538a32ff3501cc671163519e1f76326a41e7fe7e212a81c4ff2",
+        "46d2aa4c8ccb4c5209adb7186a756f527321fa289558b484025fa9c4250019a6",
+    }
+)
 """SHA-256 of what travelled with models of earlier versions, but for their classes: it may be run too."""
 
 

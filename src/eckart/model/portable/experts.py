@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from eckart.model.portable.swapping import find_module
+from eckart.structures.registry import structure_of
 
 
 class ExpertStack(nn.Module):
@@ -122,11 +123,33 @@ def unroll(model: nn.Module, names: list[str]) -> None:
 
 
 def save_by_own_names(model: nn.Module) -> None:
-    """Let a model be saved by the names that it has in memory, if it has unrolled experts."""
-    if _has_stacks(model):
+    """Let a model be saved by the names that it has in memory, where transformers would make other tensors.
+
+    On the way to disk it puts experts, or queries, keys and values, together as its class's published
+    checkpoints have them: of stacks it would find no weights, and of factors it would join what belongs to
+    different layers.
+    """
+    if _has_stacks(model) or _joins_factors(model):
         if getattr(model, "_weight_conversions", None):
             model._rolled_conversions = model._weight_conversions
         model._weight_conversions = []  # type: ignore[assignment]
+
+
+def _joins_factors(model: Any) -> bool:
+    """Whether transformers would save a tensor of a structure as a part of another, or in parts."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter
+
+    changes = getattr(model, "_weight_conversions", None)
+    changes = get_model_conversion_mapping(model) if changes is None else changes
+    converters = [change.reverse_transform() for change in changes if isinstance(change, WeightConverter)]
+    return any(
+        converter.rename_source_key(f"{name}.{part}")[1] is not None
+        for name, module in (model.named_modules() if converters else ())
+        if structure_of(module) is not None
+        for part in module.state_dict()
+        for converter in converters
+    )
 
 
 def _has_stacks(model: nn.Module) -> bool:

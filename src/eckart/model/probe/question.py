@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from inspect import Parameter, signature
-from math import isfinite
+from math import isfinite, prod
 from typing import Any
 
 from eckart.model.configs import said
 from eckart.model.probe import answer
 from eckart.model.text import is_encoder_decoder
 from eckart.types import EckartError, Probe, ProbeInput
+from eckart.types.manifest import LARGEST_INPUT
 
 LENGTH = 16
 """Tokens of a text, and frames of what is short."""
@@ -104,9 +105,9 @@ def _shapes(model: Any, name: str) -> list[ProbeInput]:
         length, width = _number(config, "context_length"), _number(config, "num_input_channels")
         return [ProbeInput(shape=(1, length, width))] if length and width else []
     if name.startswith("pixel_values"):
-        return [ProbeInput(shape=shape) for shape in _images(config)]
+        return [ProbeInput(shape=shape) for shape in _images(config) if prod(shape) <= LARGEST_INPUT]
     if name in ("input_values", "input_features"):
-        return [ProbeInput(shape=shape) for shape in _sounds(config)]
+        return [ProbeInput(shape=shape) for shape in _sounds(config) if prod(shape) <= LARGEST_INPUT]
     return [each.model_copy() for end, each in PLAIN.items() if name.endswith(end)]
 
 
