@@ -13,6 +13,8 @@ from eckart.cli.saying import say
 
 WIDTH = 110
 """Columns of a help page at most."""
+KINDS = {" <str>": "TEXT", " <int>": "INTEGER", " <float>": "NUMBER"}
+"""What stands for a value of a kind, by what Typer has for it."""
 EXAMPLES: dict[str, tuple[str, ...]] = {}
 """Of each command, shown below its help's first lines."""
 
@@ -41,7 +43,10 @@ class Grouped(TyperCommand):
                 continue
             plain = "Arguments" if parameter.param_type_name == "argument" else "Options"
             title = getattr(parameter, "rich_help_panel", None) or plain
-            sections.setdefault(title, []).append(record)
+            words, text = record
+            for kind, shown in KINDS.items():
+                words = words.replace(kind, "" if plain == "Arguments" else f" {shown}")
+            sections.setdefault(title, []).append((words, text))
         for title, records in sections.items():
             if records:
                 with formatter.section(title):
