@@ -91,7 +91,8 @@ def test_the_page_is_the_one_that_report_makes_of_the_folder(
 def test_people_see_tables(eckart: Eckart, stored: Any, data: str, tmp_path: Path) -> None:
     before = listing(tmp_path)
     answer = eckart("analyze", stored(LLAMA))
-    assert (answer.code, answer.err) == (0, "")
+    assert answer.code == 0
+    assert all(line.startswith("note: ") for line in answer.err.splitlines())
     assert listing(tmp_path) == before
     for words in ("LlamaForCausalLM", "48x48", "at 24", "pivoted", "-o DIR", "at the peak"):
         assert words in answer.out
