@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
 import typer
@@ -9,6 +10,9 @@ import typer
 from eckart.cli.options import Model, completing, filled, verb
 from eckart.cli.saying import note, number, tell, track, warn
 from eckart.recipes import reading, verbs
+
+RUNNING = "running code"
+"""What `run_programs` calls its work."""
 
 
 @verb(verbs.EvaluateRun, "eckart evaluate SMALL --task perplexity --data FILE")
@@ -33,11 +37,7 @@ def evaluate(
     from eckart import pipeline
 
     options = reading.given(verbs.EvaluateRun, given).options
-    if options.get("allow_code_execution"):
-        from eckart.evaluation import code
-
-        (warn if code.left_open() else note)(f"programs run {code.protection()}")
-    score = pipeline.evaluate(model, task, out=out, track=track, **options)
+    score = pipeline.evaluate(model, task, out=out, track=_track, **options)
     details = ", ".join(
         f"{name} {number(value)}"
         for name, value in score.details.items()
@@ -54,3 +54,12 @@ def evaluate(
         tell(f"{out}: each answer in samples.jsonl, the score in score.json")
     answer: dict[str, Any] = score.as_json()
     return answer
+
+
+def _track(items: Iterable[Any], description: str, total: int) -> Iterator[Any]:
+    """Progress; before generated code runs, what it is kept from on this machine."""
+    if description == RUNNING:
+        from eckart.evaluation import code
+
+        (warn if code.left_open() else note)(f"programs run {code.protection()}")
+    yield from track(items, description, total)
