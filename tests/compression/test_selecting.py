@@ -141,7 +141,6 @@ def test_a_model_in_memory_is_dense_again_where_training_failed(stored, tokenize
         ({"method": "svd", "keep": 0.5, "allocation": "learned"}, "learned"),
         ({"method": "svd", "keep": 0.5, "training": {"train": "lora"}}, "eckart recover"),
         ({"method": "svd", "keep": 0.5, "training": {"steps": 1, "epochs": 1}}, "one of --steps"),
-        ({"method": "svd", "keep": 0.5, "resume": True}, "--resume"),
     ],
 )
 def test_what_cannot_be_is_said_before_any_work(options: dict[str, Any], said, stored, data, tmp_path):
