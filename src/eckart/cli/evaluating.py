@@ -11,9 +11,6 @@ from eckart.cli.options import Model, completing, filled, verb
 from eckart.cli.saying import note, number, tell, track, warn
 from eckart.recipes import reading, verbs
 
-RUNNING = "running code"
-"""What `run_programs` calls its work."""
-
 
 @verb(verbs.EvaluateRun, "eckart evaluate SMALL --task perplexity --data FILE")
 def evaluate(
@@ -58,8 +55,8 @@ def evaluate(
 
 def _track(items: Iterable[Any], description: str, total: int) -> Iterator[Any]:
     """Progress; before generated code runs, what it is kept from on this machine."""
-    if description == RUNNING:
-        from eckart.evaluation import code
+    from eckart.evaluation import code
 
+    if description == code.RUNNING:
         (warn if code.left_open() else note)(f"programs run {code.protection()}")
     yield from track(items, description, total)

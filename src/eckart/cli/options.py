@@ -90,6 +90,25 @@ APPEARING = ("analyze", "bases", "compress", "recover", "report")
 """Commands whose output folder must not exist; those of the others are gone on with."""
 
 
+_ROWS = recipes.METHODS.values()
+CHOICES = {
+    "method": list(recipes.METHODS),
+    "methods": list(recipes.METHODS),
+    "metric": list(recipes.METRICS),
+    "structure": sorted({row.structure for row in _ROWS}),
+    "allocate": sorted({row.allocation for row in _ROWS}),
+    "recovery": sorted({row.recovery for row in _ROWS}),
+    "task": [
+        task.strip() for task in verbs.TASKS_HELP.partition(" for any")[0].replace(" or ", " ").split(",")
+    ],
+    "quantize": list(get_args(Quantize)),
+    "of": ["model", "targets"],
+    "dtype": ["auto", "float32", "bfloat16", "float16"],
+    "device": ["cpu", "cuda"],
+}
+"""What a shell may complete the value of an option to, as far as it is known without torch."""
+
+
 class Failed(dict[str, Any]):
     """What a command found, where that is a failure: it is shown like any other answer, and ends with 1."""
 
@@ -182,7 +201,7 @@ def _annotated(kind: type, name: str) -> Any:
     more: dict[str, Any] = {"metavar": option.metavar} if option.metavar else {}
     if option.parse is not None or of in (int, float):
         more["parser"] = _parser(option, of)
-    if name in _choices():
+    if name in CHOICES:
         more["autocompletion"] = completing(name)
     if get_args(of):
         of = list[str] if option.repeated else str
@@ -198,31 +217,12 @@ def _annotated(kind: type, name: str) -> Any:
     ]
 
 
-def _choices() -> dict[str, list[str]]:
-    """What a shell may complete the value of an option to, as far as it is known without torch."""
-    rows = recipes.METHODS.values()
-    tasks = verbs.TASKS_HELP.partition(" for any")[0].replace(" or ", " ").split(",")
-    return {
-        "method": list(recipes.METHODS),
-        "methods": list(recipes.METHODS),
-        "metric": list(recipes.METRICS),
-        "structure": sorted({row.structure for row in rows}),
-        "allocate": sorted({row.allocation for row in rows}),
-        "recovery": sorted({row.recovery for row in rows}),
-        "task": [task.strip() for task in tasks],
-        "quantize": list(get_args(Quantize)),
-        "of": ["model", "targets"],
-        "dtype": ["auto", "float32", "bfloat16", "float16"],
-        "device": ["cpu", "cuda"],
-    }
-
-
 def completing(name: str) -> Callable[[str], list[str]]:
     """What completes the value of an option, of a list its last part."""
 
     def complete(incomplete: str) -> list[str]:
         before, comma, last = incomplete.rpartition(",")
-        return [f"{before}{comma}{each}" for each in _choices()[name] if each.startswith(last)]
+        return [f"{before}{comma}{each}" for each in CHOICES[name] if each.startswith(last)]
 
     return complete
 

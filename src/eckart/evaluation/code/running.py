@@ -25,6 +25,8 @@ from eckart.types import EckartError, Track, UsageError, silent
 
 SECONDS = 10.0
 MEMORY = 2**30
+RUNNING = "running code"
+"""What this work is called where its progress is shown."""
 WORKERS = 4
 """At most, unless told otherwise: each may take `MEMORY`."""
 
@@ -106,22 +108,25 @@ def run_programs(
     with ExitStack() as stack:
         keepers = [stack.enter_context(closing(_Keeper())) for _ in range(workers)]
         outcomes = _outcomes(programs, keepers, seconds, memory_bytes)
-        found = dict(track(outcomes, "running code", len(programs)))
+        found = dict(track(outcomes, RUNNING, len(programs)))
     return [found[index] for index in range(len(programs))]
 
 
 @cache
-def protection() -> str:
-    """Which of the walls stand on this machine, in words; found by trying them."""
+def _standing() -> tuple[list[str], bool]:
+    """The walls that stand on this machine, found by trying them, and whether memory is limited."""
     with closing(_Keeper()) as keeper:
-        return _in_words(keeper.walls, keeper.limits_memory)
+        return keeper.walls, keeper.limits_memory
 
 
-@cache
+def protection() -> str:
+    """Which of the walls stand on this machine, in words."""
+    return _in_words(*_standing())
+
+
 def left_open() -> list[str]:
     """What the walls of this machine do not keep from a program, in words; nothing is the best answer."""
-    with closing(_Keeper()) as keeper:
-        return _open_behind(keeper.walls, keeper.limits_memory)
+    return _open_behind(*_standing())
 
 
 def _in_words(walls: Sequence[str], limits_memory: bool) -> str:
