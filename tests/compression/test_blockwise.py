@@ -13,6 +13,10 @@ from architectures import BERT, GPT2, LLAMA, MIXTRAL, T5, Architecture, outputs,
 
 import eckart
 from eckart import checkpoint
+from eckart.compression.blocks.observing import Pass
+from eckart.compression.blocks.store import BlockStore
+from eckart.compression.blocks.units import Units
+from eckart.estimate.memory import BATCH_TOKENS
 from eckart.model import loading
 from eckart.model.streaming import Streamed
 from eckart.types import EckartError, UsageError
@@ -169,6 +173,52 @@ def test_run_that_died_anywhere_is_gone_on_with_to_the_same_bytes(name, stored, 
             assert not out.exists()
     assert deaths > 2
     assert digests(out) == expected
+
+
+@pytest.mark.parametrize("at", ["come_from", "remember", "drop"])
+def test_run_that_died_while_it_took_back_a_refit_is_gone_on_with_to_the_same_bytes(
+    at, stored, data, tmp_path, crash, monkeypatch
+):
+    made = compressed(stored(LLAMA), tmp_path / "unbroken", data, True, method="auto", keep=0.7)
+    assert any("not refitted" in note for note in made.manifest.notes)
+    undo, died = BlockStore.undo, []
+
+    def dying(store: Any, bench: Any) -> None:
+        where = {"come_from": Streamed, "remember": BlockStore, "drop": Units}[at]
+        name = {"come_from": "__init__"}.get(at, at)
+        monkeypatch.setattr(where, name, die)
+        undo(store, bench)
+
+    def die(*_: Any) -> None:
+        died.append(at)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BlockStore, "undo", dying)
+        with pytest.raises(Killed):
+            compressed(stored(LLAMA), tmp_path / "out", data, True, method="auto", keep=0.7)
+    assert died
+    monkeypatch.undo()
+    eckart.compress(
+        stored(LLAMA), tmp_path / "out", data=data, cache=False, blocks=True, resume=True, method="auto", keep=0.7
+    )
+    assert digests(tmp_path / "out") == digests(tmp_path / "unbroken")
+
+
+def test_memory_that_is_free_later_changes_nothing(stored, data, tmp_path, crash, monkeypatch):
+    recipe = {"method": "svd-llm", "keep": 0.7}
+    compressed(stored(LLAMA), tmp_path / "unbroken", data, True, **recipe)
+    crash(2)
+    with pytest.raises(Killed):
+        compressed(stored(LLAMA), tmp_path / "out", data, True, **recipe)
+    crash(0)
+    monkeypatch.setattr("eckart.compression.blocks.portion.available", lambda device: 800_000_000)
+    seen: list[int] = []
+    cut = Pass._cut
+    monkeypatch.setattr(Pass, "_cut", lambda self, w, tokens: seen.append(tokens) or cut(self, w, tokens))
+    eckart.compress(stored(LLAMA), tmp_path / "out", data=data, cache=False, blocks=True, resume=True, **recipe)
+    assert max(seen) == BATCH_TOKENS
+    assert digests(tmp_path / "out") == digests(tmp_path / "unbroken")
 
 
 def test_what_was_begun_is_not_gone_on_with_by_another_request(stored, data, tmp_path, crash):

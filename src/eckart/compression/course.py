@@ -99,8 +99,9 @@ class Course:
         )
         moved = self._moved()
         if plain and moved and moved.divergence > plain.divergence:
-            store.remember("unfitted", {})
+            # In this order: a run that is killed in between would take what was refitted for what is wanted.
             store.undo(bench)
+            store.remember("unfitted", {})
             self._install(found.options, keep_dense)
             moved = self._moved()
             notes.append(UNFITTED)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from eckart.model.text import begins
 from eckart.recovery.runs import working_folder
 from eckart.types import MANIFEST, Manifest, Recipe, Text, Track
 
-WORDS = "words"
+WORDS, PORTION = "words", "portion.json"
 
 
 def settled(out: Path) -> Manifest | None:
@@ -83,13 +84,24 @@ class Job:
             with working_folder(work, request() if together.leads else {}, resume, begun):
                 if together.leads:
                     tidy(work)
+                    self._note_portion(work, part)
                 together.wait()
-                return self._run(work, part, together, track)
+                return self._run(work, self._portion(work, part), together, track)
         except (NotWalkableError, NotStoredByBlockError) as error:
             if blocks:
                 raise
             whole.append(f"the model was read whole: {error}")
             return None
+
+    def _note_portion(self, work: Path, part: Portion) -> None:
+        if not (begun(work) and (work / PORTION).is_file()):
+            checkpoint.replace_file(work / PORTION, json.dumps({"batch_tokens": part.batch_tokens}).encode())
+
+    def _portion(self, work: Path, part: Portion) -> Portion:
+        """The batches of the first process that worked on it: those that memory free now allows round otherwise."""
+        if self.memory is not None:
+            return part
+        return replace(part, batch_tokens=json.loads((work / PORTION).read_bytes())["batch_tokens"])
 
     def _run(self, work: Path, part: Portion, together: Together, track: Track) -> Manifest:
         give_back()
