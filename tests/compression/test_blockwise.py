@@ -199,9 +199,8 @@ def test_run_that_died_while_it_took_back_a_refit_is_gone_on_with_to_the_same_by
             compressed(stored(LLAMA), tmp_path / "out", data, True, method="auto", keep=0.7)
     assert died
     monkeypatch.undo()
-    eckart.compress(
-        stored(LLAMA), tmp_path / "out", data=data, cache=False, blocks=True, resume=True, method="auto", keep=0.7
-    )
+    again = {"cache": False, "blocks": True, "resume": True, "method": "auto", "keep": 0.7}
+    eckart.compress(stored(LLAMA), tmp_path / "out", data=data, **again)
     assert digests(tmp_path / "out") == digests(tmp_path / "unbroken")
 
 
@@ -216,7 +215,8 @@ def test_memory_that_is_free_later_changes_nothing(stored, data, tmp_path, crash
     seen: list[int] = []
     cut = Pass._cut
     monkeypatch.setattr(Pass, "_cut", lambda self, w, tokens: seen.append(tokens) or cut(self, w, tokens))
-    eckart.compress(stored(LLAMA), tmp_path / "out", data=data, cache=False, blocks=True, resume=True, **recipe)
+    again = {"cache": False, "blocks": True, "resume": True, **recipe}
+    eckart.compress(stored(LLAMA), tmp_path / "out", data=data, **again)
     assert max(seen) == BATCH_TOKENS
     assert digests(tmp_path / "out") == digests(tmp_path / "unbroken")
 

@@ -7,6 +7,7 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +16,10 @@ import torch
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
 """Of glibc's malloc.h."""
 PIECE = 1 << 20
+GROUPS, PROCESS_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+V1 = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
+V2 = "memory.max", "memory.current", "inactive_file"
+"""Of the control groups of Linux: what a group may take, what it takes, and what of that is cached files."""
 
 
 def peak_memory_bytes() -> int:
@@ -49,10 +54,32 @@ def available(device: str = "cpu") -> int:
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             lines = dict(line.split(":", 1) for line in file)
-        return int(lines["MemAvailable"].split()[0]) * 1024
+        free = int(lines["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         # No Linux: half of what there is, as other programs have some of it.
-        return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) // 2
+        free = int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) // 2
+    return min([free, *_left_in_groups()])
+
+
+def _left_in_groups() -> Iterator[int]:
+    """What the limits of the control groups that this process is in leave: a container has its own.
+
+    What is cached of files is given up when it is wanted. A container may see its own group as the root of
+    all, so each group above is looked for too.
+    """
+    with suppress(OSError):
+        for line in PROCESS_GROUPS.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers not in ("", "memory"):
+                continue
+            limit, used, cached = V1 if controllers else V2
+            inside = Path(path.lstrip("/"))
+            for group in (inside, *inside.parents):
+                with suppress(OSError, ValueError, KeyError):
+                    folder = GROUPS / controllers / group
+                    stat = dict(each.split() for each in (folder / "memory.stat").read_text().splitlines())
+                    taken = int((folder / used).read_text()) - int(stat[cached])
+                    yield max(0, int((folder / limit).read_text()) - taken)
 
 
 class Stopwatch:

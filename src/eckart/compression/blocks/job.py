@@ -98,7 +98,7 @@ class Job:
             checkpoint.replace_file(work / PORTION, json.dumps({"batch_tokens": part.batch_tokens}).encode())
 
     def _portion(self, work: Path, part: Portion) -> Portion:
-        """The batches of the first process that worked on it: those that memory free now allows round otherwise."""
+        """With the batches of who began: those that the memory that is free now allows round otherwise."""
         if self.memory is not None:
             return part
         return replace(part, batch_tokens=json.loads((work / PORTION).read_bytes())["batch_tokens"])
