@@ -11,6 +11,8 @@ from typing import Any
 from eckart.estimate import counting
 from eckart.model import building, loading
 from eckart.model import targets as targets_
+from eckart.recipes import verbs
+from eckart.recipes.calling import checked
 from eckart.types import Target, Tied, UsageError
 
 RANKS = (4, 8, 16, 32, 64)
@@ -76,6 +78,7 @@ class LoraPlan:
     notes: list[str] = field(default_factory=list)
 
 
+@checked(verbs.PlanOrLora)
 def plan_lora(
     model: str | Path,
     *,

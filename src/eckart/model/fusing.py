@@ -85,6 +85,8 @@ def fuse(model: Any) -> Any:
     Raises:
         UsageError: a model that cannot run on its own dummy input, or has no low-rank structure.
     """
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"{type(model).__name__} is no model: load it first, with from_pretrained")
     groups = [group for group in _readers(model) if len(group) > 1]
     for group in groups:
         shared = Shared(group)

@@ -254,14 +254,20 @@ def refuse_compressed(config: Any, job: str = "compress") -> None:
     raise UsageError(f"this model is quantized ({method}); {job} the float model it came from")
 
 
-def require_loaded(model: Any) -> None:
-    """Raises UsageError where a model given in memory is none that can be replaced in and saved."""
-    kind = type(model).__name__
+def require_transformers(model: Any) -> None:
+    """Raises UsageError where what was given in the place of a model is none of transformers."""
     if not isinstance(model, PreTrainedModel):
         raise UsageError(
-            f"{kind} is not a transformers model: give a folder, a hub id or a PreTrainedModel "
-            "(what wraps one, as peft and torch.compile do, comes off first: merge_and_unload())"
+            f"{type(model).__name__} is not a transformers model: give a folder, a hub id or a "
+            "PreTrainedModel (what wraps one, as peft and torch.compile do, comes off first: "
+            "merge_and_unload())"
         )
+
+
+def require_loaded(model: Any) -> None:
+    """Raises UsageError where a model given in memory is none that can be replaced in and saved."""
+    require_transformers(model)
+    kind = type(model).__name__
     if getattr(model, "_hf_peft_config_loaded", False):
         raise UsageError(f"this {kind} has adapters: merge them into its weights first, with peft")
     refuse_compressed(model.config)

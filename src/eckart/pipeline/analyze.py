@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from eckart.analysis import folder, whole
 from eckart.evaluation.machine import Stopwatch
+from eckart.recipes import verbs
+from eckart.recipes.calling import checked
 from eckart.types import Analysis, Matrix, Track, UsageError, silent
 
 
@@ -53,6 +55,7 @@ def analyze(
     png: bool = ...,
     track: Track = ...,
 ) -> Analysis: ...
+@checked(verbs.Analyze)
 def analyze(
     model: Any,
     out: str | Path | None = None,
@@ -60,6 +63,8 @@ def analyze(
     fast: bool = False,
     ranks: Sequence[int] | None = None,
     device: str = "cpu",
+    tokenizer: Any = None,
+    track: Track = silent,
     **options: Any,
 ) -> Analysis | Matrix:
     """Say which weights of a model are low-rank, and what a cut would come to.
@@ -94,7 +99,10 @@ def analyze(
         if given := [name for name, value in {"out": out, **options}.items() if value is not None]:
             raise UsageError(f"{given[0]} is of a model, and this is one weight")
         return whole.analyze_one(model, fast, ranks, device)
-    return analyzed(model, out, fast=fast, ranks=ranks, device=device, **options).analysis
+    found = analyzed(
+        model, out, fast=fast, ranks=ranks, device=device, tokenizer=tokenizer, track=track, **options
+    )
+    return found.analysis
 
 
 def analyzed(

@@ -10,12 +10,16 @@ from typing import Any
 from eckart import checkpoint
 from eckart.analysis.bases import Bases, load_named, name_bases, require_named, write
 from eckart.evaluation.machine import Stopwatch
+from eckart.model import loading
+from eckart.recipes import verbs
+from eckart.recipes.calling import checked
 from eckart.types import Track, UsageError, silent
 
 BASES, TOP = 8, 10
 """Bases of each target, and tokens at either end of each, unless told otherwise."""
 
 
+@checked(verbs.Bases)
 def bases(
     model: Any,
     out: str | Path | None = None,
@@ -63,6 +67,7 @@ def bases(
     if isinstance(model, (str, Path)):
         named = load_named(model, targets, layers, device)
     else:
+        loading.require_transformers(model)
         named = require_named(model, tokenizer, targets, layers)
     made = name_bases(named, bases, top, track)
     made = replace(made, out=None if out is None else str(out), seconds=watch.seconds())

@@ -10,12 +10,15 @@ import torch
 from eckart.evaluation import speed
 from eckart.evaluation.race import ModelPair, Workload
 from eckart.model import loading
+from eckart.recipes import verbs
+from eckart.recipes.calling import checked
 from eckart.types import Race, Track, silent
 
 BATCHES = (1,)
 TOKENS, NEW, ROUNDS = 256, 16, 7
 
 
+@checked(verbs.Bench)
 def bench(
     model: str | Path,
     other: str | Path | None = None,

@@ -10,9 +10,12 @@ from eckart.data import named
 from eckart.evaluation import Request, Score, keeping
 from eckart.evaluation.measuring import identity, make_settings, read_material, run
 from eckart.model import adapters, loading
+from eckart.recipes import verbs
+from eckart.recipes.calling import checked
 from eckart.types import Track, UsageError, silent
 
 
+@checked(verbs.EvaluateRun)
 def evaluate(
     model: Any,
     task: str,
@@ -105,6 +108,7 @@ def evaluate(
             name, model = str(model), loading.load_model(folder, device, dtype)
             model = model if adapter is None else adapters.merge(model, Path(adapter))
     else:
+        loading.require_transformers(model)
         material = read_material(task, data, bool(model.can_generate()), fields, include)
         name = type(model).__name__
     if tokenizer is None:

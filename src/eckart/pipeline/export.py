@@ -11,11 +11,13 @@ from eckart.evaluation.machine import Stopwatch
 from eckart.integrations import exports, graphs
 from eckart.integrations.exports import Exported, Source
 from eckart.model import loading
+from eckart.recipes.calling import checked
 from eckart.types import UsageError
 
 FORMATS = (DENSE, GGUF_READY, *graphs.GRAPHS)
 
 
+@checked()
 def export(model: str | Path, out: str | Path, *, format: str, check: bool = True) -> Exported:  # noqa: A002
     """Write a model in the form that another tool reads.
 

@@ -17,6 +17,7 @@ from eckart.comparison.protocol import PROTOCOL, RESULTS, Kept, read_rows
 from eckart.evaluation import lower_is_better
 from eckart.evaluation.continuations import continue_prompts
 from eckart.evaluation.machine import Stopwatch
+from eckart.recipes.calling import checked
 from eckart.report.files import PAGE, Files, analysis_files, compression_files, sweep_files
 from eckart.types import MANIFEST, Analysis, EckartError, Manifest, Sample, Sweep, Track, UsageError, silent
 
@@ -44,6 +45,7 @@ class Described:
     seconds: float = 0.0
 
 
+@checked()
 def describe(
     path: str | Path,
     out: str | Path,

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from eckart import recipes
+from eckart.recipes import verbs
+from eckart.recipes.calling import checked
 from eckart.sweeping.models import load_swept, require_swept
 from eckart.sweeping.request import Cuts, Measurement, Saving, make_request
 from eckart.sweeping.running import OnCell, SweepRun
@@ -16,6 +18,7 @@ CONTINUATION = 40
 """Tokens that a prompt is continued by."""
 
 
+@checked(verbs.Sweep)
 def sweep(
     model: Any,
     out: str | Path | None = None,

@@ -9,6 +9,7 @@ from textwrap import fill
 from typing import Any, TypeVar
 
 from eckart.recipes import verbs
+from eckart.recipes.calling import checked
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
@@ -17,9 +18,7 @@ def takes(kind: type) -> Callable[[Verb], Verb]:
     """Show in a verb's signature and docstring the options that it takes by `**options`."""
 
     def show(verb: Verb) -> Verb:
-        @wraps(verb)
-        def called(*given: Any, **options: Any) -> Any:
-            return verb(*given, **options)
+        called = wraps(verb)(checked()(verb))
 
         own = inspect.signature(verb).parameters.values()
         found = [

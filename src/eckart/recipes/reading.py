@@ -21,6 +21,8 @@ DATA = ("data", "test", "examples")
 """Options that name data, or are given it."""
 WINDOW = "max_length"
 """A setting of a training that is an option of the data."""
+TORCH = ("device", "dtype")
+"""Options that torch has objects for."""
 WORDS = {
     float: "a number",
     int: "a whole number",
@@ -78,28 +80,30 @@ def given(kind: type, values: Mapping[str, Any], where: str = "") -> Given:
         name = str(written).replace("-", "_")
         if value is None and name in groups:
             continue
+        if name in DATA and isinstance(value, Mapping) and not value:
+            raise UsageError(f"{where}{name} is empty: there is nothing in it")
         if name in groups and isinstance(value, Mapping):
             inner = {str(key).replace("-", "_"): each for key, each in value.items()}
             window = inner.pop(WINDOW, None) if name in trained else None
             allowed = settings if name in trained else verbs.fields(groups[name])
             if strange := next((key for key in inner if _named(kind, key) not in allowed), None):
-                raise UsageError(f"{where}{_unknown(f'{name} option', strange, allowed)}")
+                raise UsageError(f"{where}{unknown_name(f'{name} option', strange, allowed)}")
             part = given(kind, inner, where)
             found.options |= part.options
             if name in trained:
-                own = {} if window is None else {WINDOW: _checked(kind, WINDOW, window, where)}
+                own = {} if window is None else {WINDOW: checked(kind, WINDOW, window, where)}
                 found.training = (found.training or {}) | (part.training or {}) | own
             continue
         name = _named(kind, name)
         if name not in known:
-            raise UsageError(f"{where}{_unknown('option', str(written), known)}")
+            raise UsageError(f"{where}{unknown_name('option', str(written), known)}")
         if value is None:
             continue
-        checked = _checked(kind, name, value, where)
+        one = checked(kind, name, value, where)
         if name in settings:
-            found.training = (found.training or {}) | {name: checked}
+            found.training = (found.training or {}) | {name: one}
         else:
-            found.options[name] = checked
+            found.options[name] = one
     return found
 
 
@@ -146,13 +150,14 @@ def _named(kind: type, name: str) -> str:
     return name if name in verbs.fields(kind) else flags.get(name, name)
 
 
-def _unknown(what: str, name: str, known: Mapping[str, Any]) -> str:
+def unknown_name(what: str, name: str, known: Mapping[str, Any]) -> str:
+    """That there is none of a name, and which was meant."""
     near = get_close_matches(name.replace("-", "_"), known, 1, 0.4)
     meant = f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(known)}"
     return f"unknown {what} {name!r}{meant}"
 
 
-def _checked(kind: type, name: str, value: Any, where: str) -> Any:
+def checked(kind: type, name: str, value: Any, where: str = "") -> Any:
     """A value as its option has it.
 
     Raises:
@@ -167,6 +172,10 @@ def _checked(kind: type, name: str, value: Any, where: str) -> Any:
             raise UsageError(f"{where}{error}") from None
     elif isinstance(value, os.PathLike):
         value = os.fspath(value)
+    elif name in TORCH and type(value).__module__ == "torch":
+        value = str(value).removeprefix("torch.")
+    elif isinstance(value, (set, frozenset)):
+        value = sorted(value, key=str)
     if isinstance(value, str) and not value.strip():
         raise UsageError(f"{label} is empty")
     if (each := get_args(of)) and not option.repeated and isinstance(value, str):
