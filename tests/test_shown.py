@@ -51,3 +51,17 @@ def test_rows_of_comparisons_and_races() -> None:
         rounds=3, rows=[pace], memory=memory,
     )  # fmt: skip
     whole(race, "small: cpu, float32, medians of 3 rounds")
+
+
+def test_what_only_looks_says_so_too(stored: Any, tmp_path: Path) -> None:
+    model, out = str(stored(LLAMA)), tmp_path / "small"
+    eckart.compress(model, out, keep=0.8, method="svd")
+    analysis = eckart.analyze(model)
+    whole(analysis, "LlamaForCausalLM, 14 weights")
+    whole(analysis.matrices[0], "q_proj", "energy: 90% of it in")
+    whole(eckart.bases(model, bases=2, targets=["q_proj"]), "4 bases of 2 weights")
+    whole(eckart.plan_lora(model, ranks=[2, 4]), "adapters on 14 of its weights")
+    whole(eckart.export(out, tmp_path / "dense", format="dense"), "dense: dense, LlamaForCausalLM in float32")
+    whole(eckart.describe(out, tmp_path / "page"), "report.html of one compression")
+    found = eckart.sweep(model, ratios=[0.5], layers=["top:1"], prompts=["w1 w2"], continuation=2)
+    whole(found, "1 models beside the dense one")

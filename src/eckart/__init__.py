@@ -11,7 +11,7 @@ import importlib
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
-from eckart.registration import when_imported
+from eckart.registration import import_in_silence, when_imported
 from eckart.types import EckartError, UsageError
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ ROOMS = {
 }
 """Where the public names are that are no job of the pipeline."""
 
+import_in_silence()
 when_imported("transformers.quantizers.auto", "eckart.model.portable")
 
 

@@ -16,9 +16,19 @@ from types import ModuleType
 def hush() -> None:
     """Keep off the terminal what libraries say when they are imported. For processes of our own."""
     warnings.filterwarnings("ignore")
-    # transformers imports torchao where it is, and that tells of each kernel not for this machine.
+    # What a call from Python logs, these say themselves.
+    logging.getLogger("eckart").setLevel(logging.CRITICAL)
+
+
+def import_in_silence() -> None:
+    """Keep what torchao says of each kernel not for this machine out of logs that nobody set up.
+
+    transformers imports it where it is.
+    """
     for name in ("torchao", "torch.utils._pytree"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        log = logging.getLogger(name)
+        if log.level == logging.NOTSET:
+            log.setLevel(logging.ERROR)
 
 
 def when_imported(module: str, plugin: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from eckart.model import building, loading, meaning, replacing
 from eckart.model.targets import Found, weight_of
 from eckart.report.bases import page
 from eckart.structures import structure_of
-from eckart.types import Basis, EckartError, Target, Track, UsageError
+from eckart.types import Basis, EckartError, Shown, Target, Track, UsageError
 
 ROUNDING = 1e-7
 """Singular values below this share of the largest are rounding, and their vectors chance: of factors, all
@@ -38,8 +38,8 @@ class NamedModel:
     found: Found
 
 
-@dataclass(frozen=True)
-class Bases:
+@dataclass(frozen=True, repr=False)
+class Bases(Shown):
     """What `eckart.bases` gives back.
 
     Attributes:
@@ -55,6 +55,21 @@ class Bases:
     targets: list[tuple[Target, list[Basis]]]
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
+
+    def in_a_line(self) -> str:
+        """How many bases of how many weights."""
+        count = sum(len(found) for _, found in self.targets)
+        return f"{self.model}: {count} bases of {len(self.targets)} weights"
+
+    def in_a_table(self) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
+        """A row for each basis."""
+        head = ("weight", "basis", "share", "reads", "writes")
+        rows = (
+            (target.name, basis.index, basis.share, _tokens(basis.reads), _tokens(basis.writes))
+            for target, found in self.targets
+            for basis in found
+        )
+        return head, rows
 
     def as_json(self) -> dict[str, Any]:
         """Plain data, as in `bases.json`."""
@@ -191,3 +206,7 @@ def _notes(model: Any, found: Found, width: int) -> list[str]:
             "or begins there (the output projection), the tokens of that side mean little"
         )
     return notes
+
+
+def _tokens(side: dict[str, list[str]] | None) -> str:
+    return "" if side is None else ", ".join(side["plus"])

@@ -1,6 +1,7 @@
 """A file, or a name, into texts or rows. Knows formats; knows no model."""
 
 from eckart.data.files import SEPARATOR
+from eckart.data.hub import without_bars
 from eckart.data.pocket import POCKET_TEXTS, is_built_in
 from eckart.data.reading import read_pairs, read_rows, read_texts, texts_of
 from eckart.data.shapes import SHAPES, Shape
@@ -19,4 +20,5 @@ __all__ = [
     "read_texts",
     "remember",
     "texts_of",
+    "without_bars",
 ]

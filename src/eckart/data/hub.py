@@ -6,6 +6,8 @@ No code that comes with a data set is run: `datasets` from 4 on has no way to.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from eckart.data.files import NO_DATASETS, Placed
@@ -36,9 +38,9 @@ def hub_rows(source: str, split: str) -> Placed:
         import datasets
     except ModuleNotFoundError:
         raise UsageError(f"{source}: a data set of the hub {NO_DATASETS}") from None
-    datasets.disable_progress_bars()
     try:
-        found = datasets.load_dataset(match["name"], match["config"], split=match["split"] or split)
+        with without_bars():
+            found = datasets.load_dataset(match["name"], match["config"], split=match["split"] or split)
     except Exception as error:  # what cannot be had is said in classes of four libraries
         words = " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
         raise UsageError(
@@ -46,3 +48,18 @@ def hub_rows(source: str, split: str) -> Placed:
         ) from None
     for number, row in enumerate(found, 1):
         yield f"{source}, row {number}", dict(row)
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Without the bars of datasets, which are afterwards as they were."""
+    import datasets
+    from datasets.utils import are_progress_bars_disabled
+
+    off = are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not off:
+            datasets.enable_progress_bars()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from eckart.model import building, loading
 from eckart.model import targets as targets_
 from eckart.recipes import verbs
 from eckart.recipes.calling import checked
-from eckart.types import Target, Tied, UsageError
+from eckart.types import Shown, Target, Tied, UsageError
 
 RANKS = (4, 8, 16, 32, 64)
 TRAINED_BYTES = 12
@@ -56,8 +56,8 @@ class AdaptedShape:
     break_even: int
 
 
-@dataclass(frozen=True)
-class LoraPlan:
+@dataclass(frozen=True, repr=False)
+class LoraPlan(Shown):
     """What `eckart plan --lora` knows.
 
     Attributes:
@@ -76,6 +76,20 @@ class LoraPlan:
     tied: list[Tied]
     seconds: float
     notes: list[str] = field(default_factory=list)
+
+    def in_a_line(self) -> str:
+        """The model, and what gets an adapter."""
+        count, size = len(self.targets), f"{self.parameters:,} parameters"
+        return f"{self.architecture}: adapters on {count} of its weights, {size}"
+
+    def in_a_table(self) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
+        """A row for each rank."""
+        head = ("rank", "parameters", "share", "MB", "MB to train")
+        rows = (
+            (row.rank, row.parameters, row.share, row.bytes / 1e6, row.training_bytes / 1e6)
+            for row in self.rows
+        )
+        return head, rows
 
 
 @checked(verbs.PlanOrLora)

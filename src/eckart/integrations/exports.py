@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from eckart.checkpoint import Checkpoint
 from eckart.integrations.parity import Deviation
 from eckart.model import replacing, saving
 from eckart.model.portable import QUANT_METHOD
-from eckart.types import Bytes, UsageError
+from eckart.types import Bytes, Shown, UsageError
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class Source:
     stored: Checkpoint
 
 
-@dataclass(frozen=True)
-class Exported:
+@dataclass(frozen=True, repr=False)
+class Exported(Shown):
     """What `eckart.export` gives back.
 
     Attributes:
@@ -62,6 +63,15 @@ class Exported:
     commands: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
+
+    def in_a_line(self) -> str:
+        """What was written where, and how large it is."""
+        size = f"{self.bytes.after / 1e6:,.1f} MB"
+        return f"{self.out}: {self.format}, {self.architecture} in {self.dtype}, {size}"
+
+    def in_a_table(self) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
+        """A row for each file."""
+        return ("file",), ((name,) for name in self.files)
 
 
 def require_float(config: Any) -> None:

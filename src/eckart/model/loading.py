@@ -234,13 +234,15 @@ def _with_metadata(folder: Path) -> Iterator[Path]:
 def quiet() -> Iterator[None]:
     """Without transformers' own bars and warnings: what a user must know, Eckart says."""
     verbosity = transformers.logging.get_verbosity()
+    bars = transformers.logging.is_progress_bar_enabled()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     try:
         yield
     finally:
         transformers.logging.set_verbosity(verbosity)
-        transformers.logging.enable_progress_bar()
+        if bars:
+            transformers.logging.enable_progress_bar()
 
 
 def refuse_compressed(config: Any, job: str = "compress") -> None:

@@ -16,7 +16,7 @@ from eckart.pipeline.evaluate import evaluate
 from eckart.pipeline.export import export
 from eckart.pipeline.plan import dry_run, plan
 from eckart.pipeline.recover import recover
-from eckart.pipeline.report import Described, describe
+from eckart.pipeline.report import describe
 from eckart.pipeline.sweep import sweep
 from eckart.pipeline.verify import verify
 
@@ -24,7 +24,6 @@ __all__ = [
     "TASKS",
     "Analyzed",
     "Bases",
-    "Described",
     "Exported",
     "LoraPlan",
     "Plan",

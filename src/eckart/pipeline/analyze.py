@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from eckart.analysis import folder, whole
 from eckart.evaluation.machine import Stopwatch
+from eckart.evaluation.progress import shown
 from eckart.recipes import verbs
 from eckart.recipes.calling import checked
-from eckart.types import Analysis, Matrix, Track, UsageError, silent
+from eckart.types import Analysis, Matrix, Track, UsageError
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def analyze(
     ranks: Sequence[int] | None = None,
     device: str = "cpu",
     tokenizer: Any = None,
-    track: Track = silent,
+    track: Track = shown,
     **options: Any,
 ) -> Analysis | Matrix:
     """Say which weights of a model are low-rank, and what a cut would come to.
@@ -89,7 +90,7 @@ def analyze(
         device: where to compute, e.g. `cuda`.
         cache: keep what was observed of the data on disk, and use what was kept before.
         png: draw the main figures as PNG files too.
-        track: shows progress.
+        track: shows progress; default a bar in a notebook or on a terminal, and lines in the log `eckart`.
 
     Raises:
         UsageError: the request is wrong; nothing was started.
@@ -111,7 +112,7 @@ def analyzed(
     *,
     tokenizer: Any = None,
     png: bool = False,
-    track: Track = silent,
+    track: Track = shown,
     **options: Any,
 ) -> Analyzed:
     """As `analyze` of a model, with the time that it took.

@@ -10,10 +10,11 @@ from typing import Any
 from eckart import checkpoint
 from eckart.analysis.bases import Bases, load_named, name_bases, require_named, write
 from eckart.evaluation.machine import Stopwatch
+from eckart.evaluation.progress import shown
 from eckart.model import loading
 from eckart.recipes import verbs
 from eckart.recipes.calling import checked
-from eckart.types import Track, UsageError, silent
+from eckart.types import Track, UsageError
 
 BASES, TOP = 8, 10
 """Bases of each target, and tokens at either end of each, unless told otherwise."""
@@ -30,7 +31,7 @@ def bases(
     top: int = TOP,
     tokenizer: Any = None,
     device: str = "cpu",
-    track: Track = silent,
+    track: Track = shown,
 ) -> Bases:
     """Name the leading bases of a model's weights by tokens (Ferrando & Voita 2024, Basis Selection).
 
@@ -52,7 +53,7 @@ def bases(
         top: tokens at either end of a basis, from 1.
         tokenizer: for a loaded model; a folder brings its own.
         device: where to run, e.g. `cuda`.
-        track: shows progress.
+        track: shows progress; default a bar in a notebook or on a terminal, and lines in the log `eckart`.
 
     Raises:
         UsageError: the request is wrong, or there is no tokenizer, head or embedding; nothing was started.

@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 
 from eckart.evaluation import speed
+from eckart.evaluation.progress import shown
 from eckart.evaluation.race import ModelPair, Workload
 from eckart.model import loading
 from eckart.recipes import verbs
 from eckart.recipes.calling import checked
-from eckart.types import Race, Track, silent
+from eckart.types import Race, Track
 
 BATCHES = (1,)
 TOKENS, NEW, ROUNDS = 256, 16, 7
@@ -32,7 +33,7 @@ def bench(
     fuse: bool = False,
     compiled: bool = False,
     memory: bool = True,
-    track: Track = silent,
+    track: Track = shown,
 ) -> Race:
     """Time a model beside another: reading a prompt, and writing token by token, in turns.
 

@@ -24,12 +24,13 @@ from eckart.comparison.protocol import (
 from eckart.comparison.tasks import choose_task, choose_test
 from eckart.comparison.workers import OnRow, Run
 from eckart.evaluation import lower_is_better
+from eckart.evaluation.progress import shown
 from eckart.model import building, loading
 from eckart.model import targets as targets_
 from eckart.recipes import files, reading, verbs
 from eckart.recipes.describing import takes
 from eckart.report.files import PAGE
-from eckart.types import Comparison, Recipe, Track, UsageError, silent
+from eckart.types import Comparison, Recipe, Track, UsageError
 
 
 @takes(verbs.Compare)
@@ -40,7 +41,7 @@ def compare(
     recipe: str | Path | Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
     debug: bool = False,
-    track: Track = silent,
+    track: Track = shown,
     on_row: OnRow | None = None,
     **options: Unpack[verbs.Compare],
 ) -> Comparison:
@@ -59,7 +60,7 @@ def compare(
         recipe: a file of YAML or JSON with options, a `compare.json`, or a mapping; options given here win.
         training: options of `training` in a mapping; an empty one trains for an epoch.
         debug: show the tracebacks of rows that fail on standard error.
-        track: shows progress.
+        track: shows progress; default a bar in a notebook or on a terminal, and lines in the log `eckart`.
         on_row: called with each row once it is on the disk.
 
     Returns:
@@ -118,13 +119,12 @@ def compare(
     cuts: dict[str, tuple[Recipe | None, list[float]]] = {DENSE: (None, [1.0])}
     cuts |= {label: (recipe, sizes) for label, recipe in chosen.items()}
     reads: dict[str, Any] = {"model": str(source), "data": data, "test": test, "held_out": held_out}
+    reads |= {"protocol": protocol, "debug": debug}
     requests = [
         Request(
             method=label,
             recipe=recipe and recipe.model_copy(update={"keep": max(missing)}),
             keeps=missing,
-            protocol=protocol,
-            debug=debug,
             **reads,
         )
         for label, (recipe, keeps) in cuts.items()

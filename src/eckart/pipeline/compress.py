@@ -11,6 +11,7 @@ from eckart.compression.blocks import Job
 from eckart.compression.folder.saving import save_folder
 from eckart.compression.loaded import Loaded, compress_loaded
 from eckart.evaluation.machine import Stopwatch, peak_memory_bytes
+from eckart.evaluation.progress import logged, shown
 from eckart.model import adapters, loading, replacing
 from eckart.model.text import begins
 from eckart.recipes import files, making, reading, verbs
@@ -19,7 +20,7 @@ from eckart.recipes.options import Adapters
 from eckart.recovery import processes
 from eckart.recovery.runs import TrainingSetup
 from eckart.recovery.settings import Training
-from eckart.types import Recipe, Result, Track, UsageError, silent
+from eckart.types import Recipe, Result, Track, UsageError
 
 
 @takes(verbs.Compress)
@@ -31,7 +32,7 @@ def compress(
     training: Mapping[str, Any] | None = None,
     selection: Mapping[str, Any] | None = None,
     tokenizer: Any = None,
-    track: Track = silent,
+    track: Track = shown,
     **options: Unpack[verbs.Compress],
 ) -> Result:
     """Make a pretrained model smaller by replacing its weight matrices with low-rank structure.
@@ -49,7 +50,7 @@ def compress(
         training: options of `training` in a mapping; an empty one trains for an epoch.
         selection: options of `selection` in a mapping.
         tokenizer: for a loaded model with data; a folder brings its own.
-        track: shows progress.
+        track: shows progress; default a bar in a notebook or on a terminal, and lines in the log `eckart`.
 
     Raises:
         UsageError: the request is wrong; nothing was started.
@@ -80,13 +81,13 @@ def compress(
             job = Job(folder, source, Path(str(out)), walked, texts, *place)
             manifest = job.run(lambda: requests.identity(folder, made), resume, track, whole)
             if manifest is not None:
-                seconds, dtype = (
-                    watch.seconds(),
-                    loading.dtype_of(loading.load_config(folder), made.dtype),
-                )
+                seconds = watch.seconds()
+                dtype = loading.dtype_of(loading.load_config(folder), made.dtype)
                 warnings = requests.warnings_of(manifest, dtype, asked["device"])
-                return Result(
-                    None, manifest, str(out), seconds, peak_memory_bytes(), job.clock.seconds, warnings
+                return logged(
+                    Result(
+                        None, manifest, str(out), seconds, peak_memory_bytes(), job.clock.seconds, warnings
+                    )
                 )
         with requests.workplace(out, folder, made, resume) as work:
             if folder is not None:
@@ -111,13 +112,15 @@ def compress(
                 manifest.notes.append(adapters.described(Path(made.adapter)))
             if out is not None:
                 save_folder(model, tokenizer, manifest, folder, Path(out))
-        return Result(
-            model=model,
-            manifest=manifest,
-            out=None if out is None else str(out),
-            seconds=watch.seconds(),
-            peak_memory_bytes=peak_memory_bytes(),
-            warnings=requests.warnings_of(manifest, model.dtype, str(model.device)),
+        return logged(
+            Result(
+                model=model,
+                manifest=manifest,
+                out=None if out is None else str(out),
+                seconds=watch.seconds(),
+                peak_memory_bytes=peak_memory_bytes(),
+                warnings=requests.warnings_of(manifest, model.dtype, str(model.device)),
+            )
         )
 
 

@@ -9,10 +9,11 @@ from typing import Any
 from eckart.data import named
 from eckart.evaluation import Request, Score, keeping
 from eckart.evaluation.measuring import identity, make_settings, read_material, run
+from eckart.evaluation.progress import shown
 from eckart.model import adapters, loading
 from eckart.recipes import verbs
 from eckart.recipes.calling import checked
-from eckart.types import Track, UsageError, silent
+from eckart.types import Track, UsageError
 
 
 @checked(verbs.EvaluateRun)
@@ -41,7 +42,7 @@ def evaluate(
     drop_unused: bool = False,
     adapter: str | Path | None = None,
     bos: bool | None = None,
-    track: Track = silent,
+    track: Track = shown,
 ) -> Score:
     """Measure a model on a task.
 

@@ -12,6 +12,7 @@ from eckart.compression.folder.manifests import recovered_manifest
 from eckart.compression.folder.saving import save_folder
 from eckart.data import digest_of, texts_of
 from eckart.evaluation.machine import Stopwatch, peak_memory_bytes
+from eckart.evaluation.progress import logged, shown
 from eckart.model import loading, replacing
 from eckart.model.text import begins
 from eckart.recipes import files, reading, verbs
@@ -20,7 +21,7 @@ from eckart.recovery import learning, processes
 from eckart.recovery.requests import find_teacher, make_objective, require_trainable
 from eckart.recovery.runs import TrainingSetup, working_folder
 from eckart.recovery.settings import make_training
-from eckart.types import RecoveryRecipe, Result, Track, UsageError, silent
+from eckart.types import RecoveryRecipe, Result, Track, UsageError
 
 
 @takes(verbs.Recover)
@@ -29,7 +30,7 @@ def recover(
     out: str | Path | None = None,
     *,
     recipe: str | Path | Mapping[str, Any] | None = None,
-    track: Track = silent,
+    track: Track = shown,
     **options: Unpack[verbs.Recover],
 ) -> Result:
     """Train what a cut left, and save the same plain folder.
@@ -44,7 +45,7 @@ def recover(
         out: folder to save in; it must not exist.
         recipe: a file of YAML or JSON with options, the `eckart.json` of a recovered folder, or a mapping;
             options given here win.
-        track: shows progress.
+        track: shows progress; default a bar in a notebook or on a terminal, and lines in the log `eckart`.
 
     Raises:
         UsageError: the request is wrong; nothing was started.
@@ -95,12 +96,14 @@ def recover(
         manifest.training.append(record.model_copy(update={"recipe": made}))
         if processes.leads():
             save_folder(student, tokenizer, manifest, folder, out)
-    return Result(
-        model=student,
-        manifest=manifest,
-        out=str(out),
-        seconds=watch.seconds(),
-        peak_memory_bytes=peak_memory_bytes(),
+    return logged(
+        Result(
+            model=student,
+            manifest=manifest,
+            out=str(out),
+            seconds=watch.seconds(),
+            peak_memory_bytes=peak_memory_bytes(),
+        )
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
@@ -17,32 +16,22 @@ from eckart.comparison.protocol import PROTOCOL, RESULTS, Kept, read_rows
 from eckart.evaluation import lower_is_better
 from eckart.evaluation.continuations import continue_prompts
 from eckart.evaluation.machine import Stopwatch
+from eckart.evaluation.progress import shown
 from eckart.recipes.calling import checked
 from eckart.report.files import PAGE, Files, analysis_files, compression_files, sweep_files
-from eckart.types import MANIFEST, Analysis, EckartError, Manifest, Sample, Sweep, Track, UsageError, silent
+from eckart.types import (
+    MANIFEST,
+    Analysis,
+    Described,
+    EckartError,
+    Manifest,
+    Sample,
+    Sweep,
+    Track,
+    UsageError,
+)
 
 Plain = TypeVar("Plain", bound=BaseModel)
-
-
-@dataclass(frozen=True)
-class Described:
-    """What `eckart.describe` gives back.
-
-    Attributes:
-        out: the folder with the page.
-        kind: what the page is of: `compression`, `analysis`, `comparison` or `sweep`.
-        files: all that is in `out`, by name.
-        samples: what the models wrote.
-        notes: what a reader should know.
-        seconds: wall time.
-    """
-
-    out: str
-    kind: str
-    files: list[str]
-    samples: list[Sample] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    seconds: float = 0.0
 
 
 @checked()
@@ -54,7 +43,7 @@ def describe(
     prompts: Sequence[str] = (),
     png: bool = False,
     device: str = "cpu",
-    track: Track = silent,
+    track: Track = shown,
 ) -> Described:
     """Write a page of what a folder holds, with the data of its figures beside it.
 
@@ -65,7 +54,7 @@ def describe(
         prompts: of a compressed folder, what to continue, greedily, by 40 tokens.
         png: draw the main figures as PNG files too.
         device: where to run what continues the prompts.
-        track: shows progress.
+        track: shows progress; default a bar in a notebook or on a terminal, and lines in the log `eckart`.
 
     Raises:
         UsageError: the request is wrong; nothing was started.

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from eckart import recipes
+from eckart.evaluation.progress import shown
 from eckart.recipes import verbs
 from eckart.recipes.calling import checked
 from eckart.sweeping.models import load_swept, require_swept
 from eckart.sweeping.request import Cuts, Measurement, Saving, make_request
 from eckart.sweeping.running import OnCell, SweepRun
-from eckart.types import Sweep, Track, silent
+from eckart.types import Sweep, Track
 
 CONTINUATION = 40
 """Tokens that a prompt is continued by."""
@@ -46,7 +47,7 @@ def sweep(
     device: str = "cpu",
     dtype: str = "auto",
     debug: bool = False,
-    track: Track = silent,
+    track: Track = shown,
     on_cell: OnCell | None = None,
 ) -> Sweep:
     """LASER: truncate chosen weights of chosen layers, and measure what that does to the model.
@@ -76,7 +77,7 @@ def sweep(
         merge: save it dense again, as large as before.
         device, dtype: as for `evaluate`.
         debug: show the tracebacks of models that fail on standard error.
-        track: shows progress.
+        track: shows progress; default a bar in a notebook or on a terminal, and lines in the log `eckart`.
         on_cell: called with each model of the grid, the dense one first, once it is measured.
 
     Returns:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from eckart.compression.folder.verification import Verdict, check_folder, require_manifest
+from eckart.evaluation.progress import shown
 from eckart.recipes.calling import checked
-from eckart.types import Track, UsageError, silent
+from eckart.types import Track, UsageError
 
 
 @checked()
-def verify(out: str | Path, track: Track = silent) -> Verdict:
+def verify(out: str | Path, track: Track = shown) -> Verdict:
     """Check a compressed folder: files against their hashes, modules and counts against the manifest, and
     that plain transformers gives the same values with Eckart imported and without it.
 

@@ -5,6 +5,7 @@ One word for one thing: see the glossary in CONTRIBUTING.md.
 
 from eckart.types.analysis import Analysis, Basis, Cosine, Matrix, Size, Tied
 from eckart.types.comparison import Comparison, ComparisonRow
+from eckart.types.described import Described
 from eckart.types.errors import EckartError, ExistsError, UsageError, in_one_line, unknown
 from eckart.types.manifest import (
     MANIFEST,
@@ -41,6 +42,7 @@ __all__ = [
     "Cosine",
     "Count",
     "Curve",
+    "Described",
     "EckartError",
     "ExistsError",
     "HeldOut",

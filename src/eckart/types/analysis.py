@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
+
+from eckart.types.shown import Shown
 
 
 class Basis(BaseModel):
@@ -41,7 +44,7 @@ class Cosine(BaseModel):
     weighted: float | None = None
 
 
-class Matrix(BaseModel):
+class Matrix(Shown, BaseModel):
     """One weight `W (out, in)` and its spectrum.
 
     The relative Frobenius error at rank `r` is `sqrt(1 − Σ_{i≤r} σ_i² / norm²)`, and so it is in the metric
@@ -85,6 +88,19 @@ class Matrix(BaseModel):
     cosines: list[Cosine]
     exact: bool = True
 
+    def in_a_line(self) -> str:
+        """Its shape, and how many ranks its energy takes."""
+        found = self.energy_ranks.items()
+        ranks = ", ".join(f"{float(share) * 100:g}% of it in {rank or '?'}" for share, rank in found)
+        name = f"{self.name} " if self.name else ""
+        return f"{name}{self.out_features} x {self.in_features}, energy: {ranks} ranks"
+
+    def in_a_table(self) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
+        """A row for each share of the energy."""
+        of_data = self.weighted_energy_ranks or {}
+        head = ("energy", "rank", "rank for the data")
+        return head, ((share, rank, of_data.get(share)) for share, rank in self.energy_ranks.items())
+
 
 class Size(BaseModel):
     """What a uniform cut of the targets would come to.
@@ -123,7 +139,7 @@ class Tied(BaseModel):
     saved: int
 
 
-class Analysis(BaseModel):
+class Analysis(Shown, BaseModel):
     """What `eckart analyze` finds, saved as `analysis.json`. It holds no clock and no path.
 
     Attributes:
@@ -161,3 +177,32 @@ class Analysis(BaseModel):
     matrices: list[Matrix]
     sizes: list[Size]
     notes: list[str] = []
+
+    def in_a_line(self) -> str:
+        """What was looked at."""
+        looked = f", {self.tokens:,} tokens of {self.data}" if self.data and self.tokens else ""
+        return f"{self.source}: {self.architecture}, {len(self.matrices)} weights{looked}"
+
+    def in_a_table(self) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
+        """A row for each weight."""
+        shares = ("0.9", "0.95", "0.99")
+        head = (
+            "weight",
+            "out",
+            "in",
+            *(f"rank of {float(share):.0%}" for share in shares),
+            "effective",
+            "stable",
+        )
+        rows = (
+            (
+                each.name,
+                each.out_features,
+                each.in_features,
+                *(each.energy_ranks.get(share) for share in shares),
+                each.effective_rank,
+                each.stable_rank,
+            )
+            for each in self.matrices
+        )
+        return head, rows

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
+
+from eckart.types.shown import Shown
 
 
 class Cell(BaseModel):
@@ -64,7 +67,7 @@ class Step(BaseModel):
     error: str | None = None
 
 
-class Sweep(BaseModel):
+class Sweep(Shown, BaseModel):
     """What `eckart sweep` finds, saved as `sweep.json`. It holds no clock and no path.
 
     Attributes:
@@ -104,6 +107,39 @@ class Sweep(BaseModel):
     steps: list[Step] = []
     found: Cell | None = None
     notes: list[str] = []
+
+    def in_a_line(self) -> str:
+        """How many models were tried, and what is best."""
+        better = min if self.lower_is_better else max
+        scored = [cell for cell in (self.dense, *self.cells, self.found) if cell and cell.value is not None]
+        best = better(scored, key=lambda cell: cell.value or 0.0, default=None)
+        said = "" if best is None else f"; best {self.metric} {best.value:.4g}, {_name(best, self)}"
+        return f"{self.source}: {len(self.cells)} models beside the dense one{said}"
+
+    def in_a_table(self) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
+        """A row for each model."""
+        head = ("model", "ratio", "layers", "targets", "parameters", "keep", self.metric or "value", "loss")
+        rows = (
+            (
+                _name(cell, self),
+                cell.ratio,
+                cell.layers or "all",
+                cell.targets or "all",
+                cell.parameters,
+                cell.keep,
+                cell.error if cell.error else cell.value,
+                cell.loss,
+            )
+            for cell in (self.dense, *self.cells, self.found)
+            if cell is not None
+        )
+        return head, rows
+
+
+def _name(cell: Cell, sweep: Sweep) -> str:
+    if cell is sweep.dense:
+        return "dense"
+    return "found" if cell is sweep.found else f"{cell.ratio:g}:{cell.layers or 'all'}"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from eckart.data import without_bars
 from eckart.evaluation.asking import Request
 from eckart.evaluation.keeping import append_lines, read_lines
 from eckart.evaluation.score import Score
@@ -147,14 +148,11 @@ def _samples(samples: dict[str, list[dict[str, Any]]]) -> Iterator[dict[str, Any
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Without the harness's own log, and with nothing of its on standard output."""
-    import datasets
-
-    datasets.disable_progress_bars()
     logger = logging.getLogger("lm_eval")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), without_bars():
             yield
     finally:
         logger.setLevel(level)
