@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from eckart.pipeline.evaluate import evaluate
     from eckart.pipeline.export import export
     from eckart.pipeline.plan import plan
+    from eckart.pipeline.push import push
     from eckart.pipeline.recover import recover
     from eckart.pipeline.report import describe
     from eckart.pipeline.sweep import sweep
@@ -50,6 +51,7 @@ __all__ = [
     "lora_targets",
     "plan",
     "plan_lora",
+    "push",
     "recover",
     "sweep",
     "verify",

@@ -24,6 +24,7 @@ from eckart.cli.exporting import export
 from eckart.cli.help import WIDTH, Commands, Grouped
 from eckart.cli.options import Failed, filled, verb
 from eckart.cli.planning import plan
+from eckart.cli.pushing import push
 from eckart.cli.recovering import recover
 from eckart.cli.reporting import report
 from eckart.cli.saying import say, show_table, tell, track
@@ -164,6 +165,20 @@ def methods() -> dict[str, Any]:
     return {"methods": [{**asdict(row), "needs_data": row.needs_data} for row in rows]}
 
 
-VERBS = (plan, compress, recover, evaluate, verify, compare, analyze, sweep, bases, bench, export, report)
+VERBS = (
+    plan,
+    compress,
+    recover,
+    evaluate,
+    verify,
+    compare,
+    analyze,
+    sweep,
+    bases,
+    bench,
+    export,
+    push,
+    report,
+)
 for each in (demo, *VERBS, methods):
     app.command(cls=Grouped)(each)

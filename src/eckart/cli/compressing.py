@@ -10,6 +10,7 @@ import typer
 from eckart.cli.ending import resumable
 from eckart.cli.options import ModelOrRecipe, Out, RecipeFile, verb
 from eckart.cli.planning import plan_json, show_plan
+from eckart.cli.pushing import PushToHub, pushed, require_pushable
 from eckart.cli.saying import note, show_notes, shrunk, tell, track, warn
 from eckart.recipes import verbs
 
@@ -22,6 +23,7 @@ def compress(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only the plan, with the same options; nothing is written.")
     ] = False,
+    push_to_hub: PushToHub = None,
     **given: Any,
 ) -> dict[str, Any]:
     """The main job: a pretrained model in, a smaller plain Hugging Face folder out; also by torchrun."""
@@ -36,6 +38,7 @@ def compress(
     begun = any(os.path.exists(place) for place in (out, f"{out}.work", f"{out}.training"))
     if given.get("resume") and not begun:
         note(f"nothing of {out} was begun: it begins now")
+    require_pushable(push_to_hub)
     with resumable(out):
         made = pipeline.compress(model, out, recipe=recipe, track=track, **given)
     manifest = made.manifest
@@ -68,4 +71,5 @@ def compress(
         "held_out": manifest.held_out and manifest.held_out.model_dump(),
         "notes": manifest.notes,
         "warnings": made.warnings,
+        **pushed(out, push_to_hub),
     }

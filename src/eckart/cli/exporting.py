@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from eckart.cli.options import Model, filled, verb
+from eckart.cli.pushing import PushToHub, pushed, require_pushable
 from eckart.cli.saying import show_notes, tell
 
 
@@ -30,10 +31,12 @@ def export(
         bool,
         typer.Option("--check/--no-check", help="Compare the answers of what was made with the model's own."),
     ] = True,
+    push_to_hub: PushToHub = None,
 ) -> dict[str, Any]:
     """A compressed model for other tools: as a dense folder again, or as one graph in which factors stay."""
     from eckart import pipeline
 
+    require_pushable(push_to_hub)
     made = pipeline.export(model, out, format=format, check=check)
     show_notes(made.notes)
     size = made.bytes
@@ -51,4 +54,5 @@ def export(
     for command in made.commands:
         tell(f"  {command}")
     answer = {name: value for name, value in vars(made).items() if name not in ("bytes", "checks")}
-    return {**answer, "bytes": size.model_dump(), "checks": [asdict(each) for each in made.checks]}
+    answer |= {"bytes": size.model_dump(), "checks": [asdict(each) for each in made.checks]}
+    return answer | pushed(out, push_to_hub)

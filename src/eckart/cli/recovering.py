@@ -7,6 +7,7 @@ from typing import Any
 
 from eckart.cli.ending import resumable
 from eckart.cli.options import ModelOrRecipe, Out, RecipeFile, verb
+from eckart.cli.pushing import PushToHub, pushed, require_pushable
 from eckart.cli.saying import show_notes, tell, track
 from eckart.recipes import verbs
 
@@ -16,6 +17,7 @@ def recover(
     out: Out,
     model: ModelOrRecipe = None,
     recipe: RecipeFile = None,
+    push_to_hub: PushToHub = None,
     **given: Any,
 ) -> dict[str, Any]:
     """Train what a cut left, alone or against a teacher; torchrun and accelerate launch it too."""
@@ -23,6 +25,7 @@ def recover(
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from eckart import pipeline
 
+    require_pushable(push_to_hub)
     with resumable(out):
         made = pipeline.recover(model, out, recipe=recipe, track=track, **given)
     manifest = made.manifest
@@ -45,4 +48,5 @@ def recover(
         "seconds": made.seconds,
         "peak_memory_bytes": made.peak_memory_bytes,
         "notes": record.notes,
+        **pushed(out, push_to_hub),
     }

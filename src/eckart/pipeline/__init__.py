@@ -15,6 +15,7 @@ from eckart.pipeline.demo import demo
 from eckart.pipeline.evaluate import evaluate
 from eckart.pipeline.export import export
 from eckart.pipeline.plan import dry_run, plan
+from eckart.pipeline.push import Pushed, push, require_pushable
 from eckart.pipeline.recover import recover
 from eckart.pipeline.report import describe
 from eckart.pipeline.sweep import sweep
@@ -28,6 +29,7 @@ __all__ = [
     "LoraPlan",
     "Plan",
     "PlannedSite",
+    "Pushed",
     "Verdict",
     "analyze",
     "analyzed",
@@ -42,7 +44,9 @@ __all__ = [
     "export",
     "plan",
     "plan_lora",
+    "push",
     "recover",
+    "require_pushable",
     "sweep",
     "verify",
 ]
