@@ -137,6 +137,7 @@ def process(_warm: subprocess.Popen[str], tmp_path: Path, tmp_path_factory: pyte
         _warm.stdin.write(json.dumps(request) + "\n")
         _warm.stdin.flush()
         code = int(_warm.stdout.readline())
-        return Answer(code, (streams / "out").read_text(), (streams / "err").read_text())
+        out = "" if "stdout" in more else (streams / "out").read_text()
+        return Answer(code, out, (streams / "err").read_text())
 
     return run

@@ -1,8 +1,8 @@
 """One process that has imported torch, and runs `eckart` in forks of itself: whole processes, at no wait.
 
 Reads a request a line (JSON) and answers with the exit code, once the fork has ended. A request may ask for
-a signal at the moment that a function is entered, for a limit on the size of files, and for another program
-in the place of a comparison's processes.
+a signal at the moment that a function is entered, for a limit on the size of files, for another program
+in the place of a comparison's processes, and for variables of the environment (`None` takes one out).
 """
 
 from __future__ import annotations
@@ -47,6 +47,10 @@ def _become(request: dict[str, Any]) -> None:
     os.chdir(request["cwd"])
     for path, number in (("/dev/null", 0), (request["stdout"], 1), (request["stderr"], 2)):
         os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC), number)
+    for name, value in request.get("environment", {}).items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
     sys.argv = ["eckart", *request["arguments"]]
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.alarm(LONGEST_SECONDS)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from eckart.cli.options import filled, verb
+from eckart.cli.options import OUTPUT, filled, verb
 from eckart.cli.saying import tell
 
 PushToHub = Annotated[
@@ -16,6 +16,7 @@ PushToHub = Annotated[
         metavar="OWNER/NAME",
         help="Upload the result to the hub under this name too.",
         callback=filled,
+        rich_help_panel=OUTPUT,
     ),
 ]
 

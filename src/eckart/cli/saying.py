@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -25,6 +27,8 @@ from eckart.types import UsageError
 
 LOG_SECONDS = 60
 LOG_WIDTH = 200
+GAP = 3
+"""Between two columns of a table."""
 
 
 @dataclass
@@ -67,7 +71,13 @@ def settle(*, as_json: bool, quiet: bool, verbose: bool, log: str | None, leads:
 def _console(*, result: bool, width: int | None = None) -> Console:
     """Where a result goes, or what is said beside it. `COLUMNS`, `NO_COLOR` and `TERM` are rich's to read."""
     stderr = _manner.as_json or not result
-    return Console(stderr=stderr, highlight=False, emoji=False, width=width, quiet=not _manner.leads)
+    height = None
+    if os.environ.get("TERM") in ("dumb", "unknown"):
+        # rich takes such terminals to be of 80 columns, whatever they say, unless told both.
+        size = shutil.get_terminal_size()
+        width, height = width or size.columns, size.lines
+    quiet = not _manner.leads
+    return Console(stderr=stderr, highlight=False, emoji=False, width=width, height=height, quiet=quiet)
 
 
 def tell(text: str) -> None:
@@ -148,13 +158,33 @@ def show_table(
     wanted = Measurement.get(console, console.options.update(width=10**4), table)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = _console(result=True, width=max(console.width, wanted.maximum))
-    if wanted.minimum <= console.width:
+    if (widths := _widths([head, *rows], console.width)) is not None:
+        for column, width in zip(table.columns, widths, strict=True):
+            column.width = width
         console.print(table)
     else:
         _show_list(console, head, rows, title, caption)
+    for column in table.columns:
+        column.width = None
     if _manner.log is not None:
         Console(file=_manner.log, width=max(LOG_WIDTH, wanted.maximum), emoji=False).print(table)
         _manner.log.flush()
+
+
+def _widths(rows: Sequence[Sequence[str]], room: int) -> list[int] | None:
+    """Widths of columns in which no word is broken; `None` where there is no room for the words."""
+    columns = list(zip(*rows, strict=True))
+    widths = [max(cell_len(line) for cell in column for line in cell.split("\n")) for column in columns]
+    least = [
+        max((cell_len(word) for cell in column for word in cell.split()), default=0) for column in columns
+    ]
+    room -= GAP * (len(columns) - 1)
+    if sum(least) > room:
+        return None
+    while sum(widths) > room:
+        widest = max((w, at) for at, w in enumerate(widths) if w > least[at])[1]
+        widths[widest] -= 1
+    return widths
 
 
 def _show_list(
