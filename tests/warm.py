@@ -53,6 +53,8 @@ def _become(request: dict[str, Any]) -> None:
             os.environ[name] = value
     sys.argv = ["eckart", *request["arguments"]]
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # The tests may have been started by nohup.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.alarm(LONGEST_SECONDS)
     if size := request.get("largest_file"):
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
