@@ -60,10 +60,12 @@ __all__ = [
 ROOMS = {
     "LowRankLinear": "eckart.structures",
     "PivotedLinear": "eckart.structures",
+    "describe": "eckart.pipeline.report",
     "fuse": "eckart.model.fusing",
     "lora_targets": "eckart.model.lora",
+    "plan_lora": "eckart.estimate.adapters",
 }
-"""Where the public names are that are no job of the pipeline."""
+"""Where the public names are that are no verb in a file of its own."""
 
 import_in_silence()
 when_imported("transformers.quantizers.auto", "eckart.model.portable")
@@ -73,7 +75,7 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         return importlib.metadata.version("eckart")
     if name in __all__:
-        room = ROOMS.get(name, "eckart.pipeline")
+        room = ROOMS.get(name, f"eckart.pipeline.{name}")
         return getattr(importlib.import_module(room), name)
     raise AttributeError(f"module 'eckart' has no attribute {name!r}")
 

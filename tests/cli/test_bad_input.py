@@ -654,7 +654,7 @@ def test_a_size_is_above_0_and_finite(
 def test_a_lack_of_memory_says_what_to_do(
     eckart: Eckart, tmp_path: Path, stored: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eckart.pipeline.plan", lambda *_, **__: torch.empty(2**60))
+    monkeypatch.setattr("eckart.plan", lambda *_, **__: torch.empty(2**60))
     refused(
         eckart, tmp_path, 1, ["out of memory", "--dtype bfloat16"], "plan", stored(LLAMA), "--keep", "0.8"
     )

@@ -23,7 +23,7 @@ from eckart.compression.folder import verification
 from eckart.integrations import graphs, parity
 from eckart.integrations import onnx as onnx_
 from eckart.model import loading
-from eckart.pipeline import verify
+from eckart.pipeline.verify import verify
 from eckart.structures import QuantizedLinear
 
 

@@ -15,7 +15,6 @@ from fitting import SMALLER
 from safetensors.torch import load_file
 
 import eckart
-from eckart import pipeline
 from eckart.model import replacing
 
 KINDS = pytest.mark.parametrize("architecture", ARCHITECTURES, ids=str)
@@ -80,7 +79,7 @@ def test_a_merged_folder_is_dense_and_says_what_was_done(
     inputs = some_inputs(architecture)
     one, other = (outputs(architecture.load(folder), inputs) for folder in (small, merged))
     assert (one - other).abs().max() < 1e-5
-    assert pipeline.verify(merged).ok
+    assert eckart.verify(merged).ok
 
 
 def test_a_merged_folder_loads_where_eckart_is_not(stored, tmp_path: Path) -> None:
@@ -107,5 +106,5 @@ def test_verify_sees_a_merged_folder_that_names_code(stored, tmp_path: Path) -> 
     eckart.compress(stored(LLAMA), out, keep=0.7, method="svd", merge=True)
     config = out / "config.json"
     config.write_text(config.read_text().replace("{", '{"auto_map": {},', 1))
-    verdict = pipeline.verify(out)
+    verdict = eckart.verify(out)
     assert [check.check for check in verdict.checks if not check.ok] == ["loads without eckart"]

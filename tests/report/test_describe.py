@@ -160,7 +160,7 @@ def test_the_command_line_of_a_page_asks_for_the_same(
         heard.update(model=model, **options)
         raise UsageError("enough")
 
-    monkeypatch.setattr("eckart.pipeline.compress", compress)
+    monkeypatch.setattr("eckart.compress", compress)
     program, *words = shlex.split(line)
     assert program == "eckart"
     assert CliRunner().invoke(app, words).stderr == "eckart: enough\n"
@@ -187,7 +187,7 @@ def test_a_training_is_a_command_of_its_own(monkeypatch: pytest.MonkeyPatch) -> 
         heard.update(model=model, out=out, **options)
         raise UsageError("enough")
 
-    monkeypatch.setattr("eckart.pipeline.recover", recover)
+    monkeypatch.setattr("eckart.recover", recover)
     assert CliRunner().invoke(app, shlex.split(line)[1:]).stderr == "eckart: enough\n"
     wanted = {
         "model": "OUT",

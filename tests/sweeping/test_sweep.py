@@ -14,7 +14,7 @@ from architectures import LLAMA, outputs, some_inputs, write_data
 from fitting import SPECTRAL
 
 import eckart
-from eckart import EckartError, UsageError, linalg, pipeline
+from eckart import EckartError, UsageError, linalg
 from eckart.compression.bench import Bench
 from eckart.compression.loaded import Loaded, prepare
 from eckart.model.targets import find_targets
@@ -315,7 +315,7 @@ def test_the_best_cell_is_saved_with_its_parameters_and_its_score(
     assert manifest["recipe"]["method"] == "laser"
     assert (manifest["recipe"]["ratio"], manifest["recipe"]["layers"]) == (best.ratio, best.layers)
     assert {t["name"]: t["option"]["size"] for t in manifest["targets"] if t["option"]["size"]} == best.ranks
-    assert pipeline.verify(tmp_path / "best").ok
+    assert eckart.verify(tmp_path / "best").ok
 
 
 def test_a_cell_is_saved_by_its_name_and_merged_where_asked(sweep: Run, tmp_path: Path, data: str) -> None:
@@ -326,7 +326,7 @@ def test_a_cell_is_saved_by_its_name_and_merged_where_asked(sweep: Run, tmp_path
     assert manifest["merged"]
     assert manifest["parameters"]["after"] == made.dense.parameters
     assert "eckart" not in (out / "config.json").read_text()
-    assert pipeline.verify(out).ok
+    assert eckart.verify(out).ok
 
 
 def test_what_a_search_found_is_saved(sweep: Run, tmp_path: Path) -> None:

@@ -37,11 +37,11 @@ def analyze(
 
     Without --data weights are read one at a time and the model is not loaded: any size does.
     """
-    from eckart import pipeline
     from eckart.evaluation.machine import peak_memory_bytes
+    from eckart.pipeline.analyze import analyzed
 
     options = reading.given(verbs.Analyze, given).options
-    made = pipeline.analyzed(model, out, track=track, **options)
+    made = analyzed(model, out, track=track, **options)
     peak = peak_memory_bytes()
     _show(made, peak)
     return _as_json(made, peak)

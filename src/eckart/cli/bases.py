@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import eckart
 from eckart.cli.options import Model, filled, verb
 from eckart.cli.saying import show_notes, show_table, tell, track
 from eckart.recipes import reading, verbs
 
 if TYPE_CHECKING:
-    from eckart.pipeline import Bases
+    from eckart.analysis.bases import Bases
 
 SHOWN, SHOWN_BASES, SHOWN_TOKENS = 4, 2, 5
 """Targets in the table, bases of each, and tokens at either end of each."""
@@ -36,10 +37,8 @@ def bases(
     Meant for sides in the hidden state: those of attention weights that face the heads get tokens too where
     they are as wide, and these mean little.
     """
-    from eckart import pipeline
-
     options = reading.given(verbs.Bases, given).options
-    made = pipeline.bases(model, out, track=track, **options)
+    made = eckart.bases(model, out, track=track, **options)
     _show(made)
     return made.as_json()
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+import eckart
 from eckart.cli.options import Model, filled, verb
 from eckart.cli.saying import show_notes, show_table, tell, track
 from eckart.recipes import reading, verbs
@@ -26,10 +27,8 @@ def bench(
     **given: Any,
 ) -> dict[str, Any]:
     """Speed and memory of a model beside another, in pairs: reading a prompt, and writing token by token."""
-    from eckart import pipeline
-
     options = reading.given(verbs.Bench, given).options
-    race = pipeline.bench(model, other, track=track, **options)
+    race = eckart.bench(model, other, track=track, **options)
     beside = f" beside {race.other}" if race.other else ""
     tell(
         f"{race.model}{beside}: {race.device}, {race.dtype}, {race.threads} threads, medians of "

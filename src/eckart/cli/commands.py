@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+import eckart
 from eckart import recipes
 from eckart.cli.analyzing import analyze
 from eckart.cli.bases import bases
@@ -96,14 +97,14 @@ def demo(
     limit: Annotated[int, typer.Option("--limit", help="Held-out samples of each skill.")] = 200,
 ) -> dict[str, Any]:
     """The main job on the built-in model: no download, a few minutes."""
-    from eckart import pipeline
+    from eckart.pipeline.demo import demo as measured
 
     tell(
         "The pocket model solves word problems, writes small functions and tells stories. Here it is,\n"
         "dense and compressed to 80% and 60% of its parameters; each model is saved, loaded and measured."
     )
     started = time.perf_counter()
-    rows = pipeline.demo(limit, track)
+    rows = measured(limit, track)
     cells = [
         (
             row.method,
@@ -131,9 +132,7 @@ def verify(
     out: Annotated[str, typer.Argument(metavar="OUT", help="A folder that Eckart saved.", callback=filled)],
 ) -> dict[str, Any]:
     """Check a compressed folder: hashes, shapes, that it loads with and without Eckart, and its values."""
-    from eckart import pipeline
-
-    verdict = pipeline.verify(out, track)
+    verdict = eckart.verify(out, track)
     for check in verdict.checks:
         tell(f"{'ok    ' if check.ok else 'FAILED'} {check.check}: {check.detail}")
     kind = dict if verdict.ok else Failed

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import eckart
 from eckart.cli.options import Failed, ModelOrRecipe, RecipeFile, filled, verb
 from eckart.cli.saying import say, show_notes, show_table, tell, track
 from eckart.recipes import verbs
@@ -31,9 +32,7 @@ def compare(
     **given: Any,
 ) -> dict[str, Any]:
     """Many methods, the same sizes, one protocol: a table, a plot, and what each took."""
-    from eckart import pipeline
-
-    made = pipeline.compare(model, out, recipe=recipe, debug=debug, track=track, on_row=_say_row, **given)
+    made = eckart.compare(model, out, recipe=recipe, debug=debug, track=track, on_row=_say_row, **given)
     _show(made)
     show_notes(made.notes)
     kind = Failed if any(row.error for row in made.rows) else dict

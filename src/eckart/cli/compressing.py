@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+import eckart
 from eckart.cli.ending import resumable
 from eckart.cli.options import ModelOrRecipe, Out, RecipeFile, verb
 from eckart.cli.planning import plan_json, show_plan
@@ -29,10 +30,10 @@ def compress(
     """The main job: a pretrained model in, a smaller plain Hugging Face folder out; also by torchrun."""
     # Of several processes torch warns each about what Eckart chose.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    from eckart import pipeline
-
     if dry_run:
-        planned = pipeline.dry_run(model, out, recipe=recipe, **given)
+        from eckart.pipeline.plan import dry_run as planned_alone
+
+        planned = planned_alone(model, out, recipe=recipe, **given)
         show_plan(planned)
         return plan_json(planned)
     begun = any(os.path.exists(place) for place in (out, f"{out}.work", f"{out}.training"))
@@ -40,7 +41,7 @@ def compress(
         note(f"nothing of {out} was begun: it begins now")
     require_pushable(push_to_hub)
     with resumable(out):
-        made = pipeline.compress(model, out, recipe=recipe, track=track, **given)
+        made = eckart.compress(model, out, recipe=recipe, track=track, **given)
     manifest = made.manifest
     if manifest.held_out is not None:
         tell(manifest.held_out.in_words())

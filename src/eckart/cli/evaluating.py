@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+import eckart
 from eckart.cli.options import Model, completing, filled, verb
 from eckart.cli.saying import note, number, tell, track, warn
 from eckart.recipes import reading, verbs
@@ -31,10 +32,8 @@ def evaluate(
     **given: Any,
 ) -> dict[str, Any]:
     """Measure a model, dense or compressed, on a task."""
-    from eckart import pipeline
-
     options = reading.given(verbs.EvaluateRun, given).options
-    score = pipeline.evaluate(model, task, out=out, track=_track, **options)
+    score = eckart.evaluate(model, task, out=out, track=_track, **options)
     details = ", ".join(
         f"{name} {number(value)}"
         for name, value in score.details.items()

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+import eckart
 from eckart.cli.options import Model, filled, verb
 from eckart.cli.pushing import PushToHub, pushed, require_pushable
 from eckart.cli.saying import show_notes, tell
@@ -34,10 +35,8 @@ def export(
     push_to_hub: PushToHub = None,
 ) -> dict[str, Any]:
     """A compressed model for other tools: as a dense folder again, or as one graph in which factors stay."""
-    from eckart import pipeline
-
     require_pushable(push_to_hub)
-    made = pipeline.export(model, out, format=format, check=check)
+    made = eckart.export(model, out, format=format, check=check)
     show_notes(made.notes)
     size = made.bytes
     tell(

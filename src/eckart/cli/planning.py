@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import eckart
 from eckart.cli.options import Model, verb
 from eckart.cli.saying import show_notes, show_table, shrunk, tell
 from eckart.recipes import reading, verbs
@@ -11,23 +12,22 @@ from eckart.recipes.options import Targets
 from eckart.types import UsageError
 
 if TYPE_CHECKING:
-    from eckart.pipeline import LoraPlan, Plan, PlannedSite
+    from eckart.estimate.adapters import LoraPlan
+    from eckart.estimate.planned import Plan, PlannedSite
     from eckart.types import Option
 
 
 @verb(verbs.PlanOrLora, "eckart plan MODEL --keep 0.8")
 def plan(model: Model, **given: Any) -> dict[str, Any]:
     """Sizes and break-even ranks before anything is run; needs only a config."""
-    from eckart import pipeline
-
     options = reading.given(verbs.PlanOrLora, given).options
     if options.pop("lora", False):
-        adapters = pipeline.plan_lora(model, **_of_adapters(options))
+        adapters = eckart.plan_lora(model, **_of_adapters(options))
         _show_lora(adapters)
         return _lora_json(adapters)
     if "ranks" in options:
         raise UsageError("--ranks are of adapters: give --lora too, or --rank for a cut by hand")
-    made = pipeline.plan(model, **options)
+    made = eckart.plan(model, **options)
     show_plan(made)
     return plan_json(made)
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+import eckart
 from eckart.cli.options import OUTPUT, filled, verb
 from eckart.cli.saying import tell
 
@@ -44,9 +45,9 @@ def push(
 def require_pushable(name: str | None) -> None:
     """See that a name may be pushed to, before the work that fills a folder."""
     if name is not None:
-        from eckart import pipeline
+        from eckart.pipeline.push import require_pushable as require
 
-        pipeline.require_pushable(name)
+        require(name)
 
 
 def pushed(out: str, name: str | None) -> dict[str, Any]:
@@ -55,8 +56,6 @@ def pushed(out: str, name: str | None) -> dict[str, Any]:
 
 
 def _push(out: str, name: str, private: bool) -> dict[str, Any]:
-    from eckart import pipeline
-
-    made = pipeline.push(out, name, private=private)
+    made = eckart.push(out, name, private=private)
     tell(made.in_a_line())
     return dict(vars(made))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import eckart
 from eckart.cli.ending import resumable
 from eckart.cli.options import ModelOrRecipe, Out, RecipeFile, verb
 from eckart.cli.pushing import PushToHub, pushed, require_pushable
@@ -23,11 +24,9 @@ def recover(
     """Train what a cut left, alone or against a teacher; torchrun and accelerate launch it too."""
     # Of several processes torch warns each about what Eckart chose.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    from eckart import pipeline
-
     require_pushable(push_to_hub)
     with resumable(out):
-        made = pipeline.recover(model, out, recipe=recipe, track=track, **given)
+        made = eckart.recover(model, out, recipe=recipe, track=track, **given)
     manifest = made.manifest
     record = manifest.training[-1]
     first, last = record.losses[0][1], record.losses[-1][1]

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+import eckart
 from eckart.cli.options import filled, verb
 from eckart.cli.saying import show_notes, tell, track
 
@@ -45,11 +46,7 @@ def report(
     device: Annotated[str, typer.Option("--device", help="Where to run: cpu, cuda, cuda:1.")] = "cpu",
 ) -> dict[str, Any]:
     """One HTML page of what a folder holds, which opens anywhere and offline, and its figures as data."""
-    from eckart import pipeline
-
-    made = pipeline.describe(
-        path, out, dense=dense, prompts=prompt or [], png=png, device=device, track=track
-    )
+    made = eckart.describe(path, out, dense=dense, prompts=prompt or [], png=png, device=device, track=track)
     show_notes(made.notes)
     tell(f"{made.out}: {', '.join(made.files)}; {made.seconds:.1f} s")
     return asdict(made)

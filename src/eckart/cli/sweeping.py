@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import eckart
 from eckart.cli.options import Failed, Model, filled, verb
 from eckart.cli.saying import plain, say, show_notes, show_table, tell, track
 from eckart.recipes import reading, verbs
@@ -31,12 +32,10 @@ def sweep(
     **given: Any,
 ) -> dict[str, Any]:
     """LASER: truncate layers and matrices at many ratios; scores, sizes and texts side by side."""
-    from eckart import pipeline
-
     started = time.perf_counter()
     options = reading.given(verbs.Sweep, given).options
     save = options.get("save")
-    made = pipeline.sweep(model, out, debug=debug, track=track, on_cell=_say_cell, **options)
+    made = eckart.sweep(model, out, debug=debug, track=track, on_cell=_say_cell, **options)
     seconds = time.perf_counter() - started
     if made.cells:
         _show_grid(made, out)

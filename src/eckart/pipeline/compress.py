@@ -16,11 +16,9 @@ from eckart.model import adapters, loading, replacing
 from eckart.model.text import begins
 from eckart.recipes import files, making, reading, verbs
 from eckart.recipes.describing import takes
-from eckart.recipes.options import Adapters
 from eckart.recovery import processes
 from eckart.recovery.runs import TrainingSetup
-from eckart.recovery.settings import Training
-from eckart.types import Recipe, Result, Track, UsageError
+from eckart.types import Result, Track, UsageError
 
 
 @takes(verbs.Compress)
@@ -60,7 +58,7 @@ def compress(
     given = {"training": training, "selection": selection, **options}
     model, found = files.asked(verbs.Compress, model, given, recipe)
     asked = reading.completed(verbs.Compress, found)
-    made, settings = recipe_of(model, asked, found.training)
+    made, settings = making.recipe_of(model, asked, found.training)
     blocks, resume = _blocks(asked["blocks"]), asked["resume"]
     rounding.require_possible(made.quantize, made.merge)
     if (done := requests.finished(out, resume)) is not None:
@@ -122,25 +120,6 @@ def compress(
                 warnings=requests.warnings_of(manifest, model.dtype, str(model.device)),
             )
         )
-
-
-def recipe_of(
-    model: Any, asked: dict[str, Any], training: dict[str, Any] | None
-) -> tuple[Recipe, Training | None]:
-    """All that does it again, and how the model is trained in it."""
-    cut = {name: value for name, value in asked.items() if name in verbs.fields(verbs.Cut)}
-    made = making.make_recipe(**cut)
-    settings = making.make_settings(made, training)
-    more = {
-        "model": str(model) if isinstance(model, (str, Path)) else None,
-        "training": settings and settings.model_dump(exclude_none=True, exclude=set(verbs.fields(Adapters))),
-        "dtype": asked["dtype"],
-        "merge": asked["merge"],
-        "drop_unused": asked["drop_unused"],
-        "adapter": None if asked["adapter"] is None else str(asked["adapter"]),
-        "bos": asked["bos"],
-    }
-    return made.model_copy(update=more), settings
 
 
 def _blocks(blocks: bool | None) -> bool | None:

@@ -16,7 +16,6 @@ from eckart.estimate.prices import Prices
 from eckart.evaluation.machine import Stopwatch
 from eckart.model import building, loading, replacing
 from eckart.model import targets as targets_
-from eckart.pipeline.compress import recipe_of
 from eckart.recipes import files, making, reading, verbs
 from eckart.recipes.describing import takes
 from eckart.types import Bytes, Count, Recipe, UsageError
@@ -36,7 +35,7 @@ def dry_run(
     """
     model, found = files.asked(verbs.Compress, model, dict(options), recipe)
     asked = reading.completed(verbs.Compress, found)
-    made, settings = recipe_of(model, asked, found.training)
+    made, settings = making.recipe_of(model, asked, found.training)
     for name in ("max_loss", "energy"):
         if asked[name] is not None:
             said = verbs.flag(verbs.Compress, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import inf
+from os import PathLike
 from typing import Any, Unpack, get_args
 
 from pydantic import ValidationError
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from eckart import allocate, recipes, structures
 from eckart.recipes import reading, verbs
 from eckart.recipes.catalogue import Method
+from eckart.recipes.options import Adapters
 from eckart.recovery.settings import Training, make_training
 from eckart.structures import Structure
 from eckart.types import (
@@ -134,6 +136,25 @@ def make_settings(recipe: Recipe, training: Mapping[str, Any] | None) -> Trainin
             f"{settings.train}`"
         )
     return settings
+
+
+def recipe_of(
+    model: Any, asked: dict[str, Any], training: dict[str, Any] | None
+) -> tuple[Recipe, Training | None]:
+    """All that does it again, and how the model is trained in it."""
+    cut = {name: value for name, value in asked.items() if name in verbs.fields(verbs.Cut)}
+    made = make_recipe(**cut)
+    settings = make_settings(made, training)
+    more = {
+        "model": str(model) if isinstance(model, (str, PathLike)) else None,
+        "training": settings and settings.model_dump(exclude_none=True, exclude=set(verbs.fields(Adapters))),
+        "dtype": asked["dtype"],
+        "merge": asked["merge"],
+        "drop_unused": asked["drop_unused"],
+        "adapter": None if asked["adapter"] is None else str(asked["adapter"]),
+        "bos": asked["bos"],
+    }
+    return made.model_copy(update=more), settings
 
 
 def make_selection(

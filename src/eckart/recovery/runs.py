@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eckart import checkpoint
 from eckart.data import digest_of, is_built_in
@@ -17,9 +17,11 @@ from eckart.recovery import distillation, learning, order, processes, windows
 from eckart.recovery.keeping import Checkpoints
 from eckart.recovery.objective import Objective, cross_entropy
 from eckart.recovery.settings import Training
-from eckart.recovery.training import Trained, TrainingMethod, train
 from eckart.recovery.windows import Example
 from eckart.types import Text, Track, TrainingRecord, UsageError, silent
+
+if TYPE_CHECKING:
+    from eckart.recovery.training import Trained
 
 REQUEST = "request.json"
 POINTS = 200
@@ -80,6 +82,9 @@ class TrainingSetup:
         Args:
             method: fields of `recovery.training.TrainingMethod` in which this run differs.
         """
+        # transformers' Trainer takes a second to import, and most cuts are not trained.
+        from eckart.recovery.training import TrainingMethod, train
+
         trained = train(
             model,
             self.tokenizer,

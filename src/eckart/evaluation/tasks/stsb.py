@@ -7,7 +7,6 @@ from math import isfinite
 from typing import Any
 
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor
 
 from eckart.evaluation.score import Score
@@ -43,6 +42,9 @@ def stsb(
     first = embeddings[[row[one] for _, one, _ in pairs]]
     second = embeddings[[row[other] for _, _, other in pairs]]
     cosines = torch.nn.functional.cosine_similarity(first, second)
+    # It takes a second to import, and other tasks have no use for it.
+    from scipy.stats import spearmanr
+
     value = float(spearmanr(cosines.numpy(), [score for score, _, _ in pairs]).statistic)
     # A model that finds all pairs equally similar has ordered none of them.
     return Score("stsb", "spearman", value if isfinite(value) else 0.0, {"pairs": len(pairs)})
