@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
+from eckart import linalg
 from eckart.estimate import time as pace
 from eckart.estimate.memory import BATCH_TOKENS, need
 from eckart.recipes import making
@@ -54,8 +56,23 @@ def test_less_memory_makes_smaller_batches_and_less_that_waits() -> None:
         assert wanted.block + wanted.batch_tokens(limit) * wanted.token + wanted.waiting(limit) <= limit
 
 
-def test_more_to_do_takes_longer() -> None:
+def takes(of: list[Target], asked: Recipe, dtype: torch.dtype = torch.float32, **read: int) -> float:
+    return pace.seconds(of, 10**8, asked, dtype, pace.Reading(**read))
+
+
+def test_more_to_do_takes_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = {torch.bfloat16: 1e10}
+    monkeypatch.setattr("eckart.linalg.rate", lambda dtype, width=0: slow.get(dtype, 1e11))
     few, many = targets(256, 0), targets(512, 0)
-    assert pace.seconds(few, 10**6, recipe()) < pace.seconds(many, 10**6, recipe())
-    assert pace.seconds(few, 10**6, recipe("svd")) < pace.seconds(few, 10**6, recipe())
-    assert pace.seconds(few, 10**6, recipe()) < pace.seconds(few, 10**6, recipe("auto"))
+    assert takes(few, recipe()) < takes(many, recipe())
+    assert takes(few, recipe("svd")) < takes(few, recipe()) < takes(few, recipe("kfac"))
+    assert takes(few, recipe()) < takes(few, recipe("auto"))
+    assert takes(few, recipe()) < takes(few, recipe(), calibrating=10**6)
+    # Of passes, not of decompositions, which are in float64 whatever the model is in.
+    assert takes(few, recipe()) < takes(few, recipe(), torch.bfloat16)
+    assert takes(few, recipe("svd")) == takes(few, recipe("svd"), torch.bfloat16)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_what_this_machine_does_is_measured(dtype: torch.dtype) -> None:
+    assert 1e6 < linalg.rate(dtype, 128) < 1e16

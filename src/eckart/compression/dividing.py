@@ -9,6 +9,7 @@ from typing import Any
 from eckart.calibrate import count_tokens
 from eckart.calibrate.observing import BACKWARD_TOKENS
 from eckart.data.splitting import HELD_OUT, hold_out
+from eckart.estimate.time import Reading
 from eckart.evaluation import Reference
 from eckart.evaluation.divergence import LEAST_WINDOWS
 from eckart.model import text
@@ -48,6 +49,17 @@ class Divided:
     def tokens(self) -> int | None:
         """Real tokens that are calibrated on; `None` without data."""
         return count_tokens(self._batches(self.calibrating, 1)) if self.calibrating else None
+
+    @property
+    def reading(self) -> Reading:
+        """Tokens by what they are for."""
+        every, held = _tokens(self.calibrating), _tokens(self.held)
+        return Reading(
+            calibrating=every,
+            differentiated=min(every, GRADIENT_TOKENS),
+            fitting=min(every, REFIT_TOKENS),
+            held=min(held, HELD_OUT_TOKENS),
+        )
 
     def fitting(self, tokens: int | None = None) -> list[text.Batch]:
         """What a refit is fitted to, in batches of so many tokens."""
@@ -101,6 +113,10 @@ def divide(model: Any, tokenizer: Any, recipe: Recipe, texts: Sequence[Text]) ->
             f"{len(windows)} windows of data are too few to hold some out: what was lost was not measured"
         )
     return divided
+
+
+def _tokens(windows: Sequence[text.Window]) -> int:
+    return sum(len(window.ids) for window in windows)
 
 
 def _count(windows: Sequence[text.Window], tokens: int) -> int:

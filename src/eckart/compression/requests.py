@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,15 @@ import torch
 
 from eckart import checkpoint
 from eckart.compression.blocks import settled
+from eckart.compression.dividing import divide
 from eckart.data import digest_of, texts_of
+from eckart.estimate import time
 from eckart.estimate.gains import slower
-from eckart.model import loading
+from eckart.model import building, loading, replacing, targets
 from eckart.recipes import making
 from eckart.recovery.runs import working_folder
 from eckart.recovery.settings import Training
-from eckart.types import Manifest, Recipe, UsageError
+from eckart.types import Manifest, Recipe, Text, UsageError
 
 
 def finished(out: str | Path | None, resume: bool) -> Manifest | None:
@@ -42,6 +44,18 @@ def read_data(recipe: Recipe, settings: Training | None, generates: bool) -> lis
     if recipe.data is None or not (settings or making.needs_data(recipe)):
         return []
     return texts_of(recipe.data, generates, recipe.fields, tokens=settings.tokens if settings else None)
+
+
+def takes(folder: Path, recipe: Recipe, texts: Sequence[Text]) -> float:
+    """Seconds that the cut would compute here, for the windows that these texts come to."""
+    config = loading.load_config(folder)
+    empty = building.build_empty(config)
+    found = targets.find_targets(empty, recipe.targets, recipe.layers).targets
+    tokenizer = loading.load_tokenizer(folder, recipe.bos) if texts else None
+    divided = divide(empty, tokenizer, recipe, texts) if texts else None
+    reading = time.Reading() if divided is None else divided.reading
+    parameters = replacing.count_parameters(empty)
+    return time.seconds(found, parameters, recipe, loading.dtype_of(config, recipe.dtype), reading)
 
 
 def may_walk(folder: Path | None, out: str | Path | None, recipe: Recipe, blocks: bool | None) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
 
 import torch
 
@@ -11,40 +13,69 @@ from eckart.calibrate import GRADIENT_KINDS
 from eckart.recipes import making
 from eckart.types import SAMPLE_TOKENS, Recipe, Target
 
-EIGEN = 7
+EIGEN = 14
 """An eigenproblem takes so many times as long as a product of the same size."""
-BACK = 3
-"""A pass forward and back, in passes forward."""
+BACK = 2
+"""A pass back, in passes forward."""
 CUTS = 6
 """That `auto` measures."""
 
 
-def seconds(targets: Sequence[Target], parameters: int, recipe: Recipe) -> float:
-    """An estimate: passes over the data, moments, decompositions. Reading and writing are not in it.
+STARTING = 1.5
+"""Seconds to read, to ask the model before and after, and to write: of a small model most of it."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Tokens of the data by what they are for; those that are there by default, unless some are known.
+
+    Attributes:
+        calibrating: that moments are summed over.
+        differentiated: of those, that gradients are taken of.
+        fitting: that a refit is fitted to.
+        held: that cuts are measured on.
+    """
+
+    calibrating: int = SAMPLE_TOKENS
+    differentiated: int = SAMPLE_TOKENS // 2
+    fitting: int = SAMPLE_TOKENS
+    held: int = SAMPLE_TOKENS // 4
+
+
+def seconds(
+    targets: Sequence[Target], parameters: int, recipe: Recipe, dtype: torch.dtype, reading: Reading
+) -> float:
+    """An estimate: passes over the data, moments, decompositions.
 
     Args:
         parameters: of the whole model.
+        dtype: that passes are computed in: without instructions for it a CPU is several times slower.
     """
     kinds = recipes.find_metric(recipe.metric).moments
     products = sum(2.0 * solve_operations(target) for target in targets)
-    if recipe.recovery == "refit":
-        products *= 2
-    passes = 0.0
-    summed = 0
+    refits = recipe.recovery == "refit" and making.needs_data(recipe)
+    passed = summed = cut = 0.0
     if making.needs_data(recipe):
-        passes = BACK if kinds & GRADIENT_KINDS else 1
-        summed = sum(target.in_features**2 for target in targets)
-        if kinds & GRADIENT_KINDS:
-            summed += sum(target.out_features**2 for target in targets)
-        if recipe.recovery == "refit":
-            passes, summed = passes + 2, 3 * summed
-    measured = 0.0
+        passed += reading.calibrating
+        summed += reading.calibrating * sum(target.in_features**2 for target in targets)
+    if kinds & GRADIENT_KINDS:
+        passed += BACK * reading.differentiated
+        summed += reading.differentiated * sum(target.out_features**2 for target in targets)
+    if refits:
+        products *= 2
+        passed += 2 * reading.fitting
+        summed += 2 * reading.fitting * sum(target.in_features**2 for target in targets)
     if making.needs_held_out(recipe):
-        measured = CUTS * sum(
+        passed += (1 + CUTS) * reading.held
+        cut = CUTS * sum(
             2.0 * t.out_features * t.in_features * min(t.out_features, t.in_features) for t in targets
         )
+    elif making.needs_data(recipe):
+        passed += 2 * reading.held
+    width = round(median(target.in_features for target in targets))
     single, double = linalg.rate(torch.float32), linalg.rate(torch.float64)
-    return (2 * SAMPLE_TOKENS * (passes * parameters + summed) + measured) / single + products / double
+    computed = 2 * passed * parameters / linalg.rate(dtype, width)
+    return STARTING + computed + (2 * summed + cut) / single + products / double
 
 
 def solve_operations(target: Target) -> int:

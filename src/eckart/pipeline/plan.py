@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -43,10 +44,13 @@ def dry_run(
     requests.finished(out, asked["resume"])
     loading.require_device(asked["device"])
     with loading.dropping(made.drop_unused):
-        _, _, generates = requests.source_of(model, out, made)
-    requests.read_data(made, settings, generates)
+        folder, _, generates = requests.source_of(model, out, made)
+    texts = requests.read_data(made, settings, generates)
     wanted = verbs.fields(verbs.Plan)
-    return plan(model, **{name: value for name, value in found.options.items() if name in wanted})
+    planned = plan(model, **{name: value for name, value in found.options.items() if name in wanted})
+    return (
+        planned if folder is None else replace(planned, compress_seconds=requests.takes(folder, made, texts))
+    )
 
 
 @takes(verbs.Plan)
@@ -99,7 +103,7 @@ def plan(model: str | Path, **options: Unpack[verbs.Plan]) -> Plan:
         sites=planned,
         seconds=watch.seconds(),
         memory=needed(empty, recipe),
-        compress_seconds=pace.seconds(chosen, before, recipe),
+        compress_seconds=pace.seconds(chosen, before, recipe, empty.dtype, pace.Reading()),
         embedding_parameters=counted.embedding_parameters,
         tied=counted.tied,
         notes=notes,
