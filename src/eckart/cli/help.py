@@ -13,6 +13,8 @@ from eckart.cli.saying import say
 
 WIDTH = 110
 """Columns of a help page at most."""
+OUTPUT = "Output"
+"""The title of the options that every command has."""
 KINDS = {" <str>": "TEXT", " <int>": "INTEGER", " <float>": "NUMBER"}
 """What stands for a value of a kind, by what Typer has for it."""
 EXAMPLES: dict[str, tuple[str, ...]] = {}
@@ -47,6 +49,8 @@ class Grouped(TyperCommand):
             for kind, shown in KINDS.items():
                 words = words.replace(kind, "" if plain == "Arguments" else f" {shown}")
             sections.setdefault(title, []).append((words, text))
+        # What every command has comes last.
+        sections |= {OUTPUT: sections.pop(OUTPUT, [])}
         for title, records in sections.items():
             if records:
                 with formatter.section(title):

@@ -11,7 +11,7 @@ import typer
 
 from eckart import recipes
 from eckart.cli.ending import errors
-from eckart.cli.help import EXAMPLES
+from eckart.cli.help import EXAMPLES, OUTPUT
 from eckart.cli.saying import print_json, say, settle
 from eckart.recipes import reading, verbs
 from eckart.recipes.options import Option
@@ -48,8 +48,6 @@ RecipeFile = Annotated[
         callback=filled,
     ),
 ]
-OUTPUT = "Output"
-"""The title of the options that every command has."""
 SHARED = {
     "as_json": Annotated[
         bool, typer.Option("--json", help="One JSON object on standard output.", rich_help_panel=OUTPUT)

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 import eckart
-from eckart.cli.options import OUTPUT, filled, verb
+from eckart.cli.help import OUTPUT
+from eckart.cli.options import filled, verb
 from eckart.cli.saying import tell
 
 PushToHub = Annotated[
