@@ -12,6 +12,7 @@ from typing import Any
 
 import made
 import pytest
+from axe_core_python.sync_playwright import Axe
 
 from eckart import report
 from eckart.report.bases import page as bases_page
@@ -31,7 +32,7 @@ SWITCHES = [
     "--disable-sync",
     "--no-first-run",
 ]
-PHONE, DESK = 390, 1440
+PHONE, TABLET, LAPTOP, DESK = 390, 768, 1280, 1440
 PAGES: dict[str, Callable[[], str]] = {
     "analysis": lambda: report.analysis_page(made.analysis()),
     "bare analysis": lambda: report.analysis_page(made.bare_analysis()),
@@ -139,13 +140,32 @@ def test_a_page_fits_phones_and_desks_in_light_and_dark(name: str, show: Any) ->
     papers = set()
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
-        for width in (PHONE, DESK):
+        for width in (PHONE, TABLET, LAPTOP, DESK):
             page.set_viewport_size({"width": width, "height": 900})
             settled(page)
             assert page.evaluate("document.documentElement.scrollWidth") <= width, (scheme, width)
         papers.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
         assert page.evaluate("getComputedStyle(document.body).color") not in papers
     assert len(papers) == 2
+
+
+@every_page
+def test_axe_finds_nothing_that_keeps_a_reader_out(name: str, show: Any) -> None:
+    """Contrast, names, roles and order, by the rules of axe-core for WCAG 2.1 AA."""
+    page = show(PAGES[name](), PHONE).page
+    asked = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}}
+    for scheme, width in (("light", PHONE), ("dark", LAPTOP)):
+        page.emulate_media(color_scheme=scheme)
+        page.set_viewport_size({"width": width, "height": 900})
+        settled(page)
+        found = Axe().run(page, options=asked)
+        assert found["passes"]
+        said = [
+            f"{each['id']}: {node['target']} {node['failureSummary']}"
+            for each in found["violations"]
+            for node in each["nodes"]
+        ]
+        assert not said, "\n".join(said[:20])
 
 
 @every_page

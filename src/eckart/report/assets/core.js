@@ -126,6 +126,8 @@ function figure(into, { options = [], title, text, legend, draw, rows, file, wid
     for (const svg of chart instanceof SVGElement ? [chart] : chart.querySelectorAll(":scope svg.plot")) {
       svg.setAttribute("role", "img");
       svg.setAttribute("aria-label", [svg.dataset.part, said].filter(Boolean).join(": "));
+      // Within a picture there is nothing that has a name of its own: its figures are in the table below it.
+      for (const part of svg.querySelectorAll("g[aria-label]")) part.removeAttribute("aria-label");
     }
     fill();
   };
