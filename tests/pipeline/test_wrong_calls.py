@@ -147,6 +147,7 @@ CALLS: dict[str, tuple[Callable[[Any, Path], Any], str]] = {
     "comparing to a number": (lambda at, out: eckart.compare(at.dense, 3, keep=0.8), "out is of type int"),
     "comparing methods 3": (lambda at, out: eckart.compare(at.dense, out, keep=0.8, methods=3), "methods 3"),
     "no ratios": (lambda at, out: eckart.sweep(at.dense), "needs ratios"),
+    "ratios that are none": (lambda at, out: eckart.sweep(at.dense, ratios=None), "needs ratios"),
     "words for ratios": (lambda at, out: eckart.sweep(at.dense, ratios="x", prompts="a"), "ratios x"),
     "analyzing a number": (lambda at, out: eckart.analyze(3), "int is not"),
     "analyzing a vector": (lambda at, out: eckart.analyze(torch.ones(3)), r"shape \(3,\)"),
@@ -185,3 +186,5 @@ def test_what_can_be_meant_is_taken(at: SimpleNamespace, tmp_path: Path) -> None
     assert made.manifest.recipe.dtype == "float32"
     made = eckart.compress(at.dense, tmp_path / "b", targets={"q_proj", "k_proj"}, keep="95%", method="svd")
     assert {target.name.rpartition(".")[2] for target in made.manifest.targets} == {"q_proj", "k_proj"}
+    race = eckart.bench(at.small, tokens=8, new=2, rounds=None, batches=1, memory=False)
+    assert race.rounds == 7

@@ -46,7 +46,7 @@ def checked(kind: type | None = None) -> Callable[[Verb], Verb]:
             found = _by_name(verb.__name__, own, kind, given, named)
             for name, value in found.items():
                 if kind is not None and name in verbs.fields(kind):
-                    found[name] = None if value is None else reading.checked(kind, name, value)
+                    found[name] = reading.checked(kind, name, value)
                 elif name in own:
                     _require(name, value, _hints(verb)[name])
             return verb(**found)
@@ -80,6 +80,9 @@ def _by_name(
         if known is not None and name not in known:
             raise UsageError(reading.unknown_name("option", name, known))
     found |= named
+    # An option that is `None` is not given.
+    options = verbs.fields(kind) if kind else {}
+    found = {name: value for name, value in found.items() if value is not None or name not in options}
     for name, each in own.items():
         plain = each.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         if plain and each.default is inspect.Parameter.empty and name not in found:
