@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import huggingface_hub
+from huggingface_hub import constants
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils._validators import validate_repo_id
 
@@ -56,7 +57,7 @@ def require_pushable(name: str) -> None:
     owner, _, rest = name.partition("/")
     if not rest:
         raise UsageError(f"{name!r} is no name at the hub: give OWNER/NAME")
-    if huggingface_hub.constants.is_offline_mode():
+    if constants.is_offline_mode():
         raise UsageError("HF_HUB_OFFLINE is set: nothing can be pushed")
     if huggingface_hub.get_token() is None:
         raise UsageError("nobody is logged in at the hub: run hf auth login, or set HF_TOKEN")

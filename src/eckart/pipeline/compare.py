@@ -72,7 +72,8 @@ def compare(
     """
     model, found = files.asked(verbs.Compare, model, {"training": training, **options}, recipe)
     asked = reading.completed(verbs.Compare, found)
-    model, out = _folders(model, out)
+    if out is None:
+        raise UsageError("compare writes into a folder: give out")
     sizes = read_sizes(asked["keep"])
     shared = {name: asked[name] for name in ("of", "targets", "layers", "data", "samples", "max_length")}
     chosen = read_methods(asked["methods"], sizes, shared, found.training is not None)
@@ -137,14 +138,3 @@ def compare(
     checkpoint.replace_file(folder.out / PAGE, comparison_page(folder.kept, folder.rows))
     notes += draw(folder, smaller)
     return Comparison(str(out), folder.rows, notes, smaller)
-
-
-def _folders(model: Any, out: str | Path | None) -> tuple[str | Path, str | Path]:
-    if not isinstance(model, (str, Path)):
-        raise UsageError(
-            f"compare loads the model in a process for each method: give its folder or hub id, not a "
-            f"{type(model).__name__} in memory"
-        )
-    if out is None:
-        raise UsageError("compare writes into a folder: give out")
-    return model, out

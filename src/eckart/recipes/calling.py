@@ -14,7 +14,7 @@ from eckart.types import UsageError
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
-TOKENIZER = "tokenizer"
+MODEL, TOKENIZER = "model", "tokenizer"
 KINDS: dict[Any, str] = {
     os.PathLike: "a path",
     Mapping: "a mapping",
@@ -103,6 +103,9 @@ def _require(name: str, value: Any, hint: Any) -> None:
     kinds = [get_origin(each) or each for each in several]
     if Any in kinds or any(_is(value, each) for each in kinds):
         return
+    if name == MODEL and hasattr(value, "config"):
+        kind = type(value).__name__
+        raise UsageError(f"{name} is of type {kind}: give its folder or hub id, not a {kind} in memory")
     words = [KINDS.get(os.PathLike if _is_path(each) else each) for each in kinds if each is not NoneType]
     wanted = " or ".join(
         dict.fromkeys(word for word in words if word and not (word == "text" and "a path" in words))
