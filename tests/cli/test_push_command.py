@@ -16,6 +16,8 @@ from hub import TOKEN, Hub, serving
 from outside import Answer, Eckart
 
 import eckart
+from eckart.cli import pushing
+from eckart.types import UsageError
 
 
 @pytest.fixture
@@ -107,6 +109,23 @@ def test_what_cannot_be_pushed_is_said_before_the_work(
     answer.fails(2, words)
     assert not (tmp_path / "out").exists()
     assert not hub.repositories
+
+
+@pytest.mark.parametrize(("rank", "code"), [("0", 2), ("1", 0)])
+def test_of_several_processes_the_first_pushes(rank: str, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    if code:
+        with pytest.raises(UsageError, match="OWNER/NAME"):
+            pushing.require_pushable("small")
+    else:
+        pushing.require_pushable("small")
+        assert pushing.pushed("nowhere", "small") == {}
+
+
+def test_a_dry_run_refuses_what_cannot_be_pushed(process: Eckart, stored: Any) -> None:
+    options = ["--keep", "0.8", "--method", "svd", "--push-to-hub", "small", "--dry-run"]
+    process("compress", stored(LLAMA), "-o", "out", *options).fails(2, "OWNER/NAME")
 
 
 def test_what_does_not_arrive_is_whole_here(hub: Hub, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,7 @@ def compress(
     """The main job: a pretrained model in, a smaller plain Hugging Face folder out; also by torchrun."""
     # Of several processes torch warns each about what Eckart chose.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    require_pushable(push_to_hub)
     if dry_run:
         from eckart.pipeline.plan import dry_run as planned_alone
 
@@ -39,7 +40,6 @@ def compress(
     begun = any(os.path.exists(place) for place in (out, f"{out}.work", f"{out}.training"))
     if given.get("resume") and not begun:
         note(f"nothing of {out} was begun: it begins now")
-    require_pushable(push_to_hub)
     with resumable(out):
         made = eckart.compress(model, out, recipe=recipe, track=track, **given)
     manifest = made.manifest

@@ -10,6 +10,7 @@ import eckart
 from eckart.cli.help import OUTPUT
 from eckart.cli.options import filled, verb
 from eckart.cli.saying import tell
+from eckart.recovery import processes
 
 PushToHub = Annotated[
     str | None,
@@ -45,15 +46,17 @@ def push(
 
 def require_pushable(name: str | None) -> None:
     """See that a name may be pushed to, before the work that fills a folder."""
-    if name is not None:
+    if name is not None and processes.leads():
         from eckart.pipeline.push import require_pushable as require
 
         require(name)
 
 
 def pushed(out: str, name: str | None) -> dict[str, Any]:
-    """Push what was made, where that was asked for: what `--json` has of it."""
-    return {} if name is None else {"pushed": _push(out, name, private=False)}
+    """Push what was made, where that was asked for, from one process: what `--json` has of it."""
+    if name is None or not processes.leads():
+        return {}
+    return {"pushed": _push(out, name, private=False)}
 
 
 def _push(out: str, name: str, private: bool) -> dict[str, Any]:

@@ -121,7 +121,7 @@ def _tokens(windows: Sequence[text.Window]) -> int:
 
 def _count(windows: Sequence[text.Window], tokens: int) -> int:
     """How many windows, spread over all, have about so many tokens."""
-    mean = sum(len(window.ids) for window in windows) / len(windows)
+    mean = _tokens(windows) / len(windows)
     return min(len(windows), max(1, round(tokens / mean)))
 
 
