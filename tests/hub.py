@@ -34,6 +34,8 @@ class Hub:
         self.asked: list[str] = []
         self.stalls: int | None = None
         self.stalled = threading.Event()
+        self._begun = 0
+        self._turn = threading.Condition()
         self.address = ""
 
     def post(self, path: str, body: bytes) -> Any:
@@ -90,14 +92,25 @@ class Hub:
     def put(self, path: str, body: bytes) -> None:
         digest = path.rpartition("/")[2]
         assert hashlib.sha256(body).hexdigest() == digest
-        self.objects[digest] = body
-        self.uploads.append(digest)
+        with self._turn:
+            self.objects[digest] = body
+            self.uploads.append(digest)
+            self._turn.notify_all()
 
     def wait(self) -> None:
-        """Never answer, where that was asked for: the one who sends will have to be killed."""
-        if self.stalls is not None and len(self.uploads) >= self.stalls:
-            self.stalled.set()
-            time.sleep(600)
+        """Never answer, where that was asked for: the one who sends will have to be killed.
+
+        Files come several at once, so it is those that have begun that count, not those that have arrived.
+        """
+        with self._turn:
+            if self.stalls is None:
+                return
+            self._begun += 1
+            if self._begun <= self.stalls:
+                return
+            self._turn.wait_for(lambda: len(self.uploads) >= self.stalls)
+        self.stalled.set()
+        time.sleep(600)
 
 
 @contextmanager
