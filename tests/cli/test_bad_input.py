@@ -126,6 +126,7 @@ def _write_config(text: str) -> Callable[[Path], None]:
     return lambda folder: (folder / "config.json").write_text(text) and None
 
 
+READERS = ["plan", "analyze", "bench", "sweep", "compare", "recover", "bases"]
 DAMAGES = {
     "no weights": (_delete, ["model", "no weights"]),
     "only a pickle": (_only_pickle, ["pytorch_model.bin", "safetensors alone"]),
@@ -209,20 +210,26 @@ def test_a_damaged_model_is_named_wherever_one_is_read(
     refused(eckart, tmp_path, 1, words, "bench", stored(LLAMA), "model", *small)
 
 
-@pytest.mark.parametrize("verb", ["plan", "analyze", "bench", "sweep", "compare", "recover", "bases"])
+def _reading(verb: str, data: str) -> list[str]:
+    """The options of a verb that reads a model."""
+    found: dict[str, list[str]] = {
+        "plan": ["--keep", "0.8"],
+        "analyze": ["-o", "out"],
+        "bench": ["--prompt", "4", "--rounds", "1", "--new", "1"],
+        "sweep": ["--ratios", "0.5", "--task", "perplexity", "--data", data, "-o", "out"],
+        "compare": ["--keep", "0.8", "--data", data, "-o", "out"],
+        "recover": ["--train", "all", "--steps", "1", "--data", data, "-o", "out"],
+        "bases": ["-o", "out"],
+    }
+    return found[verb]
+
+
+@pytest.mark.parametrize("verb", READERS)
 def test_what_no_weight_takes_is_refused_by_every_verb(
     eckart: Eckart, tmp_path: Path, model: Path, data: str, verb: str
 ) -> None:
     _config(model, num_hidden_layers=1)
-    more = {
-        "plan": ["--keep", "0.8"],
-        "analyze": ["-o", "out"],
-        "bench": ["--prompt", "4"],
-        "sweep": ["--ratios", "0.5", "--task", "perplexity", "--data", data, "-o", "out"],
-        "compare": ["--keep", "0.8", "--data", data, "-o", "out"],
-        "recover": ["--steps", "1", "--data", data, "-o", "out"],
-        "bases": ["-o", "out"],
-    }[verb]
+    more = _reading(verb, data)
     refused(eckart, tmp_path, 1, ["model.layers.1.input_layernorm.weight"], verb, "model", *more)
 
 
@@ -238,8 +245,19 @@ def test_what_no_weight_takes_is_left_out_where_that_is_asked_for(
         assert len(manifest["left_out"]) == 9
         assert all(name.startswith("model.layers.1.") for name in manifest["left_out"])
         assert eckart("verify", out).code == 0
-    assert eckart("plan", "model", "--keep", "0.95", "--drop-unused").code == 0
     assert eckart("evaluate", "model", "--task", "perplexity", "--data", data, "--drop-unused").code == 0
+
+
+@pytest.mark.parametrize("verb", READERS)
+def test_every_verb_that_names_the_option_has_it(
+    verb: str, eckart: Eckart, tmp_path: Path, model: Path, data: str
+) -> None:
+    _config(model, num_hidden_layers=1)
+    more = _reading(verb, data)
+    answer = eckart(verb, "model", *more, "--drop-unused")
+    assert answer.code == 0, answer.err
+    if verb == "recover":
+        assert len(json.loads((tmp_path / "out" / "eckart.json").read_text())["left_out"]) == 9
 
 
 @pytest.mark.parametrize("architectures", [None, ["LlamaModel"]])

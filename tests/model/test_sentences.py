@@ -74,9 +74,14 @@ def test_the_result_loads_there_with_every_module(folder: Path, tmp_path: Path, 
         folder, tmp_path / "out", keep=0.8, of="targets", method="kfac", data=str(data), blocks=blocks
     )
     assert made.manifest.held_out is not None
+    assert any(note.startswith("2_Dense stays dense, and is copied") for note in made.manifest.notes)
     assert (tmp_path / "out" / "2_Dense" / "model.safetensors").is_file()
     assert (ours(tmp_path / "out") - theirs(tmp_path / "out")).abs().max() < 1e-5
     assert (theirs(tmp_path / "out") - theirs(folder)).abs().max() > 1e-4
+
+
+def test_a_plan_says_what_stays(folder: Path) -> None:
+    assert any("2_Dense stays dense" in note for note in eckart.plan(folder, keep=0.8).notes)
 
 
 def test_the_metric_is_of_what_its_user_compares(folder: Path, tmp_path: Path) -> None:

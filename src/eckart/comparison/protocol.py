@@ -43,6 +43,7 @@ class Protocol(BaseModel):
     test: str | None
     limit: int | None
     training: Training | None = None
+    drop_unused: bool = False
     device: str
     dtype: str
     eckart: str

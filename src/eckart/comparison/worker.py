@@ -259,7 +259,8 @@ def main() -> None:
     request = Request.model_validate_json(sys.stdin.readline())
     threading.Thread(target=_end_with_asker, daemon=True).start()
     try:
-        MethodRun(request, send).rows()
+        with loading.dropping(request.protocol.drop_unused):
+            MethodRun(request, send).rows()
     except Exception as error:
         if request.debug:
             traceback.print_exc()

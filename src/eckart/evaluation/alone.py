@@ -19,19 +19,23 @@ from eckart.model import loading
 from eckart.types import EckartError
 
 
-def peak(folder: str, dense: bool, device: str, dtype: str, batch: int, tokens: int) -> int:
+def peak(
+    folder: str, dense: bool, device: str, dtype: str, batch: int, tokens: int, drop_unused: bool
+) -> int:
     """The most bytes that were taken: resident ones, or of a GPU those that torch had allocated.
 
     Args:
         folder: of the model.
         dense: whether the model that it was compressed from is meant, with random weights.
         batch, tokens: of the passes that are made: one that reads, and one that writes a token where it can.
+        drop_unused: read it without tensors that its class has no weight for.
     """
-    model = (
-        loading.build_dense(Path(folder), device, dtype)
-        if dense
-        else loading.load_model(Path(folder), device, dtype)
-    )
+    with loading.dropping(drop_unused):
+        model = (
+            loading.build_dense(Path(folder), device, dtype)
+            if dense
+            else loading.load_model(Path(folder), device, dtype)
+        )
     with torch.inference_mode():
         speed.prefill(model, batch, tokens)()
         if speed.decodes(model):

@@ -60,6 +60,7 @@ class ModelPair:
         against: of the other; without it a compressed model has its dense counterpart, with random weights.
         device, dtype: to run on and in.
         fuse: compute one `V` for what reads the same input.
+        drop_unused: read models without tensors that their classes have no weight for.
 
     Attributes:
         model, other: on the device, the other one `None` where there is none.
@@ -67,16 +68,25 @@ class ModelPair:
         notes: what a reader should know.
     """
 
-    def __init__(self, folder: Path, against: Path | None, device: str, dtype: str, fuse: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        against: Path | None,
+        device: str,
+        dtype: str,
+        fuse: bool = False,
+        drop_unused: bool = False,
+    ) -> None:
         self.notes: list[str] = []
         self.folder, self.against = folder, against
-        self.placement = {"device": device, "dtype": dtype}
-        self.model = loading.load_model(folder, device, dtype)
+        self.read_as = {"device": device, "dtype": dtype, "drop_unused": drop_unused}
         self.other: Any = None
-        if against is not None:
-            self.other = loading.load_model(against, device, dtype)
-        elif building.is_compressed(loading.load_config(folder)):
-            self.other = loading.build_dense(folder, device, dtype)
+        with loading.dropping(drop_unused):
+            self.model = loading.load_model(folder, device, dtype)
+            if against is not None:
+                self.other = loading.load_model(against, device, dtype)
+            elif building.is_compressed(loading.load_config(folder)):
+                self.other = loading.build_dense(folder, device, dtype)
         self.factored = self._factored()
         if fuse:
             for each in (self.model, self.other):
@@ -132,7 +142,7 @@ class ModelPair:
 
     def memory(self, batch: int, tokens: int) -> list[Memory]:
         """What each model takes, in a process of its own."""
-        work = {**self.placement, "batch": batch, "tokens": tokens}
+        work = {**self.read_as, "batch": batch, "tokens": tokens}
         peak = alone.peak_in_subprocess(folder=str(self.folder), dense=False, **work)
         taken = [Memory(weights_bytes=replacing.count_bytes(self.model), peak_bytes=peak)]
         if self.other is not None:

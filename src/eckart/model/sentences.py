@@ -129,6 +129,22 @@ def require_usable(folder: Path) -> list[dict[str, str]]:
     return behind[1:]
 
 
+def left_dense(model: Any) -> list[str]:
+    """A note on the weights behind a model: they are copied as they are."""
+    folder = folder_of(model)
+    if folder is None:
+        return []
+    names = [each["path"] for each in require_usable(folder) if each["type"].endswith(".Dense")]
+    return (
+        [
+            f"{' and '.join(names)} {'stays' if len(names) == 1 else 'stay'} dense, and "
+            f"{'is' if len(names) == 1 else 'are'} copied: a Dense of sentence-transformers has one weight"
+        ]
+        if names
+        else []
+    )
+
+
 def fingerprint(model: Any) -> list[str]:
     """What tells one head from another: digests of all that it is made of."""
     folder = folder_of(model)

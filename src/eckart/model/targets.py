@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from eckart.model import probe, vocabulary
+from eckart.model import probe, sentences, vocabulary
 from eckart.model.mixtures import find_stacks, is_expert
 from eckart.model.portable.experts import unroll
 from eckart.types import Target, UsageError
@@ -97,7 +97,7 @@ def find_targets(model: Any, patterns: Sequence[str] | None = None, layers: str 
     notes += _notes({name: stays[name] for name in linears if name in stays})
     if not targets:
         raise UsageError("no linear layer in this model is a target" + "".join(f"; {n}" for n in notes))
-    return Found(targets, notes + stacks.notes())
+    return Found(targets, notes + stacks.notes() + sentences.left_dense(model))
 
 
 @dataclass

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from eckart.analysis import folder, whole
 from eckart.evaluation.machine import Stopwatch
 from eckart.evaluation.progress import shown
+from eckart.model import loading
 from eckart.recipes import verbs
 from eckart.recipes.calling import checked
 from eckart.types import Analysis, Matrix, Track, UsageError
@@ -53,6 +54,7 @@ def analyze(
     tokenizer: Any = ...,
     device: str = ...,
     cache: bool = ...,
+    drop_unused: bool = ...,
     png: bool = ...,
     track: Track = ...,
 ) -> Analysis: ...
@@ -89,6 +91,7 @@ def analyze(
         tokenizer: for a loaded model with data; a folder brings its own.
         device: where to compute, e.g. `cuda`.
         cache: keep what was observed of the data on disk, and use what was kept before.
+        drop_unused: read the model without tensors that its class has no weight for, instead of refusing.
         png: draw the main figures as PNG files too.
         track: shows progress; default a bar in a notebook or on a terminal, and lines in the log `eckart`.
 
@@ -112,6 +115,7 @@ def analyzed(
     *,
     tokenizer: Any = None,
     png: bool = False,
+    drop_unused: bool = False,
     track: Track = shown,
     **options: Any,
 ) -> Analyzed:
@@ -123,7 +127,8 @@ def analyzed(
     watch = Stopwatch()
     chosen = whole.Options(**options)
     whole.require_options(chosen, None if out is None else Path(out), png)
-    source = whole.find_weights(model, tokenizer, chosen)
+    with loading.dropping(drop_unused):
+        source = whole.find_weights(model, tokenizer, chosen)
     analysis, spectra, seconds_each = whole.analyze_model(source, chosen, track)
     if out is not None:
         folder.write(analysis, spectra, Path(out), png)

@@ -31,6 +31,7 @@ def bases(
     top: int = TOP,
     tokenizer: Any = None,
     device: str = "cpu",
+    drop_unused: bool = False,
     track: Track = shown,
 ) -> Bases:
     """Name the leading bases of a model's weights by tokens (Ferrando & Voita 2024, Basis Selection).
@@ -53,6 +54,7 @@ def bases(
         top: tokens at either end of a basis, from 1.
         tokenizer: for a loaded model; a folder brings its own.
         device: where to run, e.g. `cuda`.
+        drop_unused: read the model without tensors that its class has no weight for, instead of refusing.
         track: shows progress; default a bar in a notebook or on a terminal, and lines in the log `eckart`.
 
     Raises:
@@ -66,7 +68,8 @@ def bases(
     if out is not None:
         checkpoint.refuse_existing(Path(out))
     if isinstance(model, (str, Path)):
-        named = load_named(model, targets, layers, device)
+        with loading.dropping(drop_unused):
+            named = load_named(model, targets, layers, device)
     else:
         loading.require_transformers(model)
         named = require_named(model, tokenizer, targets, layers)

@@ -33,6 +33,7 @@ def bench(
     fuse: bool = False,
     compiled: bool = False,
     memory: bool = True,
+    drop_unused: bool = False,
     track: Track = shown,
 ) -> Race:
     """Time a model beside another: reading a prompt, and writing token by token, in turns.
@@ -54,6 +55,8 @@ def bench(
             nothing.
         memory: whether the peak memory is measured too, which loads each model once more in a process of
             its own.
+        drop_unused: read the models without tensors that their classes have no weight for, instead of
+            refusing.
 
     Raises:
         UsageError: the request is wrong.
@@ -62,7 +65,7 @@ def bench(
     work = Workload(batches, tokens, new, rounds)
     folder = loading.find_model(model)
     against = None if other is None else loading.find_model(other)
-    pair = ModelPair(folder, against, device, dtype, fuse)
+    pair = ModelPair(folder, against, device, dtype, fuse, drop_unused)
     pair.require_room(speed.longest(tokens, new, rounds))
     if compiled:
         pair.compile()

@@ -81,7 +81,8 @@ def compare(
     if asked["limit"] is not None and asked["limit"] < 1:
         raise UsageError(f"--limit {asked['limit']}: it is 1 or more")
     source = loading.find_model(model)
-    config = loading.load_config(source)
+    with loading.dropping(asked["drop_unused"]):
+        config = loading.load_config(source)
     loading.refuse_compressed(config)
     loading.require_dtype(asked["dtype"])
     loading.require_device(asked["device"])
@@ -91,7 +92,7 @@ def compare(
     data, task = asked["data"], choose_task(asked["task"], asked["test"], config)
     test, held_out, notes = choose_test(task, data, asked["test"], loading.generates(config))
     same: dict[str, Any] = {
-        **{name: asked[name] for name in ("layers", "max_length", "limit", "device", "dtype")},
+        **{name: asked[name] for name in ("layers", "max_length", "limit", "device", "dtype", "drop_unused")},
         **next(iter(chosen.values())).model_dump(include={"of", "targets"}),
         "task": task,
         "training": settings,

@@ -8,6 +8,7 @@ from typing import Any
 
 from eckart import recipes
 from eckart.evaluation.progress import shown
+from eckart.model import loading
 from eckart.recipes import verbs
 from eckart.recipes.calling import checked
 from eckart.sweeping.models import load_swept, require_swept
@@ -46,6 +47,7 @@ def sweep(
     tokenizer: Any = None,
     device: str = "cpu",
     dtype: str = "auto",
+    drop_unused: bool = False,
     debug: bool = False,
     track: Track = shown,
     on_cell: OnCell | None = None,
@@ -75,7 +77,7 @@ def sweep(
         save: a folder for one of the models, as `compress` would save it: of a search what it found, else the
             best of the grid, or the one that `cell` names as `RATIO:LAYERS` or `RATIO:LAYERS:TARGETS`.
         merge: save it dense again, as large as before.
-        device, dtype: as for `evaluate`.
+        device, dtype, drop_unused: as for `evaluate`.
         debug: show the tracebacks of models that fail on standard error.
         track: shows progress; default a bar in a notebook or on a terminal, and lines in the log `eckart`.
         on_cell: called with each model of the grid, the dense one first, once it is measured.
@@ -104,7 +106,8 @@ def sweep(
         out,
     )
     if isinstance(model, (str, Path)):
-        swept = load_swept(model, request, device, dtype)
+        with loading.dropping(drop_unused):
+            swept = load_swept(model, request, device, dtype)
     else:
         swept = require_swept(model, tokenizer, request)
     return SweepRun(swept, request, None if out is None else Path(out), debug, track, on_cell).run()

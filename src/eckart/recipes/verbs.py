@@ -24,18 +24,18 @@ PromptsAtOnce = Annotated[int | None, Option("Prompts at once; default 16.")]
 AllowCodeExecution = Annotated[bool, Option("Run code that the model wrote, on this machine.", False)]
 
 
+class Reading(TypedDict, total=False):
+    """How a model is read."""
+
+    drop_unused: options.DropUnused
+
+
 class Cut(options.Size, options.Axes, options.Targets, options.Data, options.Selection, total=False):
     """What makes a recipe of one cut."""
 
 
 class Compress(Cut, options.Training, options.Run, total=False):
     """Of `compress`."""
-
-
-class Reading(TypedDict, total=False):
-    """How a model is read."""
-
-    drop_unused: options.DropUnused
 
 
 class Plan(options.Sizes, options.Form, options.Targets, Reading, total=False):
@@ -84,7 +84,7 @@ class TrainingRun(TypedDict, total=False):
     ]
 
 
-class Recover(Texts, Teacher, options.Training, options.Adapters, TrainingRun, total=False):
+class Recover(Texts, Teacher, options.Training, options.Adapters, TrainingRun, Reading, total=False):
     """Of `recover`."""
 
 
@@ -126,6 +126,7 @@ class Compare(
     Compared,
     options.Training,
     options.Machine,
+    Reading,
     total=False,
 ):
     """Of `compare`."""
@@ -177,7 +178,7 @@ class AnalyzeRun(TypedDict, total=False):
     cache: Annotated[bool, Option("Keep what was observed of the data on disk, for the next run.", True)]
 
 
-class Analyze(Spectra, options.Targets, options.Data, AnalyzeRun, total=False):
+class Analyze(Spectra, options.Targets, options.Data, AnalyzeRun, Reading, total=False):
     """Of `analyze`."""
 
 
@@ -251,7 +252,7 @@ class Saved(TypedDict, total=False):
     merge: options.Merge
 
 
-class Sweep(Grid, Judged, Saved, options.Machine, total=False):
+class Sweep(Grid, Judged, Saved, options.Machine, Reading, total=False):
     """Of `sweep`."""
 
 
@@ -271,7 +272,7 @@ class Timed(TypedDict, total=False):
     memory: Annotated[bool, Option("Measure peak memory too, in a process for each model.", True)]
 
 
-class Bench(Timed, options.Machine, total=False):
+class Bench(Timed, options.Machine, Reading, total=False):
     """Of `bench`."""
 
 
@@ -283,7 +284,7 @@ class BasesRead(TypedDict, total=False):
     device: Annotated[str, Option("Where to run: cpu, cuda, cuda:1.", "cpu")]
 
 
-class Bases(options.Targets, BasesRead, total=False):
+class Bases(options.Targets, BasesRead, Reading, total=False):
     """Of `bases`."""
 
 
@@ -318,6 +319,7 @@ GROUPS: Mapping[type, Mapping[str, type]] = {
         "training": options.Training,
         "adapters": options.Adapters,
         "run": TrainingRun,
+        "model": Reading,
     },
     Compare: {
         "methods": Methods,
@@ -326,12 +328,19 @@ GROUPS: Mapping[type, Mapping[str, type]] = {
         "task": Compared,
         "training": options.Training,
         "run": options.Machine,
+        "model": Reading,
     },
     EvaluateRun: {"task": Evaluate, "run": options.Machine, "model": Reading},
-    Analyze: {"spectra": Spectra, "targets": options.Targets, "data": options.Data, "run": AnalyzeRun},
-    Sweep: {"grid": Grid, "task": Judged, "saved": Saved, "run": options.Machine},
-    Bench: {"timing": Timed, "run": options.Machine},
-    Bases: {"targets": options.Targets, "bases": BasesRead},
+    Analyze: {
+        "spectra": Spectra,
+        "targets": options.Targets,
+        "data": options.Data,
+        "run": AnalyzeRun,
+        "model": Reading,
+    },
+    Sweep: {"grid": Grid, "task": Judged, "saved": Saved, "run": options.Machine, "model": Reading},
+    Bench: {"timing": Timed, "run": options.Machine, "model": Reading},
+    Bases: {"targets": options.Targets, "bases": BasesRead, "model": Reading},
 }
 """The groups of each verb, by the names that `--help` has them under and a recipe file may."""
 

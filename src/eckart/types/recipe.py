@@ -133,6 +133,7 @@ class RecoveryRecipe(BaseModel):
         temperature, labels, hidden: how, where that was said.
         dtype: of the weights while they were trained.
         bos: whether the BOS token stood before every text; `None` of no decoder.
+        drop_unused: whether models were read without tensors that their classes have no weight for.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -147,3 +148,4 @@ class RecoveryRecipe(BaseModel):
     hidden: float | None = None
     dtype: str = "float32"
     bos: bool | None = None
+    drop_unused: bool = False

@@ -137,4 +137,5 @@ def recovered_manifest(folder: Path, source: str, model: Any, before: int, nbyte
         parameters=Count(before=before, after=after, keep=after / before, targets_before=0, targets_after=0),
         bytes=Bytes(before=nbytes, after=size),
         targets=[],
+        left_out=loading.left_out(model),
     )
