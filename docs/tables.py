@@ -31,6 +31,7 @@ SAVED: dict[str, Any] = {
         types.HeldOut,
         types.Candidate,
         types.TrainingRecord,
+        types.Learned,
         types.Probe,
         types.Analysis,
         types.Matrix,

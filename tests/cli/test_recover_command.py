@@ -52,7 +52,7 @@ def test_the_result_is_the_same_plain_folder(
     made = answer.json
     assert set(made) == {
         "out", "method", "steps", "tokens", "loss", "parameters", "bytes", "seconds", "peak_memory_bytes",
-        "notes",
+        "notes", "learned", "held_out", "warnings",
     }  # fmt: skip
     assert (made["out"], made["method"], made["steps"]) == ("out", "recover", 6)
     assert made["loss"]["last"] < made["loss"]["first"]
@@ -161,7 +161,8 @@ def test_long_texts_are_cut_and_counted(eckart: Eckart, cut: Any, tmp_path: Path
     rows = [{"prompt": "w1 ", "completion": "w2 " * 90}, {"prompt": "w1 w2 ", "completion": "w3"}]
     (tmp_path / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     answer = eckart("recover", cut(LLAMA), "-o", "out", "--data", "long.jsonl", *FEW, "--json")
-    assert answer.json["notes"] == ["1 texts were longer than 64 tokens and lost their end"]
+    few = "2 texts are too little to hold some out: what the training came to was not measured"
+    assert answer.json["notes"] == ["1 texts were longer than 64 tokens and lost their end", few]
     assert "note: 1 texts" in answer.err
 
 

@@ -9,7 +9,7 @@ import eckart
 from eckart.cli.ending import resumable
 from eckart.cli.options import ModelOrRecipe, Out, RecipeFile, verb
 from eckart.cli.pushing import PushToHub, pushed, require_pushable
-from eckart.cli.saying import show_notes, tell, track
+from eckart.cli.saying import show_notes, tell, track, warn
 from eckart.recipes import verbs
 
 
@@ -30,7 +30,12 @@ def recover(
     manifest = made.manifest
     record = manifest.training[-1]
     first, last = record.losses[0][1], record.losses[-1][1]
+    for judged in (record.held_out, manifest.held_out):
+        if judged is not None:
+            tell(judged.in_words())
     show_notes(record.notes)
+    for warning in made.warnings:
+        warn(warning)
     tell(
         f"{out}: {record.settings['train']} trained for {record.steps:,} steps, {record.tokens:,} "
         f"tokens; loss {first:.4f} -> {last:.4f}; {made.seconds:.1f} s, "
@@ -46,6 +51,9 @@ def recover(
         "bytes": manifest.bytes.model_dump(),
         "seconds": made.seconds,
         "peak_memory_bytes": made.peak_memory_bytes,
+        "learned": record.held_out and record.held_out.model_dump(),
+        "held_out": manifest.held_out and manifest.held_out.model_dump(),
+        "warnings": made.warnings,
         "notes": record.notes,
         **pushed(out, push_to_hub),
     }

@@ -14,8 +14,10 @@ from eckart.compression.memory_store import MemoryStore
 from eckart.compression.selection import select
 from eckart.estimate import budget
 from eckart.estimate.prices import Prices
+from eckart.evaluation import Reference
 from eckart.model import replacing
 from eckart.model import targets as targets_
+from eckart.model.text import Batch
 from eckart.recovery import learning
 from eckart.recovery.runs import TrainingSetup
 from eckart.types import Manifest, Recipe, Text, Track, TrainingRecord, silent
@@ -71,20 +73,24 @@ def compress_loaded(
     setup: TrainingSetup | None = None,
     merge: bool = False,
     track: Track = silent,
+    held: Sequence[Batch] = (),
 ) -> Manifest:
     """Cut a loaded model in place and, with a training setup, train what is left.
 
     Args:
         texts: what to calibrate on.
         merge: whether structures are made dense weights again.
+        held: with a training, what is neither calibrated on nor learned from.
     """
     model = loaded.model
     before = Before.of(model, loaded.source)
     if setup:
         model.float()
     course = prepare(loaded, recipe, texts, track)
-    # A training reads all of the data: nothing of it is left to measure on.
-    reference = None if course.store.divided.chooses or setup else course.store.reference()
+    if setup:
+        reference = Reference(held, model) if held else None
+    else:
+        reference = None if course.store.divided.chooses else course.store.reference()
     runs: list[TrainingRecord] = []
     if setup and recipe.selection is not None:
         cut, runs = select(course.bench, recipe, setup)

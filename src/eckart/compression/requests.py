@@ -115,8 +115,10 @@ def warnings_of(manifest: Manifest, dtype: torch.dtype, device: str) -> list[str
         else f"its perplexity is {measured.perplexity_ratio:.2f} times the dense model's"
     )
     better = "" if manifest.recipe.method == "auto" else "--method auto, "
+    better += "a longer training (--tokens), " if manifest.training else ""
+    made = "trained" if manifest.training else "calibrated"
     return [
-        f"on data that it was not calibrated on {lost}: try {better}a larger --keep or --size, more "
+        f"on data that it was not {made} on {lost}: try {better}a larger --keep or --size, more "
         "--data of the kind that it is for, or `eckart recover`",
         *no_faster(manifest, dtype, device),
     ]

@@ -9,6 +9,7 @@ from typing import Any, Unpack
 from eckart.compression import requests, rounding
 from eckart.compression.blocks import Job
 from eckart.compression.folder.saving import save_folder
+from eckart.compression.judging import Parted
 from eckart.compression.loaded import Loaded, compress_loaded
 from eckart.evaluation.machine import Stopwatch, peak_memory_bytes
 from eckart.evaluation.progress import logged, shown
@@ -96,16 +97,19 @@ def compress(
             replacing.require_finite(model)
             if texts and tokenizer is not None:
                 made = made.model_copy(update={"bos": begins(model, tokenizer)})
-            setup = None
+            setup, parted = None, Parted(texts)
             if settings is not None and work is not None:
+                parted = Parted.of(model, tokenizer, texts, settings)
                 setup = TrainingSetup.before_cut(
-                    model, tokenizer, made.data or "", texts, settings, work, resume, track
+                    model, tokenizer, made.data or "", parted.learning, settings, work, resume, track
                 )
             # Moments are kept on disk for the weights of a folder, and these are others.
             cache = asked["cache"] and made.adapter is None
             loaded = Loaded(model, tokenizer, source, folder, cache)
-            manifest = compress_loaded(loaded, made, texts, setup, made.merge, track)
-            manifest.notes += whole
+            manifest = compress_loaded(
+                loaded, made, parted.learning, setup, made.merge, track, parted.batches
+            )
+            manifest.notes += whole + parted.notes
             if made.adapter is not None:
                 manifest.notes.append(adapters.described(Path(made.adapter)))
             if out is not None:

@@ -10,6 +10,7 @@ from typing import Any, Unpack
 from eckart import checkpoint
 from eckart.compression.folder.manifests import recovered_manifest
 from eckart.compression.folder.saving import save_folder
+from eckart.compression.judging import Judge, Parted
 from eckart.data import digest_of, texts_of
 from eckart.evaluation.machine import Stopwatch, peak_memory_bytes
 from eckart.evaluation.progress import logged, shown
@@ -17,7 +18,7 @@ from eckart.model import loading, replacing
 from eckart.model.text import begins
 from eckart.recipes import files, reading, verbs
 from eckart.recipes.describing import takes
-from eckart.recovery import learning, processes
+from eckart.recovery import learning, processes, requests
 from eckart.recovery.requests import find_teacher, make_objective, require_trainable
 from eckart.recovery.runs import TrainingSetup, working_folder
 from eckart.recovery.settings import make_training
@@ -89,12 +90,18 @@ def recover(
         made = made.model_copy(update={"bos": begins(student, tokenizer)})
         replacing.require_finite(student)
         before = replacing.count_parameters(student)
-        setup = TrainingSetup(student, tokenizer, made.data, texts, training, work, asked["resume"], track)
+        parted = Parted.of(student, tokenizer, texts, training)
+        rest = (training, work, asked["resume"], track)
+        setup = TrainingSetup(student, tokenizer, made.data, parted.learning, *rest)
         if objective is not None and made.teacher is not None and teaching is not None:
             setup.imitate(imitated, loading.name_of(made.teacher, teaching), objective)
+        judge = Judge(parted.batches, student, setup.teacher) if parted.batches else None
         student, record = setup.recover(student)
         learning.cast(student, config)
         manifest = recovered_manifest(folder, loading.name_of(model, folder), student, before, stored.nbytes)
+        record.notes += parted.notes
+        if judge is not None:
+            record.held_out, manifest.held_out = judge.learned(student)
         manifest.training.append(record.model_copy(update={"recipe": made}))
         if processes.leads():
             save_folder(student, tokenizer, manifest, folder, out)
@@ -105,6 +112,7 @@ def recover(
             out=str(out),
             seconds=watch.seconds(),
             peak_memory_bytes=peak_memory_bytes(),
+            warnings=requests.warnings_of(record),
         )
     )
 

@@ -305,12 +305,12 @@ GROUPS: Mapping[type, Mapping[str, type]] = {
         "selection": options.Selection,
         "run": options.Run,
     },
-    Plan: {"size": options.Sizes, "axes": options.Form, "targets": options.Targets, "model": Reading},
+    Plan: {"size": options.Sizes, "axes": options.Form, "targets": options.Targets, "reading": Reading},
     PlanOrLora: {
         "size": options.Sizes,
         "axes": options.Form,
         "targets": options.Targets,
-        "model": Reading,
+        "reading": Reading,
         "adapters": Lora,
     },
     Recover: {
@@ -319,7 +319,7 @@ GROUPS: Mapping[type, Mapping[str, type]] = {
         "training": options.Training,
         "adapters": options.Adapters,
         "run": TrainingRun,
-        "model": Reading,
+        "reading": Reading,
     },
     Compare: {
         "methods": Methods,
@@ -328,19 +328,19 @@ GROUPS: Mapping[type, Mapping[str, type]] = {
         "task": Compared,
         "training": options.Training,
         "run": options.Machine,
-        "model": Reading,
+        "reading": Reading,
     },
-    EvaluateRun: {"task": Evaluate, "run": options.Machine, "model": Reading},
+    EvaluateRun: {"task": Evaluate, "run": options.Machine, "reading": Reading},
     Analyze: {
         "spectra": Spectra,
         "targets": options.Targets,
         "data": options.Data,
         "run": AnalyzeRun,
-        "model": Reading,
+        "reading": Reading,
     },
-    Sweep: {"grid": Grid, "task": Judged, "saved": Saved, "run": options.Machine, "model": Reading},
-    Bench: {"timing": Timed, "run": options.Machine, "model": Reading},
-    Bases: {"targets": options.Targets, "bases": BasesRead, "model": Reading},
+    Sweep: {"grid": Grid, "task": Judged, "saved": Saved, "run": options.Machine, "reading": Reading},
+    Bench: {"timing": Timed, "run": options.Machine, "reading": Reading},
+    Bases: {"targets": options.Targets, "bases": BasesRead, "reading": Reading},
 }
 """The groups of each verb, by the names that `--help` has them under and a recipe file may."""
 

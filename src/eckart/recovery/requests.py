@@ -10,7 +10,7 @@ from eckart.model import building, loading
 from eckart.model.quantizing import is_quantized
 from eckart.recovery import distillation, learning
 from eckart.recovery.settings import FACTORS, Training
-from eckart.types import UsageError
+from eckart.types import TrainingRecord, UsageError
 
 
 def require_trainable(config: Any, training: Training) -> None:
@@ -45,6 +45,18 @@ def make_objective(config: Any, teacher: Any, **given: float | None) -> distilla
             "MODEL, the dense model, and it learns to answer as that does"
         )
     return None
+
+
+def warnings_of(record: TrainingRecord) -> list[str]:
+    """What a user may not expect of a training: that it made the model worse."""
+    judged = record.held_out
+    if judged is None or judged.after <= judged.before:
+        return []
+    return [
+        f"on data that it did not learn from the model became worse ({judged.before:.4f} -> "
+        f"{judged.after:.4f}): try a lower --learning-rate, fewer passes over the data, or more --data of "
+        "the kind that it is for"
+    ]
 
 
 def find_teacher(folder: Path, config: Any, teacher: str | Path, hidden: float | None) -> Path:

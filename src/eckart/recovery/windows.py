@@ -75,13 +75,19 @@ def read(model: Any, tokenizer: Any, texts: Sequence[Text], max_length: int, end
     Raises:
         EckartError: nothing is left to learn.
     """
+    found = examples(model, tokenizer, texts, max_length, end)
+    if not found.rows:
+        raise EckartError("the data gives nothing to learn: no text has a token that the loss could be on")
+    return found
+
+
+def examples(model: Any, tokenizer: Any, texts: Sequence[Text], max_length: int, end: bool) -> Examples:
+    """As `read`, also where nothing is left."""
     found = Examples(length=text_.usable_length(model, tokenizer, max_length))
     stop = tokenizer.eos_token_id if end else None
     make = _writing if text_.is_encoder_decoder(model) else _decoding if text_.is_causal(model) else _reading
     for at in range(0, len(texts), AT_ONCE):
         found.rows.extend(make(tokenizer, texts[at : at + AT_ONCE], stop, found))
-    if not found.rows:
-        raise EckartError("the data gives nothing to learn: no text has a token that the loss could be on")
     return found
 
 

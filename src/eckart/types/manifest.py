@@ -166,6 +166,24 @@ class HeldOut(BaseModel):
         return not self.after - self.before <= log1p(POOR)
 
 
+class Learned(BaseModel):
+    """What a training came to on data that it did not learn from.
+
+    Attributes:
+        tokens: how many there were.
+        before, after: the training, loss in nats a token; of an encoder, its divergence from the teacher.
+    """
+
+    tokens: int
+    before: float
+    after: float
+
+    def in_words(self) -> str:
+        """In a line."""
+        tokens = f"{self.tokens:,} tokens"
+        return f"on held-out data: {self.before:.4f} -> {self.after:.4f} by the training ({tokens})"
+
+
 class ProbeInput(BaseModel):
     """One input of a question: integers, one integer everywhere, or else a fixed wave in the model's dtype.
 
@@ -228,6 +246,7 @@ class TrainingRecord(BaseModel):
         steps, tokens: that were trained for.
         losses: `(step, loss)`, at most a few hundred: each the mean of the steps since the one before.
         notes: what became of texts that are too long.
+        held_out: what it came to on data that it did not learn from, where it was `recover`.
         recipe: what does it again, with the settings, where it was `recover`: `eckart recover --recipe`.
     """
 
@@ -242,6 +261,7 @@ class TrainingRecord(BaseModel):
     tokens: int
     losses: list[tuple[int, float]]
     notes: list[str] = []
+    held_out: Learned | None = None
     recipe: RecoveryRecipe | None = None
 
 
