@@ -12,7 +12,7 @@ import torch
 import transformers
 from architectures import BERT, GPT2, LLAMA, MAMBA, T5
 
-from eckart import calibrate
+from eckart import calibrate, checkpoint
 from eckart.calibrate import observing
 from eckart.data import read_texts
 from eckart.model.targets import find_targets
@@ -253,11 +253,11 @@ def raises(error: Exception) -> Any:
 
 
 def test_the_cache_is_where_it_is_said_to_be(monkeypatch, tmp_path):
-    assert observing.cache_dir() == tmp_path / "cache"
+    assert checkpoint.cache_dir() == tmp_path / "cache"
     monkeypatch.setenv("ECKART_CACHE", "~/mine")
-    assert observing.cache_dir() == Path.home() / "mine"
+    assert checkpoint.cache_dir() == Path.home() / "mine"
     monkeypatch.delenv("ECKART_CACHE")
-    assert observing.cache_dir() == Path.home() / ".cache" / "eckart"
+    assert checkpoint.cache_dir() == Path.home() / ".cache" / "eckart"
 
 
 def test_what_was_used_longest_ago_goes_first(llama, tokenizer, cut, cache, monkeypatch):

@@ -21,22 +21,11 @@ from eckart.calibrate import GRADIENT_KINDS, INPUT_KINDS, TEMPERATURE, Observed
 from eckart.model import sentences, text
 from eckart.types import EckartError, Track, silent
 
-CACHE = "ECKART_CACHE"
 CACHE_BYTES = 4 << 30
 """Moments of all models together on disk at most; those used longest ago go first."""
 
 BACKWARD_TOKENS = 2048
 """Tokens in a batch that is differentiated: what a backward pass needs is kept for all of them."""
-
-
-def cache_dir() -> Path:
-    """`$ECKART_CACHE`, or `~/.cache/eckart`.
-
-    Raises:
-        RuntimeError: there is no home.
-    """
-    given = os.environ.get(CACHE)
-    return Path(given).expanduser() if given else Path.home() / ".cache" / "eckart"
 
 
 @dataclass(frozen=True)
@@ -205,7 +194,7 @@ def _weights(model: Any) -> list[Any]:
 
 def _place(key: str) -> Path | None:
     try:
-        return cache_dir() / "moments" / f"{key}.safetensors"
+        return checkpoint.cache_dir() / "moments" / f"{key}.safetensors"
     except RuntimeError:
         return None
 

@@ -3,6 +3,7 @@
 The only room that reads or writes safetensors files itself.
 """
 
+from eckart.checkpoint.caching import cache_dir
 from eckart.checkpoint.digests import digest, json_digest, sha256, sha256_of
 from eckart.checkpoint.owning import owned
 from eckart.checkpoint.reading import (
@@ -36,6 +37,7 @@ __all__ = [
     "Spill",
     "Stored",
     "appearing",
+    "cache_dir",
     "copy_companions",
     "digest",
     "json_digest",

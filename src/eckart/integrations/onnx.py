@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from eckart.integrations.parity import Runner, example_batch, stateless
-from eckart.model.loading import quiet
+from eckart.model.quietness import quiet
 from eckart.model.text import Batch
 from eckart.structures import QuantizedLinear, put
 from eckart.types import EckartError

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
 from eckart import checkpoint
-from eckart.model import accounting, building, portable, sentences, text
+from eckart.model import accounting, building, gguf_files, portable, sentences, text
 from eckart.model.configs import require_usable, said
+from eckart.model.quietness import quiet
 from eckart.pocket import MODEL_DIR
 from eckart.types import EckartError, UsageError
 
@@ -28,16 +28,19 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "voca
 
 
 def find_model(name: str | Path, weights: bool = True) -> Path:
-    """The local folder of a model: the folder itself, `pocket`, or the hub's snapshot (fetched if need be).
+    """The local folder of a model: itself, that of a GGUF file, `pocket`, or the hub's snapshot.
 
-    Only configs, tokenizers and, unless `weights` is false, safetensors are fetched.
+    That is fetched if need be: configs, tokenizers and, unless `weights` is false, safetensors.
 
     Raises:
         UsageError: there is no such model.
     """
     folder, name = Path(name), str(name)
     if folder.is_dir():
+        _refuse_gguf_alone(folder)
         return folder
+    if gguf_files.is_gguf(folder):
+        return gguf_files.unpacked(folder, weights)
     if name == "pocket":
         return MODEL_DIR
     if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
@@ -64,6 +67,12 @@ def find_model(name: str | Path, weights: bool = True) -> Path:
         raise UsageError(
             f"no such model: {name} is not a folder, and the hub cannot be reached ({why})"
         ) from None
+
+
+def _refuse_gguf_alone(folder: Path) -> None:
+    files = sorted(folder.glob(f"*{gguf_files.SUFFIX}"))
+    if files and not (folder / "config.json").is_file():
+        raise UsageError(f"{folder} holds GGUF files and no config.json: name one of them, as {files[0]}")
 
 
 def name_of(model: str | Path, folder: Path) -> str:
@@ -228,21 +237,6 @@ def _with_metadata(folder: Path) -> Iterator[Path]:
                 (Path(made) / each.name).symlink_to(each.resolve())
         (Path(made) / path.name).write_text(json.dumps({"metadata": {}, **index}))
         yield Path(made)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without transformers' own bars and warnings: what a user must know, Eckart says."""
-    verbosity = transformers.logging.get_verbosity()
-    bars = transformers.logging.is_progress_bar_enabled()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers.logging.set_verbosity(verbosity)
-        if bars:
-            transformers.logging.enable_progress_bar()
 
 
 def refuse_compressed(config: Any, job: str = "compress") -> None:

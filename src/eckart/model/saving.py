@@ -12,7 +12,7 @@ import transformers
 from transformers import GenerationConfig
 
 from eckart.model import building, cards, portable
-from eckart.model.loading import quiet
+from eckart.model.quietness import quiet
 from eckart.model.replacing import describe
 
 MODELING_FILE = "modeling_eckart"

@@ -12,6 +12,7 @@ from accelerate import init_empty_weights
 from torch import Tensor, nn
 
 from eckart.model import building, loading, portable, targets
+from eckart.model.quietness import quiet
 from eckart.model.reading import stored_names
 from eckart.structures import QuantizedLinear
 from eckart.types import EckartError
@@ -61,7 +62,7 @@ class Streamed:
         kind = building.model_class(config)
         self.dtype = _dtype_of(config, stored) if dtype == "auto" else getattr(torch, dtype)
         # What buffers hold is worked out from the config, and not stored: they are made for real.
-        with init_empty_weights(include_buffers=False), loading.quiet(), _by_default(self.dtype):
+        with init_empty_weights(include_buffers=False), quiet(), _by_default(self.dtype):
             self.model = kind.from_config(config) if hasattr(kind, "from_config") else kind(config)
         self.model.eval().requires_grad_(False)
         setattr(self.model, loading.LEFT_OUT, unused)
@@ -162,7 +163,7 @@ class Streamed:
             self._put(self.model, name, buffer.to(self.device))
 
     def _tie(self, absent: set[str]) -> None:
-        with loading.quiet():
+        with quiet():
             self.model.tie_weights(missing_keys=absent, recompute_mapping=False)
 
     def _bring(self, prefix: str, block: nn.Module) -> None:

@@ -19,7 +19,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from eckart import checkpoint
 from eckart.model import text
-from eckart.model.loading import quiet
+from eckart.model.quietness import quiet
 from eckart.recovery import keeping, order, processes
 from eckart.recovery.distillation import without_dropout
 from eckart.recovery.objective import Objective, cross_entropy
