@@ -63,6 +63,7 @@ class Request:
         model, tokenizer: loaded, in evaluation mode.
         material: what the task reads.
         kept: where answers go.
+        against: the dense model, where the task compares with one.
     """
 
     task: str
@@ -72,6 +73,7 @@ class Request:
     settings: Settings = Settings()
     kept: Kept = field(default_factory=Kept)
     track: Track = silent
+    against: Any = None
 
 
 def ask(

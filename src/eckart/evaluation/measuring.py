@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from eckart import checkpoint
@@ -39,7 +40,7 @@ def make_settings(task: str, data: str | None, given: Mapping[str, Any]) -> Sett
     """
     found = _task(task)
     _refuse_unused(found, task, given)
-    others = ("fields", "examples", "out")
+    others = ("fields", "examples", "out", "against")
     settings = _settings({k: v for k, v in given.items() if v is not None and k not in others})
     if found.reads == "problems":
         from eckart.evaluation import code
@@ -96,6 +97,27 @@ def read_material(
     if task in FINAL:
         require_answers(data, texts, FINAL[task])
     return texts
+
+
+def load_dense(against: Any, tokenizer: Any, device: str, dtype: str) -> Any:
+    """The model that another is compared with.
+
+    Args:
+        against: a folder, a hub id or a loaded model; `None` is none.
+        tokenizer: of the other model.
+
+    Raises:
+        UsageError: it has another vocabulary.
+    """
+    if against is None:
+        return None
+    if not isinstance(against, (str, Path)):
+        loading.require_transformers(against)
+        return against
+    folder = loading.find_model(against)
+    if loading.has_tokenizer(folder) and loading.load_tokenizer(folder).get_vocab() != tokenizer.get_vocab():
+        raise UsageError(f"--against {against}: it has another vocabulary, so what both say does not compare")
+    return loading.load_model(folder, device, dtype)
 
 
 def _task(name: str) -> table.Task:

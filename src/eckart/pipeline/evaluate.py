@@ -8,7 +8,7 @@ from typing import Any
 
 from eckart.data import named
 from eckart.evaluation import Request, Score, keeping
-from eckart.evaluation.measuring import identity, make_settings, read_material, run
+from eckart.evaluation.measuring import identity, load_dense, make_settings, read_material, run
 from eckart.evaluation.progress import shown
 from eckart.model import adapters, loading
 from eckart.recipes import verbs
@@ -39,6 +39,7 @@ def evaluate(
     seed: int | None = None,
     allow_code_execution: bool = False,
     include: str | None = None,
+    against: Any = None,
     drop_unused: bool = False,
     adapter: str | Path | None = None,
     bos: bool | None = None,
@@ -66,6 +67,9 @@ def evaluate(
         k, samples, temperature, seed: pass@k from so many programs for each problem, drawn at a temperature.
         allow_code_execution: run what the model wrote, on this machine.
         include: a folder with more of the harness's tasks.
+        against: of `perplexity`, the dense model (a folder, a hub id or loaded): the divergence from it, how
+            often both find the same token likeliest, the ratio of perplexities, each with its standard error,
+            and how much both repeat themselves.
         drop_unused: read the model without tensors that its class has no weight for, instead of refusing.
         adapter: a folder of peft's, merged into the model in float32 first.
         bos: begin every text with the BOS token, or with none; default as the tokenizer does.
@@ -90,6 +94,7 @@ def evaluate(
             "temperature": temperature,
             "seed": seed,
             "include": include,
+            "against": against,
             "allow_code_execution": allow_code_execution or None,
             "fields": fields,
             "examples": examples,
@@ -114,7 +119,9 @@ def evaluate(
         name = type(model).__name__
     if tokenizer is None:
         raise UsageError("a loaded model needs its tokenizer too: pass tokenizer=")
-    request = Request(task, model, tokenizer, material[:limit], settings, track=track)
+    with loading.dropping(drop_unused):
+        dense = load_dense(against, tokenizer, device, dtype)
+    request = Request(task, model, tokenizer, material[:limit], settings, track=track, against=dense)
     if out is not None:
         request.kept = keeping.Kept(Path(out), identity(request, name))
     score = run(request)

@@ -139,6 +139,10 @@ class Evaluate(TypedDict, total=False):
     fields: options.Fields
     limit: Limit
     shots: Annotated[int | None, Option("So many of --examples before each prompt.")]
+    against: Annotated[
+        str | None,
+        Option("The dense model, to compare with token by token: a folder, a hub id.", common=True),
+    ]
     examples: Annotated[str | None, Option("A file of worked examples.")]
     max_new_tokens: MaxNewTokens
     batch: PromptsAtOnce

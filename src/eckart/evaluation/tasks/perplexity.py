@@ -48,27 +48,43 @@ def perplexity(
     vocabulary = model.config.get_text_config().vocab_size
     groups = batches(model, tokenizer, cut, min(BATCH_TOKENS, BATCH_LOGITS // vocabulary))
     for batch in track(groups, "perplexity", len(groups)):
-        loss, count = _loss(model, {key: value.to(model.device) for key, value in batch.items()})
+        loss, count = _loss(model, batch)
         total, tokens = total + loss, tokens + count
     if not math.isfinite(total):
         raise EckartError("the loss is not finite: the model is broken, or overflows in this dtype")
     if not tokens:
         raise UsageError("no token in the data has one before it: there is nothing to predict")
     loss = total / tokens
+    details = {"loss": loss, "tokens": tokens, "windows": len(cut)}
+    return Score(task, "perplexity", perplexity_of(loss), details)
+
+
+def perplexity_of(loss: float) -> float:
+    """Its exponential.
+
+    Raises:
+        EckartError: it has none.
+    """
     if loss > LARGEST_LOSS:
         raise EckartError(
             f"the loss is {loss:,.0f} nats a token, where guessing has about 10: the model is broken"
         )
-    return Score(task, "perplexity", math.exp(loss), {"loss": loss, "tokens": tokens, "windows": len(cut)})
+    return math.exp(loss)
+
+
+def predicting(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Logits `(windows, tokens, vocabulary)`, and what each should say: `IGNORED` where nothing."""
+    inputs = {key: value.to(model.device) for key, value in batch.items()}
+    labels = inputs.pop("labels", None)
+    logits = model(**inputs).logits
+    if labels is not None:
+        return logits, labels
+    return logits[:, :-1], next_tokens(inputs["input_ids"], inputs["attention_mask"].bool())[:, :-1]
 
 
 def _loss(model: Any, batch: dict[str, Tensor]) -> tuple[float, int]:
     """Summed loss and how many tokens it is over."""
-    labels = batch.pop("labels", None)
-    logits = model(**batch).logits
-    if labels is None:
-        labels = next_tokens(batch["input_ids"], batch["attention_mask"].bool())[:, :-1]
-        logits = logits[:, :-1]
+    logits, labels = predicting(model, batch)
     losses = nn.functional.cross_entropy(
         logits.reshape(-1, logits.shape[-1]).float(),
         labels.reshape(-1),

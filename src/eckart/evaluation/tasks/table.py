@@ -8,6 +8,7 @@ from typing import Literal
 
 from eckart.evaluation.asking import Request
 from eckart.evaluation.score import Score
+from eckart.evaluation.tasks.against import against
 from eckart.evaluation.tasks.answers import gsm8k, math
 from eckart.evaluation.tasks.harness import PREFIX, harness
 from eckart.evaluation.tasks.perplexity import perplexity
@@ -52,6 +53,8 @@ class Task:
 
 
 def _perplexity(request: Request) -> Score:
+    if request.against is not None:
+        return against(request)
     longest = request.settings.max_length or MAX_LENGTH
     limit = request.settings.limit
     return perplexity(request.model, request.tokenizer, request.material, longest, request.track, limit=limit)
@@ -92,7 +95,7 @@ POCKET = (
 TASKS = {
     task.name: task
     for task in (
-        Task("perplexity", "texts", "perplexity", _perplexity, frozenset({"fields"})),
+        Task("perplexity", "texts", "perplexity", _perplexity, frozenset({"fields", "against"})),
         Task("stsb", "sentence pairs", "spearman", _stsb),
         Task("gsm8k", "prompts", "exact_match", gsm8k, _WRITES),
         Task("math", "prompts", "exact_match", math, _WRITES),
