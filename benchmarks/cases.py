@@ -18,6 +18,8 @@ import stat
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -25,9 +27,19 @@ UNEXPECTED = re.compile(r"Traceback|eckart: unexpected|Segmentation fault|core d
 LONGEST = 160
 
 
+@contextmanager
+def workplace() -> Iterator[str]:
+    """A folder for what a case leaves, folders too deep for Python to remove among it."""
+    made = tempfile.mkdtemp()
+    try:
+        yield made
+    finally:
+        subprocess.run(["rm", "-rf", made], check=False)
+
+
 def outcome(case: Path, checkout: Path, seconds: int) -> str:
     """What a case comes to by a checkout: how it ended, and the last line that it said."""
-    with tempfile.TemporaryDirectory() as made:
+    with workplace() as made:
         for name, options in (("eckart", " -m eckart"), ("python", "")):
             program = Path(made) / name
             program.write_text(f'#!/bin/sh\nexec "{sys.executable}"{options} "$@"\n')

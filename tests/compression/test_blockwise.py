@@ -13,6 +13,7 @@ from architectures import BERT, GPT2, LLAMA, MIXTRAL, T5, Architecture, outputs,
 
 import eckart
 from eckart import checkpoint
+from eckart.calibrate import observing
 from eckart.compression.blocks.observing import Pass
 from eckart.compression.blocks.store import BlockStore
 from eckart.compression.blocks.units import Units
@@ -65,6 +66,14 @@ def test_every_kind_of_recipe_gives_the_same(name, stored, data, tmp_path):
     if whole.held_out:
         assert by_block.held_out.after == pytest.approx(whole.held_out.after, rel=1e-5)
         assert by_block.held_out.tokens == whole.held_out.tokens
+    torch.testing.assert_close(logits(other), logits(one), rtol=1e-3, atol=1e-5)
+
+
+def test_batches_of_a_model_too_large_for_the_usual_ones_are_the_same(stored, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(observing, "BACKWARD_BYTES", 2**18)
+    assert observing.backward_tokens(loading.load_model(Path(stored(LLAMA)))) < 64
+    (whole, one), (by_block, other) = whole_and_by_block(stored(LLAMA), tmp_path, data, **RECIPES["auto"])
+    assert [record.rank for record in by_block.targets] == [record.rank for record in whole.targets]
     torch.testing.assert_close(logits(other), logits(one), rtol=1e-3, atol=1e-5)
 
 

@@ -25,7 +25,11 @@ CACHE_BYTES = 4 << 30
 """Moments of all models together on disk at most; those used longest ago go first."""
 
 BACKWARD_TOKENS = 2048
-"""Tokens in a batch that is differentiated: what a backward pass needs is kept for all of them."""
+"""In a batch that is differentiated, at most: what a backward pass needs is kept for all of them."""
+BACKWARD_BYTES = 2**30
+"""That may wait for the backward pass, where a window alone does not take more."""
+LOGITS = 6 * 4
+"""Bytes of a logit while a loss is worked out and differentiated: six copies in float32."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,21 @@ def observe(
     return found
 
 
+def backward_tokens(model: Any) -> int:
+    """Tokens of a batch that is differentiated: fewer of a model with many layers, or many words.
+
+    It depends on the config alone, so that it is the same whatever was replaced in the model already.
+    """
+    config = model.config.get_text_config()
+    layers, width, words = (
+        getattr(config, name, None) or 0 for name in ("num_hidden_layers", "hidden_size", "vocab_size")
+    )
+    # What a block of usual proportions hands from module to module: 18 times its width.
+    each = int(model.dtype.itemsize) * layers * 18 * width
+    each += LOGITS * words if model.can_generate() else 0
+    return max(1, min(BACKWARD_TOKENS, BACKWARD_BYTES // max(1, each)))
+
+
 def labels_for(model: Any, labels: str) -> str:
     """Whose labels: a model that predicts none of its data's tokens has to be asked for its own."""
     return labels if text.is_causal(model) or text.is_encoder_decoder(model) else "sampled"
@@ -129,7 +148,7 @@ class _Job:
         asked = set(self.asked)
         first = [window for at, window in enumerate(self.windows) if at in asked]
         rest = [window for at, window in enumerate(self.windows) if at not in asked]
-        at_once = BACKWARD_TOKENS if self.loss else None
+        at_once = backward_tokens(self.model) if self.loss else None
         seen = calibrate.watch(
             self.model,
             self.names,
@@ -170,7 +189,7 @@ def _key(job: _Job, folder: Path | None, loss: list[Any]) -> str:
         # What a tokenizer does, and how long a window may be, is in the windows.
         "windows": checkpoint.json_digest([window.ids, window.labels] for window in job.windows),
         "padding": text.padding_id(job.tokenizer),
-        "batches": [BACKWARD_TOKENS, text.batches.__defaults__],
+        "batches": [backward_tokens(model), text.batches.__defaults__],
         "names": list(job.names),
         "kinds": sorted(job.kinds),
         "loss": [*loss, job.asked] if job.loss else None,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from eckart.calibrate import count_tokens
-from eckart.calibrate.observing import BACKWARD_TOKENS
+from eckart.calibrate.observing import backward_tokens
 from eckart.data.splitting import HELD_OUT, hold_out
 from eckart.estimate.time import Reading
 from eckart.evaluation import Reference
@@ -69,7 +69,8 @@ class Divided:
 
     def held_out(self) -> list[text.Batch]:
         """What is measured on."""
-        return self._batches(_spread(self.held, HELD_OUT_TOKENS), BACKWARD_TOKENS) if self.held else []
+        some = _spread(self.held, HELD_OUT_TOKENS) if self.held else []
+        return self._batches(some, backward_tokens(self.model))
 
     def reference(self) -> Reference | None:
         """What the model says now on what is held out."""

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from eckart import calibrate, checkpoint, recipes
-from eckart.calibrate.observing import BACKWARD_TOKENS, labels_for, spread
+from eckart.calibrate.observing import backward_tokens, labels_for, spread
 from eckart.compression.store import OUTSIDE
 from eckart.model import sentences, text
 from eckart.types import Moment, Option, silent
@@ -114,7 +114,7 @@ class Pass:
         first = [window for at, window in enumerate(windows) if at in asked]
         rest = [window for at, window in enumerate(windows) if at not in asked]
         most = 1 if alone else store.portion.batch_tokens
-        return self._cut(first, min(most, BACKWARD_TOKENS)), self._cut(rest, most)
+        return self._cut(first, min(most, backward_tokens(store.model))), self._cut(rest, most)
 
     def _cut(self, windows: Sequence[text.Window], tokens: int) -> list[text.Batch]:
         """Batches of so many tokens at most, and so small that there is one for each process."""
