@@ -25,6 +25,7 @@ from outside import Eckart
 KEPT = Path(__file__).parent / "transcripts"
 LINES = [
     "",
+    "plan model",
     "plan model --keep 80%",
     "analyze model",
     "plan model --lora",

@@ -14,7 +14,11 @@ from eckart.types import UsageError
 if TYPE_CHECKING:
     from eckart.estimate.adapters import LoraPlan
     from eckart.estimate.planned import Plan, PlannedSite
+    from eckart.estimate.suggested import Suggested
     from eckart.types import Option
+
+TENFOLD = 10
+PARAMETERS = {"pocket": "2.6M parameters", "SmolLM2": "135M"}
 
 
 @verb(verbs.PlanOrLora, "eckart plan MODEL --keep 0.8")
@@ -27,7 +31,12 @@ def plan(model: Model, **given: Any) -> dict[str, Any]:
         return _lora_json(adapters)
     if "ranks" in options:
         raise UsageError("--ranks are of adapters: give --lora too, or --rank for a cut by hand")
+    from eckart.estimate.suggested import Suggested
+
     made = eckart.plan(model, **options)
+    if isinstance(made, Suggested):
+        _show_suggested(made)
+        return _suggested_json(made)
     show_plan(made)
     return plan_json(made)
 
@@ -60,11 +69,78 @@ def show_plan(made: Plan) -> None:
     show_sharing(made)
     show_notes(made.notes)
     tell(shrunk(made.parameters, made.bytes))
+    _show_cost(made)
+
+
+def _show_cost(made: Plan) -> None:
     whole, block = (f"{size / 1e9:.1f} GB" for size in (made.memory.whole, made.memory.least))
+    on = f" on {made.tokens:,} tokens of data" if made.tokens else ""
     tell(
         f"compress would take roughly {whole} of memory, or {block} with one block of the model at a time "
-        f"(--memory), and {_duration(made.compress_seconds)} of computing here"
+        f"(--memory), and {_duration(made.compress_seconds)} of computing here{on}"
     )
+
+
+def _show_suggested(made: Suggested) -> None:
+    """Sizes to choose from, and what each cost models that were measured."""
+    measured = list(made.rows[0].perplexity)
+    tell(f"{made.architecture}, {made.recipe.method}: sizes to choose from")
+    show_table(
+        ("--keep", "parameters", "MB", "speed", *(f"perplexity\n{name}" for name in measured)),
+        [
+            (
+                f"{row.keep:g}",
+                f"{row.plan.parameters.after:,}",
+                f"{row.plan.bytes.after / 1e6:,.1f}",
+                f"x {row.speed:.2f}",
+                *(_times(row.perplexity[name]) for name in measured),
+            )
+            for row in made.rows
+        ],
+    )
+    tell("speed: of the cut weights, if time went with operations; `eckart bench` measures it")
+    tell(_said_of_experience(made, measured))
+    show_notes(made.notes)
+    _show_cost(made.rows[0].plan)
+
+
+def _said_of_experience(made: Suggested, measured: list[str]) -> str:
+    if not measured:
+        return f"what {made.recipe.method} costs in quality was not measured on models like this one"
+    models = " and ".join(f"{name} ({PARAMETERS[name]})" for name in measured)
+    return (
+        f"perplexity: times the dense one, where {models} kept as much of their targets by "
+        f"{made.recipe.method}; a guide: of this model nothing was measured"
+    )
+
+
+def _times(value: float) -> str:
+    return f"x {value:.3f}" if value < TENFOLD else f"x {value:.0f}"
+
+
+def _suggested_json(made: Suggested) -> dict[str, Any]:
+    return {
+        "out": None,
+        "method": made.recipe.method,
+        "structure": made.recipe.structure,
+        "architecture": made.architecture,
+        "seconds": made.seconds,
+        "peak_memory_bytes": made.rows[0].plan.memory.whole,
+        "block_memory_bytes": made.rows[0].plan.memory.least,
+        "compress_seconds": made.rows[0].plan.compress_seconds,
+        "calibration_tokens": made.rows[0].plan.tokens,
+        "sizes": [
+            {
+                "keep": row.keep,
+                "parameters": row.plan.parameters.model_dump(),
+                "bytes": row.plan.bytes.model_dump(),
+                "speed": row.speed,
+                "perplexity": row.perplexity,
+            }
+            for row in made.rows
+        ],
+        "notes": made.notes,
+    }
 
 
 def show_sharing(made: Plan | LoraPlan) -> None:
@@ -125,6 +201,7 @@ def plan_json(made: Plan) -> dict[str, Any]:
         "peak_memory_bytes": made.memory.whole,
         "block_memory_bytes": made.memory.least,
         "compress_seconds": made.compress_seconds,
+        "calibration_tokens": made.tokens,
         "targets": [
             {
                 "name": row.site.name,

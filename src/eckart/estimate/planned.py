@@ -69,7 +69,8 @@ class Plan(Shown):
 
     Attributes:
         memory: what `compress` would take, with the whole model in memory or one block of it.
-        compress_seconds: that it would compute here, for the usual amount of data; a guide.
+        compress_seconds: that it would compute here; a guide.
+        tokens: of data that it is for; `None` where it needs none.
         embedding_parameters: of the input embedding, and of the output's where it is another weight.
         tied: which weights are one weight under several names.
     """
@@ -82,6 +83,7 @@ class Plan(Shown):
     seconds: float
     memory: Need
     compress_seconds: float
+    tokens: int | None
     embedding_parameters: int
     tied: list[Tied]
     notes: list[str] = field(default_factory=list)

@@ -6,6 +6,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from eckart.estimate.planned import Plan
 from eckart.evaluation.machine import Stopwatch
 from eckart.evaluation.measuring import POCKET
 from eckart.pipeline.compress import compress
@@ -36,6 +37,7 @@ def demo(limit: int = 200, track: Track = silent) -> list[Row]:
         limit: held-out samples of each skill.
     """
     whole = plan("pocket", keep=1.0)
+    assert isinstance(whole, Plan)
     rows = [Row("dense", 1.0, whole.parameters.before, whole.bytes.before, *_measure("pocket", limit, track))]
     with tempfile.TemporaryDirectory() as scratch:
         for keep in KEEPS:

@@ -14,6 +14,7 @@ from eckart.estimate import budget, counting
 from eckart.estimate import time as pace
 from eckart.estimate.planned import Plan, plan_site, planned_options
 from eckart.estimate.prices import Prices
+from eckart.estimate.suggested import KEEPS, Suggested, suggestion
 from eckart.evaluation.machine import Stopwatch
 from eckart.model import building, loading, replacing
 from eckart.model import targets as targets_
@@ -48,33 +49,58 @@ def dry_run(
     texts = requests.read_data(made, settings, generates)
     wanted = verbs.fields(verbs.Plan)
     planned = plan(model, **{name: value for name, value in found.options.items() if name in wanted})
-    return (
-        planned if folder is None else replace(planned, compress_seconds=requests.takes(folder, made, texts))
-    )
+    assert isinstance(planned, Plan)
+    if folder is None:
+        return planned
+    seconds, tokens = requests.takes(folder, made, texts)
+    return replace(planned, compress_seconds=seconds, tokens=tokens)
 
 
 @takes(verbs.Plan)
-def plan(model: str | Path, **options: Unpack[verbs.Plan]) -> Plan:
+def plan(model: str | Path, **options: Unpack[verbs.Plan]) -> Plan | Suggested:
     """Count what a model would have left, and where ranks break even, with no weights and no data.
 
+    Without a size it suggests some: what each comes to, and what it cost models that were measured.
+
     Args:
-        model: a folder with at least a `config.json`, a hub id, or `pocket`.
+        model: a folder with at least a `config.json`, a hub id, a GGUF file, or `pocket`.
 
     Raises:
         UsageError: the request is wrong, or lower than the targets allow.
     """
     watch = Stopwatch()
-    asked = reading.completed(verbs.Plan, reading.given(verbs.Plan, options))
+    given = reading.given(verbs.Plan, options)
+    asked = reading.completed(verbs.Plan, given)
     drop = asked.pop("drop_unused")
-    recipe = _recipe(asked)
+    sized = any(asked[dial] is not None for dial in reading.DIALS if dial in asked)
+    recipes = [_recipe(asked)] if sized else [_recipe({**asked, "keep": keep}) for keep in KEEPS]
     folder = loading.find_model(model, weights=False)
     with loading.dropping(drop):
         config = loading.load_config(folder)
     loading.refuse_compressed(config)
     empty = building.build_empty(config)
-    found = targets_.find_targets(empty, recipe.targets, recipe.layers)
-    require_replaceable(empty, found.targets, recipe)
+    found = targets_.find_targets(empty, asked["targets"], asked["layers"])
+    require_replaceable(empty, found.targets, recipes[0])
     counted = counting.count(folder, empty)
+    if sized:
+        return _plan(recipes[0], empty, found, counted, watch)
+    rows, refused = [], []
+    for recipe in recipes:
+        try:
+            made = _plan(recipe, empty, found, counted, watch)
+        except UsageError as error:
+            refused.append(str(error))
+        else:
+            rows.append(suggestion(recipe.keep or 1.0, made, loading.generates(config)))
+    if not rows:
+        raise UsageError(refused[0])
+    notes = [*found.notes, *counted.notes, *refused[:1]]
+    return Suggested(type(empty).__name__, recipes[0], rows, watch.seconds(), notes)
+
+
+def _plan(
+    recipe: Recipe, empty: Any, found: targets_.Found, counted: counting.Counted, watch: Stopwatch
+) -> Plan:
     notes = [*found.notes, *counted.notes]
     before = counted.parameters
     chosen = found.targets
@@ -104,6 +130,7 @@ def plan(model: str | Path, **options: Unpack[verbs.Plan]) -> Plan:
         seconds=watch.seconds(),
         memory=needed(empty, recipe),
         compress_seconds=pace.seconds(chosen, before, recipe, empty.dtype, pace.Reading()),
+        tokens=pace.Reading().calibrating if making.needs_data(recipe) else None,
         embedding_parameters=counted.embedding_parameters,
         tied=counted.tied,
         notes=notes,

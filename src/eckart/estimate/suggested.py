@@ -1,0 +1,123 @@
+"""Sizes to choose from, where none was asked for: what each would come to, and what it cost others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import exp, log
+
+import numpy as np
+
+from eckart.estimate.planned import Plan
+from eckart.types import Recipe, Shown
+
+KEEPS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
+DENSE = {"pocket": 1.335, "SmolLM2": 26.05}
+"""Perplexities of the dense models: the pocket model of 2.6M parameters, and SmolLM2-135M-Instruct."""
+EXPERIENCE: Mapping[str, Mapping[str, Mapping[float, float]]] = {
+    # eckart compare pocket --methods … --keep 0.9,0.8,0.6,0.4 --of targets --data pocket --limit 300
+    "pocket": {
+        "svd": {0.9: 1.507, 0.8: 2.003, 0.6: 16.745, 0.4: 499.676},
+        "asvd": {0.9: 1.481, 0.8: 1.935, 0.6: 15.351, 0.4: 449.428},
+        "fwsvd": {0.9: 1.606, 0.8: 2.357, 0.6: 32.416, 0.4: 1195.551},
+        "svd-llm": {0.9: 1.387, 0.8: 1.505, 0.6: 3.817, 0.4: 62.122},
+        "kfac": {0.9: 1.415, 0.8: 1.626, 0.6: 4.908, 0.4: 69.297},
+        "aa-svd": {0.9: 1.362, 0.8: 1.413, 0.6: 2.045, 0.4: 9.402},
+        "lems": {0.9: 1.336, 0.8: 1.352, 0.6: 1.585, 0.4: 4.692},
+        "auto": {0.9: 1.3351, 0.8: 1.337, 0.6: 1.364, 0.4: 1.859},
+    },
+    # eckart compress SmolLM2 --keep 0.8 --of targets --data wikitext2_valid.txt --samples 64, then
+    # eckart evaluate on the first 120,000 characters of WikiText-2's test split in windows of 512
+    "SmolLM2": {
+        "svd-llm": {0.8: 59.6, 0.6: 124.8},
+        "auto": {0.8: 30.37, 0.6: 45.67},
+    },
+}
+"""A model to a method to perplexities by what is kept of the targets, of a published axis each."""
+LARGEST = 1000.0
+"""Times the dense perplexity: beyond it there is nothing left to tell apart."""
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """One size.
+
+    Attributes:
+        keep: as it would be asked for.
+        plan: what it would come to.
+        speed: how many times as fast the targets would be, if time went with operations.
+        perplexity: of models that were measured, by their names, how many times the dense perplexity was left
+            when as much of their targets was kept; between sizes that were measured, and a little beyond.
+    """
+
+    keep: float
+    plan: Plan
+    speed: float
+    perplexity: dict[str, float]
+
+
+@dataclass(frozen=True, repr=False)
+class Suggested(Shown):
+    """What `eckart plan` says where no size was asked for.
+
+    Attributes:
+        architecture: of the model.
+        recipe: at the first of the sizes.
+        rows: the sizes that are possible, descending.
+        notes: what a reader should know.
+        seconds: that it took to work this out.
+    """
+
+    architecture: str
+    recipe: Recipe
+    rows: list[Suggestion]
+    seconds: float
+    notes: list[str] = field(default_factory=list)
+
+    def in_a_line(self) -> str:
+        """The sizes."""
+        sizes = ", ".join(f"{row.keep:g} -> {row.plan.bytes.after / 1e6:,.1f} MB" for row in self.rows)
+        return f"{self.architecture}, {self.recipe.method}: keep {sizes}"
+
+    def in_a_table(self) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
+        """A row for each size."""
+        measured = list(self.rows[0].perplexity)
+        head = ("keep", "parameters", "MB", "speed", *measured)
+        return head, (
+            (
+                *(row.keep, row.plan.parameters.after, row.plan.bytes.after / 1e6, row.speed),
+                *(row.perplexity[name] for name in measured),
+            )
+            for row in self.rows
+        )
+
+
+def suggestion(keep: float, plan: Plan, writes: bool) -> Suggestion:
+    """A size with what is known of others of it.
+
+    Args:
+        writes: whether the model predicts tokens: of others there is no perplexity.
+    """
+    count = plan.parameters
+    left = count.targets_after / max(1, count.targets_before)
+    return Suggestion(keep, plan, 1 / left, experience(plan.recipe, left) if writes else {})
+
+
+def experience(recipe: Recipe, left: float) -> dict[str, float]:
+    """Times the dense perplexity with so much of the targets left, on each model that this was measured on.
+
+    The excess loss is taken to be a power of ten for each step, which between 0.9 and 0.4 it is nearly.
+    """
+    found = {}
+    for model, methods in EXPERIENCE.items():
+        known = methods.get(recipe.method)
+        if known is None:
+            continue
+        keeps = sorted(known)
+        excess = [log(log(known[keep] / DENSE[model])) for keep in keeps]
+        inside = min(max(left, keeps[0]), keeps[-1])
+        line = float(np.interp(inside, keeps, excess))
+        near = (0, 1) if left < keeps[0] else (-2, -1)
+        slope = (excess[near[1]] - excess[near[0]]) / (keeps[near[1]] - keeps[near[0]])
+        found[model] = min(LARGEST, exp(min(exp(line + slope * (left - inside)), log(LARGEST))))
+    return found
