@@ -6,13 +6,26 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # torch is installed first and by version: a bare `torch` may bring several GB of CUDA packages.
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test check docs clean
+# The lowest transformers that Eckart allows, beside all else as it is.
+LOWEST := $(shell sed -n 's/^ *"transformers>=\([0-9.]*\),.*/\1/p' pyproject.toml)
+OLDER := $(VENV)/transformers-$(LOWEST)
+
+.PHONY: demo test test-lowest check docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/eckart demo
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+# What depends on transformers most: loading and saving, generating, timing, GGUF files.
+test-lowest: $(OLDER)
+	PYTHONPATH=$(OLDER) $(BIN)/python -c 'import transformers as t; assert t.__version__.startswith("$(LOWEST)")'
+	PYTHONPATH=$(OLDER) $(BIN)/python -m pytest -n auto -q tests/pipeline/test_after_loading.py \
+	  tests/evaluation/test_speed.py tests/evaluation/test_bench.py tests/model/test_gguf.py
+
+$(OLDER): $(VENV)/.installed-dev
+	$(PIP) --no-deps --target $@ "transformers==$(LOWEST)"
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
