@@ -339,3 +339,23 @@ def test_colours_of_charts_follow_the_theme(show: Any) -> None:
     light = page.evaluate(colour)
     page.emulate_media(color_scheme="dark")
     assert page.evaluate(colour) != light
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_an_analysis_begins_with_what_is_known_of_most_matrices(known: bool, show: Any) -> None:
+    """Of leading singular values alone the rank for 95% of the energy often is not."""
+    matrices = made.analysis().matrices
+    if not known:
+        matrices = [matrix.model_copy(update={"energy_ranks": {}}) for matrix in matrices[:-1]] + matrices[
+            -1:
+        ]
+    page = show(report.analysis_page(made.analysis(matrices))).page
+    chosen = page.eval_on_selector("#maps select", "part => part.selectedOptions[0].textContent")
+    assert (chosen == "Rank for 95% of the energy") == known
+
+
+def test_one_size_has_marks_and_several_have_lines(show: Any) -> None:
+    rows = made.comparison()
+    one = [row for row in rows if row.method == "dense" or row.keep == 0.9]
+    assert "a mark for each method" in show(report.comparison_page(one, True)).page.inner_text("#against")
+    assert "a line for each method" in show(report.comparison_page(rows, True)).page.inner_text("#against")

@@ -179,16 +179,18 @@ def _panels(lines: Sequence[Line], dense: ComparisonRow | None, lower_is_better:
         return (row.peak_memory_bytes or 0) / 1e9
 
     best = _best(lines, lower_is_better)
+    sizes = {row.keep for line in lines for row in line.rows}
+    marked = " (larger marker: more kept)" if len(sizes) > 1 else ""
     return [
         Panel(_who_is_best(best), f"parameters kept, % of the {'targets' if of_targets else 'model'}", kept),
         Panel(
             _who_takes_least(lines, best, seconds, "fastest", "s"),
-            "seconds to make it (larger marker: more kept)",
+            f"seconds to make it{marked}",
             seconds,
         ),
         Panel(
             _who_takes_least(lines, best, memory, "smallest in memory", "GB"),
-            "peak memory to make it, GB (larger marker: more kept)",
+            f"peak memory to make it, GB{marked}",
             memory,
         ),
     ]

@@ -63,7 +63,7 @@ function against(into, key, { text, tall }) {
   });
 }
 
-against(section("against"), "size", { text: `${capital(metric)} against what is kept, a line for each method.`, tall: true });
+against(section("against"), "size", { text: `${capital(metric)} against what is kept, a ${keeps.length > 1 ? "line" : "mark"} for each method.`, tall: true });
 against(section("taken"), "seconds", { text: "From the loaded dense model to the cut one, without the measurement." });
 against(section("taken"), "memory", { text: "The largest resident size of the method's own process, up to the end of this cut." });
 section("all").append(el("div", { class: "card" }, table({ ...rowsTable(ROWS), caption: "All models of the comparison" }),
