@@ -69,8 +69,7 @@ def plan(model: str | Path, **options: Unpack[verbs.Plan]) -> Plan | Suggested:
         UsageError: the request is wrong, or lower than the targets allow.
     """
     watch = Stopwatch()
-    given = reading.given(verbs.Plan, options)
-    asked = reading.completed(verbs.Plan, given)
+    asked = reading.completed(verbs.Plan, reading.given(verbs.Plan, options))
     drop = asked.pop("drop_unused")
     sized = any(asked[dial] is not None for dial in reading.DIALS if dial in asked)
     recipes = [_recipe(asked)] if sized else [_recipe({**asked, "keep": keep}) for keep in KEEPS]
@@ -82,12 +81,15 @@ def plan(model: str | Path, **options: Unpack[verbs.Plan]) -> Plan | Suggested:
     found = targets_.find_targets(empty, asked["targets"], asked["layers"])
     require_replaceable(empty, found.targets, recipes[0])
     counted = counting.count(folder, empty)
+    # One for all sizes: what the options of a large model cost takes a while to work out.
+    more = counted.parameters - replacing.count_parameters(empty)
+    prices = Prices.of(empty, found.targets, recipes[0], more)
     if sized:
-        return _plan(recipes[0], empty, found, counted, watch)
+        return _plan(recipes[0], empty, found, counted, prices, watch)
     rows, refused = [], []
     for recipe in recipes:
         try:
-            made = _plan(recipe, empty, found, counted, watch)
+            made = _plan(recipe, empty, found, counted, prices, watch)
         except UsageError as error:
             refused.append(str(error))
         else:
@@ -99,13 +101,16 @@ def plan(model: str | Path, **options: Unpack[verbs.Plan]) -> Plan | Suggested:
 
 
 def _plan(
-    recipe: Recipe, empty: Any, found: targets_.Found, counted: counting.Counted, watch: Stopwatch
+    recipe: Recipe,
+    empty: Any,
+    found: targets_.Found,
+    counted: counting.Counted,
+    prices: Prices,
+    watch: Stopwatch,
 ) -> Plan:
     notes = [*found.notes, *counted.notes]
     before = counted.parameters
-    chosen = found.targets
-    prices = Prices.of(empty, chosen, recipe, before - replacing.count_parameters(empty))
-    sites = prices.sites(chosen)
+    sites = prices.sites(found.targets)
     chosen_options = planned_options(sites, recipe, prices, notes)
     notes += budget.dense_notes(sites, recipe, prices, chosen_options)
     pairs = list(zip(sites, chosen_options, strict=True))
@@ -113,7 +118,6 @@ def _plan(
     targets_before = sum(row.parameters_before for row in planned)
     targets_after = sum(row.parameters_after for row in planned)
     after = before - targets_before + targets_after
-    item = empty.dtype.itemsize
     saved = prices.tensors + sum(prices.bytes(site, option) for site, option in pairs)
     return Plan(
         recipe=recipe,
@@ -125,11 +129,11 @@ def _plan(
             targets_before=targets_before,
             targets_after=targets_after,
         ),
-        bytes=Bytes(before=before * item, after=saved),
+        bytes=Bytes(before=before * empty.dtype.itemsize, after=saved),
         sites=planned,
         seconds=watch.seconds(),
         memory=needed(empty, recipe),
-        compress_seconds=pace.seconds(chosen, before, recipe, empty.dtype, pace.Reading()),
+        compress_seconds=pace.seconds(found.targets, before, recipe, empty.dtype, pace.Reading()),
         tokens=pace.Reading().calibrating if making.needs_data(recipe) else None,
         embedding_parameters=counted.embedding_parameters,
         tied=counted.tied,
