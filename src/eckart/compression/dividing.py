@@ -69,8 +69,9 @@ class Divided:
 
     def held_out(self) -> list[text.Batch]:
         """What is measured on."""
-        some = _spread(self.held, HELD_OUT_TOKENS) if self.held else []
-        return self._batches(some, backward_tokens(self.model))
+        if not self.held:
+            return []
+        return self._batches(_spread(self.held, HELD_OUT_TOKENS), backward_tokens(self.model))
 
     def reference(self) -> Reference | None:
         """What the model says now on what is held out."""
