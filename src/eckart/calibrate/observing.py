@@ -168,7 +168,7 @@ class _Job:
 
     def _batches(self, windows: Sequence[text.Window], tokens: int | None, alone: bool) -> list[text.Batch]:
         """Batches of as many tokens, or of as many as is usual; or a window at a time, so without padding."""
-        size = {"batch_tokens": 1} if alone else {"batch_tokens": tokens} if tokens else {}
+        size: dict[str, Any] = {"batch_tokens": 1} if alone else {"batch_tokens": tokens} if tokens else {}
         return text.batches(self.model, self.tokenizer, windows, **size)
 
 

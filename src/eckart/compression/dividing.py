@@ -78,7 +78,7 @@ class Divided:
         return Reference(self.held_out(), self.model) if self.held else None
 
     def _batches(self, windows: Sequence[text.Window], tokens: int | None) -> list[text.Batch]:
-        size = {} if tokens is None else {"batch_tokens": tokens}
+        size: dict[str, Any] = {} if tokens is None else {"batch_tokens": tokens}
         return text.batches(self.model, self.tokenizer, windows, **size)
 
 

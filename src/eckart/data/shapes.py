@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from eckart.data import chats
 from eckart.types import Text, UsageError
 
 Row = dict[str, Any]
@@ -107,10 +108,13 @@ def text_of(row: Row, where: str, fields: tuple[str, ...] = ()) -> Text:
     Raises:
         UsageError: the row has no such fields, or a character that is none.
     """
+    lower = {str(name).strip().lower(): value for name, value in row.items()}
+    chat = None if fields else chats.chat_of(lower, where)
     if fields:
         text = _named(row, where, fields)
+    elif chat is not None:
+        text = chat
     else:
-        lower = {str(name).strip().lower(): value for name, value in row.items()}
         fitting = ((each, shape) for each in (row, lower) for shape in SHAPES if shape.fits(each))
         row, shape = next(fitting, (row, None))
         if shape is None:
@@ -140,6 +144,8 @@ def parse_fields(fields: str | None) -> tuple[str, ...]:
 
 def _named(row: Row, where: str, fields: tuple[str, ...]) -> Text:
     fields = tuple(field if field in row else _spelled(field, row) for field in fields)
+    if len(fields) == 1 and chats.is_chat(row.get(fields[0])):
+        return chats.text_of(row[fields[0]], f"{where}, {fields[0]}")
     for field in fields:
         if not isinstance(row.get(field), str):
             why = f"field {field} is {_kind(row[field])}, not text" if field in row else f"no field {field}"
@@ -162,7 +168,7 @@ def _missing(row: Row) -> str:
             )
     pairs = [" and ".join(shape.fields) for shape in SHAPES if len(shape.fields) == 2]
     return (
-        f"no field text, nor {', nor '.join(pairs)}; {_found(row)}; "
+        f"no field text, nor {', nor '.join(pairs)}, nor messages; {_found(row)}; "
         "name what to take with --fields PROMPT,COMPLETION"
     )
 

@@ -10,9 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eckart.model import chats
 from eckart.types import EckartError, Text
 
 Batch = dict[str, Tensor]
+
+SAID = "said"
+"""Of a batch, what the assistant says in it."""
 
 IGNORED = -100
 """What no label is, in the convention of PyTorch and transformers."""
@@ -20,10 +24,15 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Window:
-    """Token ids of one window: what the model reads and, for an encoder-decoder, what it should write."""
+    """Token ids of one window: what the model reads and, for an encoder-decoder, what it should write.
+
+    Attributes:
+        said: of a chat, 1 for each of `ids` that the assistant says.
+    """
 
     ids: list[int]
     labels: list[int] | None = None
+    said: list[int] | None = None
 
 
 def usable_length(model: Any, tokenizer: Any, max_length: int) -> int:
@@ -104,7 +113,8 @@ def require_known(model: Any, tokenizer: Any, rows: Iterable[list[int]]) -> None
 
 
 def _windows(model: Any, tokenizer: Any, texts: Sequence[Text], max_length: int) -> Iterator[Window]:
-    for text in texts:
+    for each in texts:
+        text = chats.rendered(tokenizer, each) if model.can_generate() else each
         if is_encoder_decoder(model):
             read = text.prompt or text.completion
             ids = tokenizer(read, truncation=True, max_length=max_length)["input_ids"]
@@ -112,14 +122,20 @@ def _windows(model: Any, tokenizer: Any, texts: Sequence[Text], max_length: int)
             if ids and labels:
                 yield Window(ids, labels)
         elif is_causal(model):
-            pieces = _pieces(tokenizer, text.text, max_length)
-            yield from (Window(ids) for ids in (pieces if len(texts) == 1 else pieces[:1]) if ids)
+            pieces = _pieces(tokenizer, text, max_length)
+            yield from (piece for piece in (pieces if len(texts) == 1 else pieces[:1]) if piece.ids)
         elif ids := tokenizer(text.text, truncation=True, max_length=max_length)["input_ids"]:
             yield Window(ids)
 
 
-def batches(model: Any, tokenizer: Any, cut: Sequence[Window], batch_tokens: int = 8192) -> list[Batch]:
+def batches(
+    model: Any, tokenizer: Any, cut: Sequence[Window], batch_tokens: int = 8192, answers: bool = False
+) -> list[Batch]:
     """Pad windows of similar length together, on the right, in batches of about `batch_tokens` tokens.
+
+    Args:
+        answers: with a mask `SAID` of what the assistant says, where all windows are of chats: it is for the
+            loss, and no argument of the model.
 
     An encoder's and a decoder's ids in one batch never have the same length, so that a mask is known by
     its shape alone.
@@ -132,7 +148,11 @@ def batches(model: Any, tokenizer: Any, cut: Sequence[Window], batch_tokens: int
         if not groups or (len(groups[-1]) + 1) * longest > batch_tokens:
             groups.append([])
         groups[-1].append(cut[index])
-    return [collate(model, group, pad) for group in groups]
+    made = [collate(model, group, pad) for group in groups]
+    if answers and all(window.said is not None for window in cut):
+        for batch, group in zip(made, groups, strict=True):
+            batch[SAID] = _padded([window.said or [] for window in group], 0)[0]
+    return made
 
 
 def encode(
@@ -207,10 +227,18 @@ def begun(tokenizer: Any, ids: list[int]) -> list[int]:
     return [start, *ids] if asked else ids[1:]
 
 
-def _pieces(tokenizer: Any, text: str, max_length: int) -> list[list[int]]:
-    ids = begun(tokenizer, tokenizer(text)["input_ids"]) if text else []
-    pieces = [ids[at : at + max_length] for at in range(0, len(ids), max_length)]
-    return [piece for piece in pieces if len(piece) > 1 or piece is pieces[0]]
+def _pieces(tokenizer: Any, text: Text, max_length: int) -> list[Window]:
+    said = None
+    if text.answers is not None:
+        # A template has put its special tokens there.
+        ids, said = chats.coded(tokenizer, text)
+    else:
+        ids = begun(tokenizer, tokenizer(text.text)["input_ids"]) if text.text else []
+    pieces = [
+        Window(ids[at : at + max_length], said=said and said[at : at + max_length])
+        for at in range(0, len(ids), max_length)
+    ]
+    return [piece for piece in pieces if len(piece.ids) > 1 or piece is pieces[0]]
 
 
 def collate(model: Any, group: Sequence[Window], pad: int) -> Batch:

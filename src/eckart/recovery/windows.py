@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from eckart.model import chats
 from eckart.model import text as text_
 from eckart.types import EckartError, Text
 
@@ -22,11 +23,13 @@ class Example:
         ids: what the model reads.
         start: of a decoder, the first of `ids` that the loss is on: that of the completion.
         written: of an encoder-decoder, what it should write.
+        said: of a chat, 1 for each of `ids` that the assistant says, and the loss is on.
     """
 
     ids: array[int]
     start: int = 0
     written: array[int] | None = None
+    said: array[int] | None = None
 
     def __len__(self) -> int:
         return len(self.ids) + len(self.written or ())
@@ -87,7 +90,10 @@ def examples(model: Any, tokenizer: Any, texts: Sequence[Text], max_length: int,
     stop = tokenizer.eos_token_id if end else None
     make = _writing if text_.is_encoder_decoder(model) else _decoding if text_.is_causal(model) else _reading
     for at in range(0, len(texts), AT_ONCE):
-        found.rows.extend(make(tokenizer, texts[at : at + AT_ONCE], stop, found))
+        some = list(texts[at : at + AT_ONCE])
+        if model.can_generate():
+            some = [chats.rendered(tokenizer, text) for text in some]
+        found.rows.extend(make(tokenizer, some, stop, found))
     return found
 
 
@@ -95,6 +101,9 @@ def _decoding(tokenizer: Any, texts: Sequence[Text], stop: int | None, found: Ex
     wholes = _ids(tokenizer, [text.text for text in texts])
     prompts = _ids(tokenizer, [text.prompt for text in texts])
     for text, whole, prompt in zip(texts, wholes, prompts, strict=True):
+        if text.answers is not None:
+            yield from _chatting(tokenizer, text, found)
+            continue
         ids, length = text_.begun(tokenizer, whole), found.length
         if not text.prompt:
             pieces = [ids[at : at + length] for at in range(0, len(ids), length)]
@@ -112,6 +121,21 @@ def _decoding(tokenizer: Any, texts: Sequence[Text], stop: int | None, found: Ex
             yield Example(array("i", ids[:length]), start)
         else:
             found.left_out += 1
+
+
+def _chatting(tokenizer: Any, text: Text, found: Examples) -> Iterator[Example]:
+    """Window after window of a chat, of those in which the assistant speaks."""
+    ids, said = chats.coded(tokenizer, text)
+    length = found.length
+    rows = [
+        Example(array("i", ids[at : at + length]), said=array("b", said[at : at + length]))
+        for at in range(0, len(ids), length)
+    ]
+    # The first of a window is read and not predicted.
+    rows = [row for row in rows if row.said is not None and any(row.said[1:])]
+    found.pieces += len(rows) > 1
+    found.left_out += not rows
+    yield from rows
 
 
 def _writing(tokenizer: Any, texts: Sequence[Text], stop: int | None, found: Examples) -> Iterator[Example]:
@@ -176,5 +200,8 @@ class Collator:
             labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, text_.IGNORED)
             for at, row in enumerate(rows):
                 labels[at, : row.start] = text_.IGNORED
+                if row.said is not None:
+                    quiet = [place for place, said in enumerate(row.said) if not said]
+                    labels[at, quiet] = text_.IGNORED
             batch["labels"] = labels
         return batch

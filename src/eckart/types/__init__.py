@@ -26,7 +26,7 @@ from eckart.types.recipe import Recipe, RecoveryRecipe, Selection
 from eckart.types.shown import Shown
 from eckart.types.speed import Memory, Pace, Race
 from eckart.types.sweep import Cell, Sample, Step, Sweep
-from eckart.types.texts import MAX_LENGTH, SAMPLE_TOKENS, SAMPLES, Text, Track, silent
+from eckart.types.texts import MAX_LENGTH, SAMPLE_TOKENS, SAMPLES, Message, Text, Track, silent
 
 __all__ = [
     "MANIFEST",
@@ -51,6 +51,7 @@ __all__ = [
     "Manifest",
     "Matrix",
     "Memory",
+    "Message",
     "Moment",
     "Option",
     "Pace",

@@ -20,14 +20,38 @@ MAX_LENGTH = 512
 
 
 @dataclass(frozen=True)
+class Message:
+    """What one side of a chat says.
+
+    Attributes:
+        role: `system`, `user`, `assistant`, or another that a template knows.
+        learned: whether an answer is one to learn.
+    """
+
+    role: str
+    content: str
+    learned: bool = True
+
+
+@dataclass(frozen=True)
 class Text:
-    """One piece of data: running text, or a prompt with its completion."""
+    """One piece of data: running text, a prompt with its completion, or a chat.
+
+    Attributes:
+        messages: of a chat; prompt and completion are empty until a model's template has made text of it.
+        answers: of a chat that is text by now, where in it the assistant speaks.
+    """
 
     prompt: str
     completion: str
+    messages: tuple[Message, ...] = ()
+    answers: tuple[tuple[int, int], ...] | None = None
 
     @property
     def text(self) -> str:
+        """All of it; of a chat before its template, what its sides say."""
+        if self.messages and self.answers is None:
+            return "\n".join(message.content for message in self.messages)
         return self.prompt + self.completion
 
 

@@ -30,7 +30,7 @@ GRAM = 4
 def against(request: Request) -> Score:
     """Perplexity, and how far what the model says of the next token is from what the dense one says.
 
-    Over every token that has one before it in its window:
+    Over every token that has one before it in its window, of a chat over what the assistant says:
 
     - `divergence`: the mean of `KL(dense ‖ model)` in nats, with `divergence_median` and `divergence_99`,
       which 99% of the tokens stay below.
@@ -58,7 +58,7 @@ def against(request: Request) -> Score:
         : limit if len(request.material) == 1 else None
     ]
     vocabulary = model.config.get_text_config().vocab_size
-    groups = batches(model, tokenizer, cut, max(1, BATCH_LOGITS // vocabulary))
+    groups = batches(model, tokenizer, cut, max(1, BATCH_LOGITS // vocabulary), answers=True)
     rows = [
         row
         for batch in request.track(groups, "comparing", len(groups))

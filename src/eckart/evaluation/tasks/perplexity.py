@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from eckart.evaluation.score import Score
-from eckart.model.text import IGNORED, batches, next_tokens, windows
+from eckart.model.text import IGNORED, SAID, batches, next_tokens, windows
 from eckart.types import MAX_LENGTH, EckartError, Text, Track, UsageError, silent
 
 LARGEST_LOSS = math.log(sys.float_info.max)
@@ -32,7 +32,8 @@ def perplexity(
 ) -> Score:
     """Mean loss in nats over every token that has one before it in its window; padding excluded.
 
-    An encoder-decoder is scored on the tokens it should write. Losses are summed in float64.
+    An encoder-decoder is scored on the tokens it should write, and a chat on what the assistant says. Losses
+    are summed in float64.
 
     Args:
         limit: windows at most, of one text: it is running text, which has no pieces of its own to count.
@@ -46,7 +47,8 @@ def perplexity(
     total, tokens = 0.0, 0
     cut = windows(model, tokenizer, texts, max_length)[: limit if len(texts) == 1 else None]
     vocabulary = model.config.get_text_config().vocab_size
-    groups = batches(model, tokenizer, cut, min(BATCH_TOKENS, BATCH_LOGITS // vocabulary))
+    at_once = min(BATCH_TOKENS, BATCH_LOGITS // vocabulary)
+    groups = batches(model, tokenizer, cut, at_once, answers=True)
     for batch in track(groups, "perplexity", len(groups)):
         loss, count = _loss(model, batch)
         total, tokens = total + loss, tokens + count
@@ -75,11 +77,14 @@ def perplexity_of(loss: float) -> float:
 def predicting(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Logits `(windows, tokens, vocabulary)`, and what each should say: `IGNORED` where nothing."""
     inputs = {key: value.to(model.device) for key, value in batch.items()}
-    labels = inputs.pop("labels", None)
+    labels, said = inputs.pop("labels", None), inputs.pop(SAID, None)
     logits = model(**inputs).logits
     if labels is not None:
         return logits, labels
-    return logits[:, :-1], next_tokens(inputs["input_ids"], inputs["attention_mask"].bool())[:, :-1]
+    labels = next_tokens(inputs["input_ids"], inputs["attention_mask"].bool())[:, :-1]
+    if said is not None:
+        labels = labels.masked_fill(said[:, 1:] == 0, IGNORED)
+    return logits[:, :-1], labels
 
 
 def _loss(model: Any, batch: dict[str, Tensor]) -> tuple[float, int]:
