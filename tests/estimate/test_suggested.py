@@ -55,13 +55,23 @@ def test_experience_is_what_was_measured_and_falls_in_between(model: str, method
     assert method in METHODS
     recipe = make_recipe(method=method, keep=0.5, data="pocket")
     for keep, value in EXPERIENCE[model][method].items():
-        assert experience(recipe, keep)[model] == pytest.approx(value / DENSE[model], rel=1e-6)
-    excess = [log(experience(recipe, left / 100)[model]) for left in range(95, 40, -5)]
+        assert experience(recipe, keep)[model].value == pytest.approx(value / DENSE[model], rel=1e-6)
+        assert experience(recipe, keep)[model].bound == ""
+    excess = [log(experience(recipe, left / 100)[model].value) for left in range(95, 30, -5)]
     assert excess == sorted(excess)
+    assert experience(recipe, 0.95)[model].bound == "<"
+    assert experience(recipe, 0.35)[model].bound == ">"
 
 
 def test_nothing_is_said_of_what_was_not_measured(stored: Any) -> None:
-    assert experience(make_recipe(method="lplr", keep=0.5, data="pocket"), 0.5) == {}
+    others: list[dict[str, Any]] = [
+        {"method": "lplr"},
+        {"method": "svd-llm", "structure": "pivoted"},
+        {"method": "svd-llm", "quantize": "int8"},
+        {"method": "svd", "layers": "top:2"},
+    ]
+    for options in others:
+        assert experience(make_recipe(**options, keep=0.5, data="pocket"), 0.5) == {}
     assert suggested(stored(BERT)).rows[0].perplexity == {}
 
 
@@ -73,7 +83,7 @@ def test_the_command_shows_it(process: Eckart) -> None:
     assert answer.err == ""
     rows = process("plan", "pocket", "--method", "svd", "--json").json["sizes"]
     assert [row["keep"] for row in rows] == list(KEEPS)
-    assert rows[1]["perplexity"]["pocket"] > 1
+    assert rows[1]["perplexity"]["pocket"]["value"] > 1
     assert "tokens of data" not in process("plan", "pocket", "--method", "svd").out
 
 

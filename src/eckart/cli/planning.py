@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import eckart
@@ -14,7 +15,7 @@ from eckart.types import UsageError
 if TYPE_CHECKING:
     from eckart.estimate.adapters import LoraPlan
     from eckart.estimate.planned import Plan, PlannedSite
-    from eckart.estimate.suggested import Suggested
+    from eckart.estimate.suggested import Suggested, Times
     from eckart.types import Option
 
 TENFOLD = 10
@@ -110,12 +111,13 @@ def _said_of_experience(made: Suggested, measured: list[str]) -> str:
     models = " and ".join(f"{name} ({PARAMETERS[name]})" for name in measured)
     return (
         f"perplexity: times the dense one, where {models} kept as much of their targets by "
-        f"{made.recipe.method}; a guide: of this model nothing was measured"
+        f"{made.recipe.method} (< and >: by a smaller or a larger cut); of this model nothing was measured"
     )
 
 
-def _times(value: float) -> str:
-    return f"x {value:.3f}" if value < TENFOLD else f"x {value:.0f}"
+def _times(found: Times) -> str:
+    value = f"x {found.value:.3f}" if found.value < TENFOLD else f"x {found.value:.0f}"
+    return f"{found.bound} {value}".strip()
 
 
 def _suggested_json(made: Suggested) -> dict[str, Any]:
@@ -135,7 +137,7 @@ def _suggested_json(made: Suggested) -> dict[str, Any]:
                 "parameters": row.plan.parameters.model_dump(),
                 "bytes": row.plan.bytes.model_dump(),
                 "speed": row.speed,
-                "perplexity": row.perplexity,
+                "perplexity": {name: asdict(found) for name, found in row.perplexity.items()},
             }
             for row in made.rows
         ],

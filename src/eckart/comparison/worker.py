@@ -25,6 +25,7 @@ from typing import Any, TextIO
 from eckart.comparison.protocol import Request
 from eckart.compression.course import Course
 from eckart.compression.cuts import Cut
+from eckart.compression.judging import Parted
 from eckart.compression.loaded import Loaded, compress_loaded, prepare
 from eckart.data import texts_of
 from eckart.data.splitting import hold_out
@@ -102,19 +103,21 @@ class MethodRun:
         assert self.protocol.training is not None
         assert recipe.keep is not None
         started = time.perf_counter()
+        # As `compress` would: what it is judged by is not learned from.
+        learning = Parted.of(self.model, self.tokenizer, self.texts, self.protocol.training).learning
         with tempfile.TemporaryDirectory() as scratch:
             setup = TrainingSetup.before_cut(
                 self.model,
                 self.tokenizer,
                 request.data or "",
-                self.texts,
+                learning,
                 self.protocol.training,
                 Path(scratch),
                 False,
                 self.track,
             )
             loaded = Loaded(self.model, self.tokenizer, cache=False)
-            made = compress_loaded(loaded, recipe, self.texts, setup, track=self.track)
+            made = compress_loaded(loaded, recipe, learning, setup, track=self.track)
         row = self._row(recipe.keep, time.perf_counter() - started, peak.so_far())
         for note in [*made.notes, *self._size_notes(row)]:
             self.send({"note": note, "keep": recipe.keep})

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import exp, log
+from typing import Literal
 
 import numpy as np
 
 from eckart.estimate.planned import Plan
+from eckart.recipes import find_method
 from eckart.types import Recipe, Shown
 
 KEEPS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
@@ -34,8 +36,19 @@ EXPERIENCE: Mapping[str, Mapping[str, Mapping[float, float]]] = {
     },
 }
 """A model to a method to perplexities by what is kept of the targets, of a published axis each."""
-LARGEST = 1000.0
-"""Times the dense perplexity: beyond it there is nothing left to tell apart."""
+AXES = ("metric", "structure", "allocation", "recovery", "quantize")
+
+
+@dataclass(frozen=True)
+class Times:
+    """How many times the dense perplexity was left of a model.
+
+    Attributes:
+        bound: `<` or `>` where only a smaller or a larger cut was measured: it was less, or more, than this.
+    """
+
+    value: float
+    bound: Literal["", "<", ">"] = ""
 
 
 @dataclass(frozen=True)
@@ -47,13 +60,13 @@ class Suggestion:
         plan: what it would come to.
         speed: how many times as fast the targets would be, if time went with operations.
         perplexity: of models that were measured, by their names, how many times the dense perplexity was left
-            when as much of their targets was kept; between sizes that were measured, and a little beyond.
+            when as much of their targets was kept.
     """
 
     keep: float
     plan: Plan
     speed: float
-    perplexity: dict[str, float]
+    perplexity: dict[str, Times]
 
 
 @dataclass(frozen=True, repr=False)
@@ -86,7 +99,7 @@ class Suggested(Shown):
         return head, (
             (
                 *(row.keep, row.plan.parameters.after, row.plan.bytes.after / 1e6, row.speed),
-                *(row.perplexity[name] for name in measured),
+                *(f"{row.perplexity[name].bound}{row.perplexity[name].value:.4g}" for name in measured),
             )
             for row in self.rows
         )
@@ -103,21 +116,22 @@ def suggestion(keep: float, plan: Plan, writes: bool) -> Suggestion:
     return Suggestion(keep, plan, 1 / left, experience(plan.recipe, left) if writes else {})
 
 
-def experience(recipe: Recipe, left: float) -> dict[str, float]:
+def experience(recipe: Recipe, left: float) -> dict[str, Times]:
     """Times the dense perplexity with so much of the targets left, on each model that this was measured on.
 
-    The excess loss is taken to be a power of ten for each step, which between 0.9 and 0.4 it is nearly.
+    Between two sizes the excess loss is taken to be a power of the share that is cut. Nothing was measured of
+    a method with another choice on an axis, or of a part of the weights.
     """
+    row = find_method(recipe.method)
+    if recipe.targets or recipe.layers or any(getattr(recipe, name) != getattr(row, name) for name in AXES):
+        return {}
     found = {}
     for model, methods in EXPERIENCE.items():
-        known = methods.get(recipe.method)
-        if known is None:
-            continue
-        keeps = sorted(known)
-        excess = [log(log(known[keep] / DENSE[model])) for keep in keeps]
-        inside = min(max(left, keeps[0]), keeps[-1])
-        line = float(np.interp(inside, keeps, excess))
-        near = (0, 1) if left < keeps[0] else (-2, -1)
-        slope = (excess[near[1]] - excess[near[0]]) / (keeps[near[1]] - keeps[near[0]])
-        found[model] = min(LARGEST, exp(min(exp(line + slope * (left - inside)), log(LARGEST))))
+        if known := methods.get(recipe.method):
+            keeps = sorted(known)
+            excess = [log(log(known[keep] / DENSE[model])) for keep in keeps]
+            inside = min(max(left, keeps[0]), keeps[-1])
+            cut = [-log(1 - keep) for keep in keeps]
+            value = exp(exp(float(np.interp(-log(1 - inside), cut, excess))))
+            found[model] = Times(value, "<" if left > keeps[-1] else ">" if left < keeps[0] else "")
     return found
