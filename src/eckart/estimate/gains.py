@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -55,20 +57,23 @@ def slower(records: Sequence[TargetRecord], dtype: torch.dtype, device: str) -> 
     ]
 
 
+@functools.cache
 @torch.inference_mode()
 def _seconds(
     out_features: int, in_features: int, structure: str, rank: int, rows: int, dtype: torch.dtype, device: str
 ) -> tuple[float, float]:
-    """What a layer with factors of this rank takes, and a dense one beside it."""
+    """What a layer with factors of this rank takes, and a dense one beside it; timed once in a process."""
     size = out_features * in_features * dtype.itemsize
     copies = max(1, min(COPIES, COPIES_BYTES // size))
     options: dict[str, Any] = {"bias": False, "dtype": dtype, "device": "meta"}
-    dense = [_filled(nn.Linear(in_features, out_features, **options), device) for _ in range(copies)]
     layer = structures.find(structure).layer
-    shape = Shape(out_features, in_features)
-    factored = [_filled(layer(shape, rank, "meta", dtype), device) for _ in range(copies)]
+    factored = _filled(layer(Shape(out_features, in_features), rank, "meta", dtype), device)
+    dense = _filled(nn.Linear(in_features, out_features, **options), device)
     place = torch.device(device)
-    works = [speed.through(each, 1, rows, place, dtype) for each in (factored, dense)]
+    works = [
+        speed.through([copy.deepcopy(each) for _ in range(copies)], 1, rows, place, dtype)
+        for each in (factored, dense)
+    ]
     return speed.least(works[0], works[1], place, ROUNDS)
 
 

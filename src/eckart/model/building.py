@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import transformers
 from transformers import AutoModel, PreTrainedModel
+from transformers.initialization import no_init_weights
 from transformers.models.auto import modeling_auto
 
 from eckart.model import portable
@@ -56,7 +57,7 @@ def build_empty(config: Any) -> Any:
     kind = model_class(config)
     dtype = getattr(config, "dtype", None) or torch.float32
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), no_init_weights():
             model = kind.from_config(config) if kind is AutoModel else kind(config)
         model.tie_weights()
     except Exception as error:  # code of any architecture, on numbers of any kind

@@ -8,6 +8,7 @@ therefore import torch, transformers and each other only.
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 
 from eckart import structures
@@ -65,6 +66,7 @@ PARTS = (
 """The files that travel, each after those that it imports."""
 
 
+@functools.cache
 def source() -> str:
     """All of `PARTS` as one file, which registers the loader when it is imported."""
     imports: dict[str, None] = {}
