@@ -29,12 +29,12 @@ DRAWS = 1000
 
 TEXT = """# Four analyses of a weight
 
-A post on Flan-T5-base ("~30% Compression Of LLM (Flan-T5-Base) With Low Rank Decomposition Of Attention
-Weight Matrices") asks four things of a weight before it is cut: how fast its singular values fall, what is
-lost at each rank, how much of a random vector's image is kept, and how small the model gets. Here are the
-same four on all-MiniLM-L6-v2 (a trained encoder, 384 wide) and on a T5 of random weights (512 wide): the
-query weight of the last block. `python benchmarks/four_analyses.py` makes this page; `eckart analyze`
-answers the first three for every matrix of a model, `eckart plan` the fourth.
+To judge a weight before it is cut, ask four things of it, as a post on Flan-T5-base does ("~30%
+Compression Of LLM (Flan-T5-Base) With Low Rank Decomposition Of Attention Weight Matrices"): how fast its
+singular values fall, what is lost at each rank, how much of a random vector's image is kept, and how small
+the model gets. Here are the same four on all-MiniLM-L6-v2 (a trained encoder, 384 wide) and on a T5 of
+random weights (512 wide): the query weight of the last block. `python benchmarks/four_analyses.py` makes
+this page; `eckart analyze` answers the first three for every matrix of a model, `eckart plan` the fourth.
 
 ![Singular values and Frobenius error of two query weights, trained and random, by rank.](four-analyses.svg)
 

@@ -148,15 +148,15 @@ def test_a_weight_of_zeros_has_no_bases(tokenizer: Any, tmp_path: Path) -> None:
     model.model.layers[0].self_attn.q_proj.weight.data.zero_()
     made = eckart.bases(model, tmp_path / "out", tokenizer=tokenizer, targets=["q_proj"])
     assert [len(found) for _, found in made.targets] == [0, 8]
-    assert "The weight is zero." in (tmp_path / "out" / "bases.html").read_text(encoding="utf-8")
+    assert "The weight is zero." in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_folder_holds_what_was_found(stored: Any, tmp_path: Path) -> None:
     made = eckart.bases(stored(LLAMA), tmp_path / "out", bases=2, top=3)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["bases.html", "bases.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["bases.json", "report.html"]
     text = (tmp_path / "out" / "bases.json").read_text(encoding="utf-8")
     assert json.loads(text) == made.as_json()
-    page = (tmp_path / "out" / "bases.html").read_text(encoding="utf-8")
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert page.count("<details") == len(made.targets) == sum(LLAMA.targets.values())
 
 

@@ -39,8 +39,8 @@ def test_json_and_the_folder_say_the_same(process: Eckart, stored: Any, tmp_path
             assert basis["index"] == index
             assert [len(basis["reads"][end]) for end in ("plus", "minus")] == [3, 3]
             assert (basis["writes"] is None) == target["name"].endswith("up_proj")
-    assert "<!DOCTYPE html>" in (tmp_path / "out" / "bases.html").read_text(encoding="utf-8")
-    assert "out/bases.html" in answer.err
+    assert "<!DOCTYPE html>" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "out/report.html" in answer.err
 
 
 def test_people_see_the_first_few_weights(eckart: Eckart, stored: Any, tmp_path: Path) -> None:

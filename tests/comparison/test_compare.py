@@ -17,7 +17,7 @@ from comparison import Compare, places, requests, table
 from stub_worker import value
 
 import eckart
-from eckart import UsageError, recipes, structures
+from eckart import UsageError, checkpoint, recipes, structures
 from eckart.types import ComparisonRow
 
 
@@ -255,6 +255,19 @@ CHANGES: dict[str, Any] = {
     "dtype": "bfloat16",
     "data": "pocket",
 }
+
+
+def test_another_protocol_gives_way_where_that_is_wanted(compare: Compare, tmp_path: Path) -> None:
+    compare()
+    (tmp_path / "out" / "mine.txt").write_text("of the first")
+    with checkpoint.overwriting():
+        compare()
+        assert (tmp_path / "out" / "mine.txt").is_file()
+        requests(tmp_path)
+        compare(**CHANGES)
+    assert requests(tmp_path)[0]["protocol"]["task"] == CHANGES["task"]
+    assert not (tmp_path / "out" / "mine.txt").exists()
+    assert {path.name for path in tmp_path.iterdir() if "out" in path.name} == {"out"}
 
 
 @pytest.mark.parametrize("change", CHANGES)

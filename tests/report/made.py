@@ -163,6 +163,30 @@ def bare_analysis() -> Analysis:
     return analysis([few, zero], data=None, tokens=None, tied=[], sizes=[], notes=[])
 
 
+def fast_analysis() -> Analysis:
+    """Of the leading values alone, which keep too little to say what cuts lose."""
+    none = dict.fromkeys(("0.9", "0.95", "0.99", "0.999"))
+    matrices = [
+        matrix(
+            f"layers.{block}.q_proj",
+            "layers",
+            block,
+            "q_proj",
+            weighted=False,
+            values=[3.0, 2.0, 1.0],
+            norm=9.0,
+            energy_ranks=none,
+            effective_rank=None,
+            stable_rank=9.0 + block,
+            exact=False,
+        )
+        for block in range(3)
+    ]
+    whole = analysis(matrices, data=None, tokens=None)
+    sizes = [each.model_copy(update={"error": None, "weighted_error": None}) for each in whole.sizes]
+    return whole.model_copy(update={"sizes": sizes})
+
+
 def manifest(names: list[str] | None = None, **more: Any) -> Manifest:
     names = names or [f"model.layers.{block}.{kind}" for block in range(3) for kind in KINDS]
     targets = []
@@ -260,6 +284,11 @@ def comparison() -> list[ComparisonRow]:
             for keep in (0.9, 0.6)
         ]
     return [*rows, row("svd", 0.3, None, error="out of memory", seconds=None, peak_memory_bytes=None)]
+
+
+def one_size() -> list[ComparisonRow]:
+    """Of one size alone: there is no line to draw."""
+    return [each for each in comparison() if each.keep in (1, 0.6)]
 
 
 def cell(ratio: float, layers: str, targets: str = "", **more: Any) -> Cell:

@@ -37,9 +37,11 @@ PAGES: dict[str, Callable[[], str]] = {
     "analysis": lambda: report.analysis_page(made.analysis()),
     "bare analysis": lambda: report.analysis_page(made.bare_analysis()),
     "empty analysis": lambda: report.analysis_page(made.analysis([], sizes=[])),
+    "fast analysis": lambda: report.analysis_page(made.fast_analysis()),
     "compression": lambda: report.compression_page(made.manifest(), made.samples()),
     "bare compression": lambda: report.compression_page(made.bare_manifest()),
     "comparison": lambda: report.comparison_page(made.comparison(), True, ["a note"], "tiny"),
+    "comparison at one size": lambda: report.comparison_page(made.one_size(), True),
     "empty comparison": lambda: report.comparison_page([], True),
     "sweep": lambda: report.sweep_page(made.sweep()),
     "sweep of prompts": lambda: report.sweep_page(made.told_sweep()),
@@ -278,6 +280,37 @@ def test_what_a_chart_shows_is_what_the_analysis_holds(show: Any) -> None:
     assert [cells[0], cells[2]] == ["12", f"{100 * left:.0f}%"]
 
 
+def test_methods_at_one_size_stand_below_each_other_the_best_first(show: Any) -> None:
+    page = show(report.comparison_page(made.one_size(), True)).page
+    figure = page.locator("#against figure")
+    order = sorted(made.one_size()[1:], key=lambda row: row.value or 0.0)
+    places = figure.evaluate(
+        """(figure) => [...figure.querySelectorAll("svg.plot text")]
+          .map((text) => [text.textContent, text.getBoundingClientRect().top])"""
+    )
+    tops = dict(places)
+    assert [*sorted((row.method for row in order), key=tops.__getitem__)] == [row.method for row in order]
+    assert page.locator("#all thead th", has_text="failed").count() == 0
+
+
+def test_a_fast_look_shows_no_chart_of_what_it_does_not_know(show: Any) -> None:
+    page = show(report.analysis_page(made.fast_analysis())).page
+    cuts = page.locator("#cuts")
+    assert page.locator(".empty").count() == 0
+    assert cuts.locator("svg").count() == 0
+    assert cuts.locator("thead th").all_text_contents() == ["kept", "form", "parameters", "share", "size"]
+    assert page.locator("#maps h3").text_content() == "Half the matrices have a stable rank of 10 or less"
+    assert "Marks" not in page.locator("#one .what").first.text_content()
+
+
+def test_the_map_shows_first_what_is_known_of_every_matrix(show: Any) -> None:
+    known, unknown = made.analysis().matrices[:2], made.fast_analysis().matrices[:1]
+    page = show(report.analysis_page(made.analysis([*known, *unknown]))).page
+    assert page.locator("#maps select").input_value() == "stable"
+    page = show(report.analysis_page(made.analysis())).page
+    assert page.locator("#maps select").input_value() == "energy-0.95"
+
+
 def test_differences_between_texts_are_marked(show: Any) -> None:
     page = show(report.compression_page(made.manifest(), made.samples())).page
     assert page.locator("#samples mark").all_text_contents() == ["cat. It sat."]
@@ -357,5 +390,6 @@ def test_an_analysis_begins_with_what_is_known_of_most_matrices(known: bool, sho
 def test_one_size_has_marks_and_several_have_lines(show: Any) -> None:
     rows = made.comparison()
     one = [row for row in rows if row.method == "dense" or row.keep == 0.9]
-    assert "a mark for each method" in show(report.comparison_page(one, True)).page.inner_text("#against")
+    only = show(report.comparison_page(one, True)).page.inner_text("#against")
+    assert "of each method, the best first" in only
     assert "a line for each method" in show(report.comparison_page(rows, True)).page.inner_text("#against")

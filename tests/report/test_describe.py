@@ -90,11 +90,87 @@ def test_the_page_of_a_sweep_is_made_again(tmp_path: Path) -> None:
     assert found.notes[-1] == "no PNG is drawn of a sweep"
 
 
+def test_the_page_of_bases_is_made_again(tmp_path: Path) -> None:
+    made_first = eckart.bases("pocket", tmp_path / "bases", layers="0", bases=2, top=2)
+    page = tmp_path / "bases" / "report.html"
+    before = page.read_bytes()
+    page.unlink()
+    found = eckart.describe(tmp_path / "bases")
+    assert (found.kind, found.files, found.notes) == ("bases", ["report.html"], made_first.notes)
+    assert page.read_bytes() == before
+    assert eckart.describe(tmp_path / "bases", tmp_path / "page").files == ["bases.json", "report.html"]
+    assert (tmp_path / "page" / "report.html").read_bytes() == before
+
+
+def test_without_a_folder_the_page_is_made_where_its_data_are(analysed: Path) -> None:
+    (analysed / "report.html").write_text("an old page")
+    (analysed / "mine.txt").write_text("mine")
+    found = eckart.describe(analysed)
+    assert (found.out, found.files) == (str(analysed), ["report.html"])
+    page = (analysed / "report.html").read_bytes()
+    assert page.startswith(b"<!DOCTYPE html>")
+    names = ["analysis.json", "matrices.csv", "mine.txt", "report.html"]
+    assert sorted(path.name for path in analysed.iterdir()) == names
+    # To name it is to say the same.
+    (analysed / "report.html").unlink()
+    eckart.describe(analysed, analysed)
+    assert (analysed / "report.html").read_bytes() == page
+
+
+def test_a_page_of_a_compressed_model_is_made_again_without_the_model(
+    compressed: Path, tmp_path: Path
+) -> None:
+    first = eckart.describe(compressed, tmp_path / "page", prompts=["Once upon a time"])
+    before = (tmp_path / "page" / "report.html").read_bytes()
+    found = eckart.describe(tmp_path / "page", tmp_path / "another")
+    assert (found.kind, found.files) == ("compression", first.files)
+    assert (tmp_path / "another" / "report.html").read_bytes() == before
+    with pytest.raises(UsageError, match="is a page alone, without the model"):
+        eckart.describe(tmp_path / "page", prompts=["x"])
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ([], "is empty: a page is made of what compress, recover, analyze"),
+        (["notes.txt"], "holds nothing that a page could be made of (notes.txt): a page is made of what"),
+        (["config.json", "model.safetensors"], "is a model that is not compressed: eckart analyze THERE -o"),
+        (
+            ["export.json", "model.onnx", "config.json"],
+            "is an export: the page is of the model it was made of",
+        ),
+        (["adapter_config.json"], "is an adapter of peft: eckart compress MODEL --adapter"),
+        (["request.json", "measured.jsonl"], "is a sweep that did not come to its end"),
+        (["request.json", "samples.jsonl", "score.json"], "holds the answers of an evaluation"),
+        (["request.json", "training.jsonl"], "is a training that did not come to its end"),
+    ],
+)
+def test_what_is_no_result_is_named_with_what_to_do(files: list[str], words: str, tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.mkdir()
+    for name in files:
+        (there / name).write_text("{}")
+    with pytest.raises(UsageError) as caught:
+        eckart.describe(there, tmp_path / "page")
+    said = str(caught.value).replace(str(there), "THERE")
+    assert said.startswith(f"THERE {words}")
+    assert "\n" not in said
+    assert not (tmp_path / "page").exists()
+
+
+def test_factors_without_their_manifest_are_named(compressed: Path, tmp_path: Path) -> None:
+    (tmp_path / "lost").mkdir()
+    (tmp_path / "lost" / "config.json").write_bytes((compressed / "config.json").read_bytes())
+    with pytest.raises(UsageError, match=r"is compressed and has no eckart\.json"):
+        eckart.describe(tmp_path / "lost")
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"path": "nowhere"}, "is not a folder"),
-        ({"path": "empty"}, "holds nothing that a page could be made of: no eckart.json, analysis.json"),
+        ({"path": "nowhere"}, "there is no such folder"),
+        ({"path": "empty"}, "is empty"),
+        ({"path": "analysis/analysis.json"}, "is a file: give the folder that it is in"),
         ({"out": "empty"}, "exists"),
         ({"prompts": ["x"]}, "is an analysis: --prompt and --dense are for a compressed folder"),
         ({"dense": "pocket"}, "--prompt and --dense are for a compressed folder"),
@@ -114,6 +190,17 @@ def test_a_wrong_request_is_refused_before_anything_is_made(
     with pytest.raises(UsageError, match=message):
         eckart.describe(**given)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_compressed_model_and_a_built_in_one_get_no_page_in_them(compressed: Path) -> None:
+    before = listing(compressed)
+    with pytest.raises(UsageError, match="its page has a folder of its own: give -o DIR"):
+        eckart.describe(compressed)
+    with pytest.raises(UsageError, match="exists already"):
+        eckart.describe(compressed, compressed)
+    assert listing(compressed) == before
+    with pytest.raises(UsageError, match="pocket is a model that is not compressed: eckart analyze pocket"):
+        eckart.describe("pocket")
 
 
 def test_a_damaged_folder_is_named_and_nothing_is_left(analysed: Path, tmp_path: Path) -> None:

@@ -25,9 +25,11 @@ PAGES: dict[str, Callable[[], str]] = {
     "analysis": lambda: report.analysis_page(made.analysis()),
     "bare analysis": lambda: report.analysis_page(made.bare_analysis()),
     "empty analysis": lambda: report.analysis_page(made.analysis([], sizes=[])),
+    "fast analysis": lambda: report.analysis_page(made.fast_analysis()),
     "compression": lambda: report.compression_page(made.manifest(), made.samples()),
     "bare compression": lambda: report.compression_page(made.bare_manifest()),
     "comparison": lambda: report.comparison_page(made.comparison(), True, ["a note"], "tiny"),
+    "comparison at one size": lambda: report.comparison_page(made.one_size(), True),
     "empty comparison": lambda: report.comparison_page([], True),
     "sweep": lambda: report.sweep_page(made.sweep()),
     "sweep of prompts": lambda: report.sweep_page(made.told_sweep()),
@@ -177,6 +179,19 @@ def test_what_is_not_known_of_some_is_not_said_of_half() -> None:
     known, unknown = made.analysis().matrices[0], made.bare_analysis().matrices[0]
     said = energy_sentence([known, known, unknown])
     assert said == "1 of 3 matrices need more than 13% of their rank for 95% of their energy"
+
+
+def test_a_fast_look_says_what_it_left_out() -> None:
+    assert "This is a fast look" not in report.analysis_page(made.analysis())
+    page = report.analysis_page(made.fast_analysis())
+    assert "This is a fast look: of each matrix the leading 3 singular values were found." in page
+    mixed = made.analysis([*made.analysis().matrices[:2], *made.fast_analysis().matrices[:1]])
+    assert "fast look: of 1 of 3 matrices the leading 3 singular" in report.analysis_page(mixed)
+
+
+def test_what_is_yes_or_no_is_said_so() -> None:
+    page = report.compression_page(made.manifest())
+    assert re.search("merge</th><td[^>]*>no</td>", page)
 
 
 def test_a_page_of_a_compression_says_what_was_got() -> None:

@@ -111,6 +111,22 @@ def test_every_row_with_a_value_is_a_point_at_its_place() -> None:
         assert points == {(place(row), row.value) for row in cut}
 
 
+def test_of_one_size_the_methods_stand_side_by_side_the_best_first() -> None:
+    rows = [row for row in some_rows(("svd", "kfac", "auto")) if row.keep in (1.0, 0.8)]
+    axes = figure(rows, True).axes[0]
+    points = sorted(tuple(point) for marks in axes.collections for point in marks.get_offsets())
+    values = {row.method: row.value for row in rows}
+    assert points == [(0, values["auto"]), (1, values["kfac"]), (2, values["svd"])]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["auto", "kfac", "svd"]
+    assert axes.get_xlabel() == "method, the best first; each keeps 80% of the model"
+    stems = {tuple(line.get_ydata()) for line in axes.get_lines() if line.get_label() != "dense"}
+    assert {(2.0, values[method]) for method in ("auto", "kfac", "svd")} <= stems
+    assert axes.get_xscale() == "linear"
+    better = [row.model_copy(update={"metric": "exact_match"}) for row in rows]
+    labels = figure(better, False).axes[0].get_xticklabels()
+    assert [label.get_text() for label in labels] == ["svd", "kfac", "auto"]
+
+
 def test_the_dense_model_is_a_horizontal_line_in_every_panel() -> None:
     for axes in figure(some_rows(), True).axes:
         (dense,) = (line for line in axes.get_lines() if line.get_label() == "dense")
@@ -189,9 +205,10 @@ def test_a_picture_of_nothing_is_drawn_all_the_same(rows: list[ComparisonRow]) -
     assert titles(figure(rows, True))[0] == "Nothing was cut"
 
 
+@pytest.mark.parametrize("keeps", [(1.0, 0.9, 0.8, 0.6), (1.0, 0.6)], ids=["sizes", "one size"])
 @pytest.mark.parametrize("methods", [("svd",), MANY[:3], MANY, tuple(f"{m}:{'long' * 6}" for m in MANY)])
-def test_no_words_lie_on_others(methods: tuple[str, ...]) -> None:
-    drawn = figure(some_rows(methods, worst=900.0), True)
+def test_no_words_lie_on_others(methods: tuple[str, ...], keeps: tuple[float, ...]) -> None:
+    drawn = figure([row for row in some_rows(methods, worst=900.0) if row.keep in keeps], True)
     canvas = FigureCanvasAgg(drawn)
     canvas.draw()
     words = {

@@ -14,8 +14,9 @@ from eckart import checkpoint, linalg
 from eckart.model import building, loading, meaning, replacing
 from eckart.model.targets import Found, weight_of
 from eckart.report.bases import page
+from eckart.report.files import PAGE, Files
 from eckart.structures import structure_of
-from eckart.types import Basis, EckartError, Shown, Target, Track, UsageError
+from eckart.types import Basis, EckartError, Sample, SavedBases, Shown, Target, Track, UsageError
 
 ROUNDING = 1e-7
 """Singular values below this share of the largest are rounding, and their vectors chance: of factors, all
@@ -43,7 +44,7 @@ class Bases(Shown):
     """What `eckart.bases` gives back.
 
     Attributes:
-        out: the folder with `bases.json` and `bases.html`, if one was asked for.
+        out: the folder with `bases.json` and `report.html`, if one was asked for.
         model: what was looked at.
         targets: each with its leading bases, in the model's order.
         notes: what a reader should know.
@@ -149,7 +150,7 @@ def name_bases(named: NamedModel, count: int, top: int, track: Track) -> Bases:
 
 
 def write(made: Bases, out: Path) -> None:
-    """Write a folder that appears whole or not at all: `bases.json` and `bases.html`.
+    """Write a folder that appears whole or not at all: `bases.json` and `report.html`.
 
     Raises:
         UsageError: `out` exists.
@@ -157,7 +158,19 @@ def write(made: Bases, out: Path) -> None:
     """
     with checkpoint.appearing(out) as folder:
         (folder / "bases.json").write_text(json.dumps(made.as_json(), indent=1) + "\n", encoding="utf-8")
-        (folder / "bases.html").write_text(page(made.model, made.targets, made.notes), encoding="utf-8")
+        (folder / PAGE).write_text(page(made.model, made.targets, made.notes), encoding="utf-8")
+
+
+def pages(folder: Path, samples: list[Sample], png: bool) -> tuple[Files, list[str]]:
+    """The page of a folder's bases, and the notes beside it.
+
+    Raises:
+        EckartError: what the folder holds is damaged.
+    """
+    kept: SavedBases = checkpoint.read_plain(folder / "bases.json", SavedBases)
+    found = [(Target(each.name, *each.shape, bias=False), each.bases) for each in kept.targets]
+    notes = [*kept.notes, *(["no PNG is drawn of bases"] if png else [])]
+    return {PAGE: page(kept.model, found, kept.notes).encode()}, notes
 
 
 def _weight(model: Any, name: str) -> Tensor:

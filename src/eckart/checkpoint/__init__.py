@@ -5,7 +5,15 @@ The only room that reads or writes safetensors files itself.
 
 from eckart.checkpoint.caching import cache_dir
 from eckart.checkpoint.digests import digest, json_digest, sha256, sha256_of
+from eckart.checkpoint.giving_way import (
+    EXPORTED,
+    give_way,
+    overwriting,
+    refuse_existing,
+    require_giving_way,
+)
 from eckart.checkpoint.owning import owned
+from eckart.checkpoint.plain import read_plain
 from eckart.checkpoint.reading import (
     DTYPES,
     INDEX,
@@ -22,8 +30,6 @@ from eckart.checkpoint.tensors import read_tensors, write_tensors
 from eckart.checkpoint.writing import (
     appearing,
     copy_companions,
-    overwriting,
-    refuse_existing,
     refuse_full,
     replace_file,
     settle,
@@ -31,6 +37,7 @@ from eckart.checkpoint.writing import (
 
 __all__ = [
     "DTYPES",
+    "EXPORTED",
     "INDEX",
     "SINGLE",
     "Checkpoint",
@@ -40,16 +47,19 @@ __all__ = [
     "cache_dir",
     "copy_companions",
     "digest",
+    "give_way",
     "json_digest",
     "open_checkpoint",
     "overwriting",
     "owned",
     "read_file",
+    "read_plain",
     "read_shard",
     "read_tensors",
     "refuse_existing",
     "refuse_full",
     "replace_file",
+    "require_giving_way",
     "settle",
     "sha256",
     "sha256_of",

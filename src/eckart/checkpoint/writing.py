@@ -8,13 +8,13 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
 from pathlib import Path
 
 from safetensors import SafetensorError
 
+from eckart.checkpoint.giving_way import nearest_existing, put_aside, refuse_existing
 from eckart.checkpoint.owning import is_abandoned, owned
-from eckart.types import EckartError, ExistsError, UsageError
+from eckart.types import EckartError
 
 COMPANION_SUFFIXES = (".json", ".txt", ".model", ".jinja", ".tiktoken", ".vocab", ".spm")
 LICENCE_NAMES = ("LICENSE", "LICENCE", "NOTICE")
@@ -25,46 +25,9 @@ PARTIAL = ".eckart-partial"
 """How the names of folders end that are not complete yet."""
 
 
-WRITTEN = ("eckart.json", "analysis.json", "bases.json", "report.html")
-"""What a folder that Eckart wrote has one of; another is never overwritten."""
-_overwriting: ContextVar[bool] = ContextVar("overwriting", default=False)
-
-
-@contextmanager
-def overwriting(wanted: bool = True) -> Iterator[None]:
-    """Whether a folder that Eckart wrote gives way to a new one, once that is complete."""
-    token = _overwriting.set(wanted)
-    try:
-        yield
-    finally:
-        _overwriting.reset(token)
-
-
-def refuse_existing(out: Path) -> None:
-    """Refuse what would not end in a new folder at `out`.
-
-    Raises:
-        ExistsError: something is already at `out`, and need not give way.
-        UsageError: nothing could be put there.
-    """
-    try:
-        taken = out.exists() or out.is_symlink()
-    except OSError as error:
-        raise UsageError(f"{out} cannot be made: {error.strerror or error}") from None
-    if taken and not _overwriting.get():
-        raise ExistsError(f"{out} exists already; give another output folder, or remove that one first")
-    if taken and (out.is_symlink() or not any((out / name).is_file() for name in WRITTEN)):
-        raise UsageError(f"{out} is not a folder that Eckart wrote: it is not overwritten; remove it first")
-    parent = _nearest_existing(out)
-    if not parent.is_dir():
-        raise UsageError(f"{out} cannot be made: {parent} is not a folder")
-    if not os.access(parent, os.W_OK):
-        raise UsageError(f"{out} cannot be made: no permission to write in {parent}")
-
-
 def refuse_full(out: Path, needed: int) -> None:
     """Raises EckartError where `needed` bytes would not fit on the disk that `out` is on."""
-    free = shutil.disk_usage(_nearest_existing(out)).free
+    free = shutil.disk_usage(nearest_existing(out)).free
     if free < needed:
         raise EckartError(
             f"no room for {out}: it needs about {needed / 1e6:,.1f} MB, "
@@ -168,10 +131,6 @@ def copy_companions(source: Path, destination: Path, weights: Sequence[Path] = (
         shutil.copyfile(path, copy)
 
 
-def _nearest_existing(out: Path) -> Path:
-    return next(folder for folder in out.absolute().parents if folder.exists())
-
-
 def _put(made: Path, out: Path) -> None:
     """All of a folder on the disk, open to whom the user's mask leaves it; then it has its name."""
     mask = _umask()
@@ -183,8 +142,7 @@ def _put(made: Path, out: Path) -> None:
     refuse_existing(out)
     if out.exists():
         # Two renames, of which a crash between leaves both folders there, beside the place of the one.
-        before = Path(tempfile.mkdtemp(prefix=f".{out.name[:32]}-before-", dir=out.parent)) / out.name
-        out.rename(before)
+        before = put_aside(out)
         made.rename(out)
         shutil.rmtree(before.parent, ignore_errors=True)
     else:

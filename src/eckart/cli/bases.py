@@ -26,7 +26,7 @@ def bases(
         typer.Option(
             "--out",
             "-o",
-            help="Folder for bases.json and bases.html; it must not exist.",
+            help="Folder for bases.json and report.html; it must not exist.",
             callback=filled,
         ),
     ] = None,
@@ -53,7 +53,7 @@ def _show(made: Bases) -> None:
     show_notes(made.notes)
     tell(
         f"{min(SHOWN, len(made.targets))} of {len(made.targets)} weights, {SHOWN_TOKENS} tokens at most; "
-        + (f"all of it is in {made.out}/bases.html and bases.json" if made.out else "for the rest, -o DIR")
+        + (f"all of it is in {made.out}/report.html and bases.json" if made.out else "for the rest, -o DIR")
         + f"; {made.seconds:.1f} s"
     )
 

@@ -78,14 +78,16 @@ SHARED = {
 }
 
 
-OVERWRITE = Annotated[
-    bool,
-    typer.Option(
-        "--overwrite", help="Let a folder that Eckart wrote give way to the new one, once that is complete."
-    ),
-]
-APPEARING = ("analyze", "bases", "compress", "recover", "report")
-"""Commands whose output folder must not exist; those of the others are gone on with."""
+_APPEARING = "Let a folder that Eckart wrote give way to the new one, once that is complete."
+_GROWING = "Let a folder of another request, that Eckart wrote, give way once the first result is there."
+OVERWRITING = {
+    **dict.fromkeys(("analyze", "bases", "compress", "export", "recover", "report"), _APPEARING),
+    **dict.fromkeys(("compare", "evaluate", "sweep"), _GROWING),
+}
+"""Commands that write a folder, with when one that is there gives way. What those of the second kind had
+begun for the same request is gone on with."""
+_WRITES = ("out", "save", "recipe", "push_to_hub")
+"""Options that name no file which is read while the work lasts."""
 
 
 _ROWS = recipes.METHODS.values()
@@ -136,10 +138,10 @@ def verb(kind: type | None, *examples: str) -> Callable[[Command], Callable[...,
                     if name not in found or (value is not None and value != [])
                 }
                 try:
-                    with _overwriting(given.pop("overwrite", False)):
+                    with _overwriting(given.pop("overwrite", False), given):
                         answer = command(**given)
                 except ExistsError as error:
-                    more = "; --overwrite lets it give way" if command.__name__ in APPEARING else ""
+                    more = "; --overwrite lets it give way" if error.gives_way else ""
                     raise UsageError(f"{error}{more}") from None
                 print_json(answer)
                 if isinstance(answer, Failed):
@@ -164,8 +166,9 @@ def verb(kind: type | None, *examples: str) -> Callable[[Command], Callable[...,
             for name, hint in SHARED.items()
         ]
         at = next((at + 1 for at, each in enumerate(plain) if each.name == "out"), 0)
-        if command.__name__ in APPEARING:
-            plain.insert(at, _parameter("overwrite", OVERWRITE).replace(default=False))
+        if when := OVERWRITING.get(command.__name__):
+            hint = Annotated[bool, typer.Option("--overwrite", help=when)]
+            plain.insert(at, _parameter("overwrite", hint).replace(default=False))
         parameters = [*plain, *found.values(), *last]
         called.__name__, called.__doc__ = command.__name__, command.__doc__
         called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -177,13 +180,16 @@ def verb(kind: type | None, *examples: str) -> Callable[[Command], Callable[...,
 
 
 @contextmanager
-def _overwriting(wanted: bool) -> Iterator[None]:
+def _overwriting(wanted: bool, given: dict[str, Any]) -> Iterator[None]:
     if not wanted:
         yield
         return
     from eckart import checkpoint
 
-    with checkpoint.overwriting():
+    read = [
+        value for name, value in given.items() if name not in _WRITES and isinstance(value, str) and value
+    ]
+    with checkpoint.overwriting(reads=read):
         yield
 
 

@@ -18,16 +18,20 @@ def report(
         str,
         typer.Argument(
             metavar="PATH",
-            help="A compressed folder, or one that analyze, compare or sweep wrote.",
+            help="A compressed folder, or one that analyze, bases, compare or sweep wrote.",
             callback=filled,
         ),
     ],
     out: Annotated[
-        str,
+        str | None,
         typer.Option(
-            "--out", "-o", help="Folder for report.html and its data; it must not exist.", callback=filled
+            "--out",
+            "-o",
+            help="Folder for report.html and its data; it must not exist. Default beside the data, but for a "
+            "compressed folder.",
+            callback=filled,
         ),
-    ],
+    ] = None,
     dense: Annotated[
         str | None,
         typer.Option(

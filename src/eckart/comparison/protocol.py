@@ -13,11 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from eckart import checkpoint
 from eckart.data import is_built_in
-from eckart.evaluation.keeping import refuse_foreign
+from eckart.evaluation.keeping import make_room, refuse_foreign
 from eckart.model import loading
 from eckart.recovery.settings import Training
 from eckart.report.files import table
-from eckart.types import ComparisonRow, EckartError, Recipe, UsageError
+from eckart.types import ComparisonRow, EckartError, Recipe
 
 PROTOCOL = "compare.json"
 RESULTS = "results.csv"
@@ -119,9 +119,9 @@ class ComparisonFolder:
     def __init__(self, out: Path, asked: Kept) -> None:
         self.out, self.kept, self.rows = out, asked, []
         found = _read(out)
-        if found is None:
+        self.begun = found is not None and _is_same(out, found, asked)
+        if found is None or not self.begun:
             return
-        _refuse_another(out, found, asked)
         self.kept = found.model_copy(
             update={
                 "asked": asked.asked,
@@ -157,9 +157,11 @@ class ComparisonFolder:
     def write(self) -> None:
         """Write both files, each whole."""
         try:
-            self.out.mkdir(parents=True, exist_ok=True)
+            if not self.begun:
+                make_room(self.out)
         except OSError as error:
             raise EckartError(f"{self.out} could not be made ({error.strerror or error})") from error
+        self.begun = True
         rows = table(COLUMNS, (row.model_dump() for row in self.rows))
         checkpoint.replace_file(self.out / PROTOCOL, (self.kept.model_dump_json(indent=1) + "\n").encode())
         checkpoint.replace_file(self.out / RESULTS, rows)
@@ -215,8 +217,12 @@ def read_rows(path: Path) -> list[ComparisonRow]:
         raise EckartError(f"{path} is damaged: {str(error).splitlines()[0]}; give another folder") from None
 
 
-def _refuse_another(out: Path, found: Kept, asked: Kept) -> None:
-    """Raises UsageError where rows of the one could not stand beside rows of the other."""
+def _is_same(out: Path, found: Kept, asked: Kept) -> bool:
+    """Whether rows of the one can stand beside rows of the other; not where those that are there give way.
+
+    Raises:
+        UsageError: they cannot, and these stay.
+    """
     apart = []
     for name in Protocol.model_fields:
         there, here = getattr(found.protocol, name), getattr(asked.protocol, name)
@@ -233,9 +239,12 @@ def _refuse_another(out: Path, found: Kept, asked: Kept) -> None:
         if (here := asked.methods.get(name, there)) != there:
             apart.append(f"method {name} ({_word(there)} there, {_word(here)} here)")
     if apart:
-        raise UsageError(
-            f"{out} holds a comparison under another protocol: {', '.join(apart)}; give another output folder"
+        checkpoint.require_giving_way(
+            out,
+            f"{out} holds a comparison under another protocol: {', '.join(apart)}; give another output "
+            "folder",
         )
+    return not apart
 
 
 def _word(value: object) -> str:

@@ -14,12 +14,14 @@ from typing import Any
 import torch
 
 from eckart import checkpoint
-from eckart.types import EckartError, UsageError
+from eckart.types import EckartError
 
 REQUEST, SAMPLES, SCORE = "request.json", "samples.jsonl", "score.json"
 SAMPLED = 64
 """Values of each weight that a fingerprint looks at."""
 LONGEST_WORD = 60
+NAMED = 4
+"""Of what two requests differ in, as many are told at most."""
 
 
 class Kept:
@@ -48,9 +50,9 @@ class Kept:
         self.folder, self.lines, self.key = folder, lines, key
         self.request = request or {}
         self.rows: dict[Any, dict[str, Any]] = {}
-        if folder is None or not (folder / REQUEST).is_file():
+        self.begun = folder is not None and _is_same(folder, self.request)
+        if folder is None or not self.begun:
             return
-        _refuse_another(folder, self.request)
         try:
             self.rows = {row[key]: row for row in read_lines(folder / lines)}
         except (KeyError, TypeError):
@@ -58,13 +60,14 @@ class Kept:
 
     def begin(self) -> None:
         """Make the folder, if that is not done."""
-        if self.folder is None or (self.folder / REQUEST).is_file():
+        if self.folder is None or self.begun:
             return
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_room(self.folder)
         except OSError as error:
             raise EckartError(f"{self.folder} could not be made ({error.strerror or error})") from error
         checkpoint.replace_file(self.folder / REQUEST, _pretty(self.request))
+        self.begun = True
 
     def add(self, rows: Sequence[dict[str, Any]]) -> None:
         """Keep these too."""
@@ -92,21 +95,40 @@ class Kept:
 
 
 def refuse_foreign(folder: Path, own: str = REQUEST) -> None:
-    """Raises UsageError where a folder could not be made, or holds something that is no run.
+    """Refuse a folder that could not be made, or holds something that is no run and need not give way.
 
     Args:
         own: the file that every run has.
+
+    Raises:
+        UsageError: it is such a one.
     """
     if not folder.is_dir():
         checkpoint.refuse_existing(folder)
         return
     if (folder / own).is_file():
         return
-    # An own file that was not finished begins with a dot.
-    if others := sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")):
-        raise UsageError(
-            f"{folder} exists already and holds something else ({others[0]}); give another output folder"
+    if others := _others(folder):
+        checkpoint.require_giving_way(
+            folder,
+            f"{folder} exists already and holds something else ({others[0]}); give another output folder",
         )
+
+
+def make_room(folder: Path) -> None:
+    """Make a folder; what is in it already, and was not refused, gives way.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    if folder.is_dir() and _others(folder):
+        checkpoint.give_way(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _others(folder: Path) -> list[str]:
+    """What is in a folder, without own files that were not finished: their names begin with a dot."""
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def append_lines(path: Path, rows: Iterable[Any]) -> None:
@@ -148,8 +170,14 @@ def fingerprint(model: Any) -> str:
     return whole.hexdigest()
 
 
-def _refuse_another(folder: Path, asked: dict[str, Any]) -> None:
-    """Raises UsageError where the answers in a folder are not those that are asked for."""
+def _is_same(folder: Path, asked: dict[str, Any]) -> bool:
+    """Whether a folder has the answers that are asked for; not where those to another request give way.
+
+    Raises:
+        UsageError: these are there, and stay.
+    """
+    if not (folder / REQUEST).is_file():
+        return False
     try:
         found = dict(json.loads((folder / REQUEST).read_bytes()))
     except (ValueError, TypeError):
@@ -162,9 +190,13 @@ def _refuse_another(folder: Path, asked: dict[str, Any]) -> None:
         if name != "model" and found.get(name) != asked.get(name)
     ]
     if apart:
-        raise UsageError(
-            f"{folder} holds the answers to another request: {', '.join(apart)}; give another output folder"
+        if len(apart) > NAMED:
+            apart[NAMED:] = [f"{len(apart) - NAMED} more"]
+        checkpoint.require_giving_way(
+            folder,
+            f"{folder} holds the answers to another request: {', '.join(apart)}; give another output folder",
         )
+    return not apart
 
 
 def _word(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,8 @@ def export_graph(source: Source, out: Path, format: str, check: bool) -> Exporte
         checkpoint.copy_companions(source.folder, temporary, sentences.companions(source.folder))
         # It tells of the weights' files, and they are not here.
         (temporary / MANIFEST).unlink(missing_ok=True)
+        what = {"format": format, "source": source.name, "files": made, "inputs": inputs, "output": output}
+        (temporary / checkpoint.EXPORTED).write_text(json.dumps(what, indent=1) + "\n", encoding="utf-8")
         cards.write(
             temporary,
             CARD,

@@ -47,7 +47,7 @@ def bases(
     Args:
         model: a folder (dense, or one that Eckart wrote), a hub id, `pocket`, or a loaded transformers model
             with its `tokenizer`, which is left as it is.
-        out: a folder for `bases.json` and `bases.html`; it must not exist.
+        out: a folder for `bases.json` and `report.html`; it must not exist.
         targets: endings of module names or globs; default every linear layer in the blocks.
         layers: which blocks, e.g. `top:4` or `3-7`; default all.
         bases: of each target at most, from 1. Of factors no more than their rank.

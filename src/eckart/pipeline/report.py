@@ -1,29 +1,27 @@
-"""Pages of what is in a folder already: a compressed model, an analysis, a comparison or a sweep."""
+"""Pages of what is in a folder already: a compressed model, or what another verb wrote."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
-
-from eckart import checkpoint, report
-from eckart.comparison.page import comparison_page
-from eckart.comparison.protocol import PROTOCOL, RESULTS, Kept, read_rows
-from eckart.evaluation import lower_is_better
+from eckart import checkpoint
+from eckart.analysis import bases
+from eckart.comparison.page import comparison_pages
+from eckart.comparison.protocol import PROTOCOL
+from eckart.compression.folder.strangers import said_of
 from eckart.evaluation.continuations import continue_prompts
 from eckart.evaluation.machine import Stopwatch
 from eckart.evaluation.progress import shown
 from eckart.recipes.calling import checked
-from eckart.report.files import PAGE, Files, analysis_files, compression_files, sweep_files
+from eckart.report.files import SAMPLES, Files, analysis_files, compression_files, sweep_files
 from eckart.types import (
     MANIFEST,
     Analysis,
     Described,
-    EckartError,
     Manifest,
     Sample,
     Sweep,
@@ -31,13 +29,11 @@ from eckart.types import (
     UsageError,
 )
 
-Plain = TypeVar("Plain", bound=BaseModel)
-
 
 @checked()
 def describe(
     path: str | Path,
-    out: str | Path,
+    out: str | Path | None = None,
     *,
     dense: str | Path | None = None,
     prompts: Sequence[str] = (),
@@ -48,8 +44,10 @@ def describe(
     """Write a page of what a folder holds, with the data of its figures beside it.
 
     Args:
-        path: a compressed folder, or one that `analyze`, `compare` or `sweep` wrote: its page is made again.
-        out: folder for `report.html` and the data; it must not exist.
+        path: a compressed folder, or one that `analyze`, `bases`, `compare`, `sweep` or this wrote: its page
+            is made again.
+        out: folder for `report.html` and the data; it must not exist. Default beside what the page is made
+            of, in the place of the one that is there; a compressed model has no page in its own folder.
         dense: of a compressed folder, the model it came from, to continue the prompts too.
         prompts: of a compressed folder, what to continue, greedily, by 40 tokens.
         png: draw the main figures as PNG files too.
@@ -61,74 +59,78 @@ def describe(
         EckartError: the folder is damaged, or the work failed; nothing was written.
     """
     watch = Stopwatch()
-    folder, destination = Path(path), Path(out)
-    if not folder.is_dir():
-        raise UsageError(f"{path} is not a folder")
-    checkpoint.refuse_existing(destination)
+    folder = Path(path)
+    kind = next((kind for kind in _KINDS if all((folder / name).is_file() for name in kind.files)), None)
+    if kind is None:
+        raise UsageError(said_of(path))
+    compressed = kind.files == (MANIFEST,)
+    destination = folder if out is None else Path(out)
+    in_place = not compressed and destination.resolve() == folder.resolve()
+    if out is None and compressed:
+        raise UsageError(f"{path} is a compressed model, and its page has a folder of its own: give -o DIR")
+    if not in_place:
+        checkpoint.refuse_existing(destination)
     if png and find_spec("matplotlib") is None:
         raise UsageError('--png needs matplotlib: pip install "eckart[report]"')
-    marker = next((name for name in _KINDS if (folder / name).is_file()), None)
-    if marker is None:
-        raise UsageError(
-            f"{path} holds nothing that a page could be made of: no {', '.join(list(_KINDS)[:-1])} or "
-            f"{list(_KINDS)[-1]}"
-        )
-    kind, make = _KINDS[marker]
     samples: list[Sample] = []
-    if kind == "compression":
+    if compressed:
         samples = continue_prompts(folder, dense, list(prompts), device, track)
     elif prompts or dense is not None:
-        raise UsageError(f"{path} is {_ARTICLES[kind]}: --prompt and --dense are for a compressed folder")
-    files, notes = make(folder, samples, png)
-    with checkpoint.appearing(destination) as temporary:
+        raise UsageError(f"{path} is {kind.article}: --prompt and --dense are for a compressed folder")
+    files, notes = kind.make(folder, samples, png)
+    if in_place:
         for name, content in files.items():
-            (temporary / name).write_bytes(content)
-        if kind != "compression":
+            checkpoint.replace_file(folder / name, content)
+        return Described(str(destination), kind.name, sorted(files), samples, notes, watch.seconds())
+    with checkpoint.appearing(destination) as temporary:
+        if not compressed:
             # What the page's figures are drawn from.
             for beside in sorted(folder.iterdir()):
                 if beside.is_file() and beside.suffix in (".json", ".csv") and beside.name[0] != ".":
                     shutil.copyfile(beside, temporary / beside.name)
+        for name, content in files.items():
+            (temporary / name).write_bytes(content)
         names = sorted(each.name for each in temporary.iterdir())
-    return Described(str(out), kind, names, samples, notes, watch.seconds())
+    return Described(str(destination), kind.name, names, samples, notes, watch.seconds())
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What a folder may hold: its name, with an article, the files that tell, and what makes its page."""
+
+    name: str
+    article: str
+    files: tuple[str, ...]
+    make: Callable[[Path, list[Sample], bool], tuple[Files, list[str]]]
 
 
 def _compression(folder: Path, samples: list[Sample], png: bool) -> tuple[Files, list[str]]:
-    manifest = _read(folder / MANIFEST, Manifest)
+    manifest = checkpoint.read_plain(folder / MANIFEST, Manifest)
+    return compression_files(manifest, samples, png), list(manifest.notes)
+
+
+def _page(folder: Path, samples: list[Sample], png: bool) -> tuple[Files, list[str]]:
+    manifest = checkpoint.read_plain(folder / "manifest.json", Manifest)
+    if (folder / SAMPLES).is_file():
+        samples = checkpoint.read_plain(folder / SAMPLES, list[Sample])
     return compression_files(manifest, samples, png), list(manifest.notes)
 
 
 def _analysis(folder: Path, samples: list[Sample], png: bool) -> tuple[Files, list[str]]:
-    analysis = _read(folder / "analysis.json", Analysis)
+    analysis = checkpoint.read_plain(folder / "analysis.json", Analysis)
     return analysis_files(analysis, png), list(analysis.notes)
 
 
-def _comparison(folder: Path, samples: list[Sample], png: bool) -> tuple[Files, list[str]]:
-    kept, rows = _read(folder / PROTOCOL, Kept), read_rows(folder / RESULTS)
-    files = {PAGE: comparison_page(kept, rows)}
-    smaller = lower_is_better(next((row.metric for row in rows if row.metric), ""))
-    return files | (report.draw(rows, smaller) if png else {}), list(kept.notes)
-
-
 def _sweep(folder: Path, samples: list[Sample], png: bool) -> tuple[Files, list[str]]:
-    sweep = _read(folder / "sweep.json", Sweep)
+    sweep = checkpoint.read_plain(folder / "sweep.json", Sweep)
     return sweep_files(sweep), [*sweep.notes, *(["no PNG is drawn of a sweep"] if png else [])]
 
 
-_KINDS: dict[str, tuple[str, Callable[[Path, list[Sample], bool], tuple[Files, list[str]]]]] = {
-    MANIFEST: ("compression", _compression),
-    "analysis.json": ("analysis", _analysis),
-    PROTOCOL: ("comparison", _comparison),
-    "sweep.json": ("sweep", _sweep),
-}
-"""By the file that says what a folder is."""
-
-_ARTICLES = {"analysis": "an analysis", "comparison": "a comparison", "sweep": "a sweep"}
-
-
-def _read(path: Path, kind: type[Plain]) -> Plain:
-    try:
-        return kind.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise EckartError(f"{path} is damaged: {where + ': ' if where else ''}{first['msg']}") from None
+_KINDS = (
+    _Kind("compression", "a compressed model", (MANIFEST,), _compression),
+    _Kind("analysis", "an analysis", ("analysis.json",), _analysis),
+    _Kind("comparison", "a comparison", (PROTOCOL,), comparison_pages),
+    _Kind("sweep", "a sweep", ("sweep.json",), _sweep),
+    _Kind("bases", "of bases", ("bases.json",), bases.pages),
+    _Kind("compression", "a page alone, without the model", ("manifest.json", "targets.csv"), _page),
+)

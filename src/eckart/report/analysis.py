@@ -116,9 +116,15 @@ def _lede(analysis: Analysis) -> list[str]:
     lede = [first]
     if said := _cost(analysis.sizes):
         lede.append(said)
-    if any(not each.exact for each in matrices):
+    if partly := [each for each in matrices if not each.exact]:
+        found = sorted({len(each.values) for each in partly})
+        count = str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
+        some = f"{len(partly)} of {plural(len(matrices), 'matrix', 'matrices')}"
+        of_all = "each matrix" if len(partly) == len(matrices) else some
         lede.append(
-            "Only the leading singular values of some matrices were found: what would need more is left open."
+            f"This is a fast look: of {of_all} the leading {count} singular values were found. Left out is "
+            "what needs the others: effective ranks, ranks that keep more energy, and what milder cuts lose. "
+            "Without --fast all of it is there."
         )
     return lede
 

@@ -285,4 +285,6 @@ def _folded(line: str) -> str:
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:.10g}" if isinstance(value, (int, float)) else str(value)

@@ -14,7 +14,7 @@ from eckart.report.pictures import analysis_pictures, compression_pictures
 from eckart.report.sweep import sweep_page
 from eckart.types import Analysis, Manifest, Sample, Sweep, TargetRecord
 
-PAGE = "report.html"
+PAGE, SAMPLES = "report.html", "samples.json"
 Files = dict[str, bytes]
 """A name to a content."""
 
@@ -29,7 +29,7 @@ def compression_files(manifest: Manifest, samples: Sequence[Sample], png: bool =
     }
     if samples:
         written = json.dumps([asdict(sample) for sample in samples], indent=1)
-        files["samples.json"] = (written + "\n").encode()
+        files[SAMPLES] = (written + "\n").encode()
     return files | (compression_pictures(manifest) if png else {})
 
 

@@ -24,6 +24,8 @@ INK, GRID = "#222222", "#dddddd"
 SPREAD = 3.0
 """Values whose largest is more than so many times their smallest are drawn on a logarithmic axis."""
 SMALLEST_MARKER, LARGEST_MARKER = 6.5, 11.0
+LONGEST = 22
+"""Letters of a name that has room below a panel."""
 MOST_TICKS = 8
 STEPS = (1, 2, 2.5, 5, 10)
 """Between ticks, times a power of ten."""
@@ -58,8 +60,8 @@ class Panel:
 def draw(rows: Sequence[ComparisonRow], lower_is_better: bool) -> dict[str, bytes]:
     """Draw quality against parameters kept, seconds and peak memory, a line a method.
 
-    The same rows give the same bytes. Rows without a value are left out; the row of method `dense` is a
-    horizontal line.
+    Of one size alone the first panel has the methods side by side, the best first. The same rows give the
+    same bytes. Rows without a value are left out; the row of method `dense` is a horizontal line.
 
     Args:
         rows: of one task.
@@ -112,14 +114,17 @@ def figure(rows: Sequence[ComparisonRow], lower_is_better: bool) -> Figure:
     drawn = Figure(figsize=(WIDTH, HEIGHT), layout=ConstrainedLayoutEngine(w_pad=0.12, wspace=0.03))
     panels = drawn.subplots(1, 3, sharey=True)
     made = _panels(lines, dense, lower_is_better)
+    one = _one_size(lines)
     titles = [wrap(panel.title, LETTERS) for panel in made]
     for axes, panel, title in zip(panels, made, titles, strict=True):
-        _draw(axes, panel, lines, dense)
+        _draw(axes, panel, lines, dense, joined=not one)
         # Titles stand on the axes: with as many lines each, they begin at one height.
         empty = [""] * (max(map(len, titles)) - len(title))
         axes.set_title("\n".join(title + empty), fontsize=11, loc="left")
     keeps = sorted({100 * row.keep for line in lines for row in line.rows})
-    if 0 < len(keeps) <= MOST_TICKS:
+    if one:
+        _name_methods(panels[0], made[0], lines, dense)
+    elif 0 < len(keeps) <= MOST_TICKS:
         panels[0].set_xticks(keeps, [f"{keep:g}" for keep in keeps])
     metric = next((row.metric for row in rows if row.metric), "value")
     task = rows[0].task if rows else ""
@@ -179,21 +184,31 @@ def _panels(lines: Sequence[Line], dense: ComparisonRow | None, lower_is_better:
         return (row.peak_memory_bytes or 0) / 1e9
 
     best = _best(lines, lower_is_better)
-    sizes = {row.keep for line in lines for row in line.rows}
-    marked = " (larger marker: more kept)" if len(sizes) > 1 else ""
+    one = _one_size(lines)
+    of_what = f"% of the {'targets' if of_targets else 'model'}"
+    size = Panel(_who_is_best(best), f"parameters kept, {of_what}", kept)
+    if one:
+        sign = 1 if lower_is_better else -1
+        order = sorted(lines, key=lambda line: sign * _value(line.rows[0]))
+        places = {line.method: place for place, line in enumerate(order)}
+        only = kept(order[0].rows[0])
+        label = f"method, the best first; each keeps {only:.3g}{of_what}"
+        size = Panel(size.title, label, lambda row: places[row.method])
+    marked = "" if one else " (larger marker: more kept)"
     return [
-        Panel(_who_is_best(best), f"parameters kept, % of the {'targets' if of_targets else 'model'}", kept),
-        Panel(
-            _who_takes_least(lines, best, seconds, "fastest", "s"),
-            f"seconds to make it{marked}",
-            seconds,
-        ),
+        size,
+        Panel(_who_takes_least(lines, best, seconds, "fastest", "s"), f"seconds to make it{marked}", seconds),
         Panel(
             _who_takes_least(lines, best, memory, "smallest in memory", "GB"),
             f"peak memory to make it, GB{marked}",
             memory,
         ),
     ]
+
+
+def _one_size(lines: Sequence[Line]) -> bool:
+    """Whether all was cut to one size, so that there is no line to draw."""
+    return len({row.keep for line in lines for row in line.rows}) == 1
 
 
 def _value(row: ComparisonRow) -> float:
@@ -255,7 +270,28 @@ def _rounded(value: float) -> str:
     return f"{float(f'{value:.2g}'):,.10g}"
 
 
-def _draw(axes: Axes, panel: Panel, lines: Sequence[Line], dense: ComparisonRow | None) -> None:
+def _name_methods(axes: Axes, panel: Panel, lines: Sequence[Line], dense: ComparisonRow | None) -> None:
+    """Methods side by side, each with a stem from the dense model's value."""
+    rows = sorted((line.rows[0] for line in lines), key=panel.of)
+    slanted = sum(len(row.method) for row in rows) > LETTERS
+    # Of names longer than this the panels would have no room: the legend alone has them.
+    short = max(len(row.method) for row in rows) <= LONGEST
+    axes.set_xscale("linear")
+    axes.set_xlim(-0.5, len(rows) - 0.5)
+    axes.set_xticks(
+        [panel.of(row) for row in rows],
+        [row.method if short else "" for row in rows],
+        rotation=35 if slanted else 0,
+        ha="right" if slanted else "center",
+    )
+    axes.grid(visible=False, axis="x")
+    if dense is not None and dense.value is not None:
+        for line in lines:
+            ends = [dense.value, _value(line.rows[0])]
+            axes.plot([panel.of(line.rows[0])] * 2, ends, color=line.colour, linewidth=1.6, zorder=1.5)
+
+
+def _draw(axes: Axes, panel: Panel, lines: Sequence[Line], dense: ComparisonRow | None, joined: bool) -> None:
     if dense is not None and dense.value is not None:
         axes.axhline(dense.value, color=INK, linewidth=1.2, linestyle=(0, (1, 1.5)), label="dense", zorder=1)
     sizes = [row.keep for line in lines for row in line.rows]
@@ -265,7 +301,8 @@ def _draw(axes: Axes, panel: Panel, lines: Sequence[Line], dense: ComparisonRow 
         axes.plot(x, y, linestyle=line.style, linewidth=1.6, **look)
         areas = [_marker(row.keep, sizes) ** 2 for row in line.rows]
         axes.scatter(x, y, areas, marker=line.marker, edgecolors="white", linewidths=0.8, **look)
-        axes.plot([], [], linestyle=line.style, marker=line.marker, markersize=8, label=line.method, **look)
+        style = line.style if joined else ""
+        axes.plot([], [], linestyle=style, marker=line.marker, markersize=8, label=line.method, **look)
     axes.set_xlabel(panel.label)
     axes.grid(color=GRID, linewidth=0.6, which="major")
     axes.set_axisbelow(True)

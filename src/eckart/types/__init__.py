@@ -3,7 +3,7 @@
 One word for one thing: see the glossary in CONTRIBUTING.md.
 """
 
-from eckart.types.analysis import Analysis, Basis, Cosine, Matrix, Size, Tied
+from eckart.types.analysis import Analysis, Basis, Cosine, Matrix, SavedBases, Size, Tied
 from eckart.types.comparison import Comparison, ComparisonRow
 from eckart.types.described import Described
 from eckart.types.errors import EckartError, ExistsError, UsageError, in_one_line, unknown
@@ -63,6 +63,7 @@ __all__ = [
     "RecoveryRecipe",
     "Result",
     "Sample",
+    "SavedBases",
     "Selection",
     "Shown",
     "Size",

@@ -28,6 +28,34 @@ class Basis(BaseModel):
     writes: dict[str, list[str]] | None
 
 
+class BasesOf(BaseModel):
+    """A target and its leading bases, as `bases.json` has them.
+
+    Attributes:
+        name: of the target.
+        shape: `(out, in)`.
+        bases: the largest value first.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    bases: list[Basis]
+
+
+class SavedBases(BaseModel):
+    """`bases.json`.
+
+    Attributes:
+        model: what was looked at.
+        targets: in the model's order.
+        notes: what a reader should know.
+    """
+
+    model: str
+    targets: list[BasesOf]
+    notes: list[str] = []
+
+
 class Cosine(BaseModel):
     """The mean cosine between `W x` and `Ŵ x` at one rank.
 

@@ -15,8 +15,8 @@ class Described(Shown):
 
     Attributes:
         out: the folder with the page.
-        kind: what the page is of: `compression`, `analysis`, `comparison` or `sweep`.
-        files: all that is in `out`, by name.
+        kind: what the page is of: `compression`, `analysis`, `comparison`, `sweep` or `bases`.
+        files: all that is in `out`, by name; of a page in its own folder what was written there.
         samples: what the models wrote.
         notes: what a reader should know.
         seconds: wall time.
@@ -31,7 +31,8 @@ class Described(Shown):
 
     def in_a_line(self) -> str:
         """What the page is of, and where it is."""
-        return f"{self.out}: report.html of one {self.kind}"
+        one = "" if self.kind == "bases" else "one "
+        return f"{self.out}: report.html of {one}{self.kind}"
 
     def in_a_table(self) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
         """A row for each file."""

@@ -34,4 +34,12 @@ def in_one_line(error: Exception) -> str:
 
 
 class ExistsError(UsageError):
-    """Something is already where a folder is to appear."""
+    """Something is already where a folder is to appear.
+
+    Attributes:
+        gives_way: whether it may be overwritten.
+    """
+
+    def __init__(self, words: str, gives_way: bool = False) -> None:
+        super().__init__(words)
+        self.gives_way = gives_way

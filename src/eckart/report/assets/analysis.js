@@ -49,11 +49,6 @@ Object.assign(QUANTITIES, {
     what: "between W x and Ŵ x for what the weight reads on the data, Ŵ the best of that rank for the data" },
 });
 const offered = Object.entries(QUANTITIES).filter(([, { of }]) => MATRICES.some((matrix) => known(of(matrix))));
-/* What is known of most matrices is shown first: of leading values alone the rank for 95% often is not. */
-const told = ([, { of }]) => MATRICES.filter((matrix) => known(of(matrix))).length;
-const usual = offered.find(([key]) => key === "energy-0.95") ?? offered[0];
-const first = offered.length && told(usual) < MATRICES.length / 2 ? d3.greatest(offered, told) : usual;
-
 /* What is picked, and who wants to know. */
 let picked = 0;
 const followers = [];
@@ -70,8 +65,11 @@ if (offered.length) {
     if (sorted.length < 2 || least[1] === most[1]) return "";
     return ` Least: ${least[0]} (${quantity.format(least[1])}); most: ${most[0]} (${quantity.format(most[1])}).`;
   };
+  /* First what is known of every matrix, if anything is: after a fast look that is seldom the energy. */
+  const whole = offered.filter(([, { of }]) => MATRICES.every((matrix) => known(of(matrix)))).map(([key]) => key);
+  const first = ["energy-0.95", ...whole].find((key) => whole.includes(key)) ?? offered[0][0];
   const map = figure(section("maps"), {
-    options: [{ key: "of", label: "Shown", value: first[0],
+    options: [{ key: "of", label: "Shown", value: first,
       options: offered.map(([key, { name }]) => [key, name]) }],
     /* A median of those that are known would be too low: the others need more ranks than were found. */
     title: ({ of }) => {
@@ -159,6 +157,9 @@ const pointsOf = (matrix, weighted) => {
 const PLAIN = { stroke: "var(--c1)" }, WEIGHTED = { stroke: "var(--c2)", dash: "7 3" }, OTHERS = { stroke: "var(--others)" };
 const line = (points, x, y, { stroke, dash = "" }, width = 2) => Plot.line(points, { x, y, stroke, strokeWidth: width, strokeDasharray: dash, clip: true });
 
+/* Whether any rank is known that keeps so much of the energy: the leading values alone may not reach that. */
+const marked = (matrix, of) => Object.values((of === "weighted" && matrix.weightedEnergy) || matrix.energy).some(known);
+
 function spectrumFigure(into) {
   const peers = (matrix) => MATRICES.filter((other) => other !== matrix && other.kind === matrix.kind && other.stack === matrix.stack).slice(0, 64);
   return figure(into, {
@@ -178,7 +179,7 @@ function spectrumFigure(into) {
       return `${placeOf(matrix)} keeps 95% ${what} in ${rank} of its ${smaller(matrix)} ranks`;
     },
     text: ({ of }) => of === "both" ? "Singular values over the Frobenius norm, so that both have one scale."
-      : "Singular values; grey: the same kind of matrix in the other blocks. Marks: the rank that keeps so much of the energy.",
+      : `Singular values; grey: the same kind of matrix in the other blocks.${marked(MATRICES[picked], of) ? " Marks: the rank that keeps so much of the energy." : ""}`,
     legend: ({ of }) => of === "both" && MATRICES[picked].weighted
       ? [legendKey("W", PLAIN), legendKey("W E[x xᵀ]^½, weighed by the data", WEIGHTED)] : [],
     draw: ({ of, x, y }, width) => {
@@ -340,23 +341,28 @@ if (MATRICES.length) {
 if (DATA.sizes.length) {
   const structures = [...new Set(DATA.sizes.map((size) => size.structure))];
   const looks = new Map(structures.map((name, index) => [name, look(index)]));
-  const weighed = DATA.sizes.some((size) => known(size.weighted_error));
+  const weighed = DATA.sizes.some((size) => known(size.weighted_error)), measured = DATA.sizes.some((size) => known(size.error));
   figure(section("cuts"), {
     options: [{ key: "of", label: "Error", kind: "radio", value: "error", options: weighed ? [["error", "of the weights"], ["weighted_error", "on the data"]] : [["error", "of the weights"]] }],
     title: ({ of }) => {
       const own = DATA.sizes.filter((size) => known(size[of]) && size.keep < 1);
-      if (!own.length) return "What these cuts lose is not known: more singular values would be needed";
+      if (!own.length) {
+        const [most, least] = [d3.max(DATA.sizes, (size) => size.model_keep), d3.min(DATA.sizes, (size) => size.model_keep)];
+        return `Cuts of these matrices leave ${percent(most)} to ${percent(least)} of the model; what they lose needs more singular values`;
+      }
       const near = d3.least(own, (size) => Math.abs(size.keep - 0.5)).keep;
       const said = own.filter((size) => size.keep === near).map((size) => `${percent(size[of])} in ${STRUCTURES[size.structure] ?? size.structure} form`);
       return `With ${percent(near)} of their parameters left, the matrices are off by ${said.join(", ")}`;
     },
     text: () => "Kept: of the parameters of the matrices, by one rule for all. Parameters, share and size: of the whole model. Methods that choose ranks by data, or correct the weights afterwards, lose less.",
-    legend: () => structures.map((name) => legendKey(STRUCTURES[name] ?? name, looks.get(name))),
+    legend: () => measured ? structures.map((name) => legendKey(STRUCTURES[name] ?? name, looks.get(name))) : [],
     draw: ({ of }, width) => {
       const own = DATA.sizes.filter((size) => known(size[of]));
-      const head = ["kept", "form", "parameters", "share", "size", "error", ...(weighed ? ["on the data"] : [])];
+      const head = ["kept", "form", "parameters", "share", "size", ...(measured ? ["error"] : []), ...(weighed ? ["on the data"] : [])];
       const rows = DATA.sizes.map((size) => [percent(size.keep), STRUCTURES[size.structure] ?? size.structure, size.parameters.toLocaleString("en"), percent(size.model_keep), bytes(size.bytes),
-        percent(size.error), ...(weighed ? [percent(size.weighted_error)] : [])]);
+        ...(measured ? [percent(size.error)] : []), ...(weighed ? [percent(size.weighted_error)] : [])]);
+      const priced = table({ head, rows, caption: "The size that each cut would come to" });
+      if (!measured && !weighed) return priced;
       const chartWidth = width > 1000 ? Math.round(width * 0.42) : width;
       const chart = own.length ? plot({
         width: chartWidth, x: { label: "size of the model, MB" }, y: { label: "error", domain: [0, d3.max(own, (size) => size[of])], tickFormat: percent },
@@ -369,7 +375,7 @@ if (DATA.sizes.length) {
           tip(own, { x: (size) => size.bytes / 1e6, y: of, title: (size) => `${percent(size.keep)} kept, ${STRUCTURES[size.structure] ?? size.structure}\n${bytes(size.bytes)}, error ${percent(size[of])}` }),
         ],
       }) : empty("The errors are not known: more singular values would be needed.");
-      return el("div", { class: "beside" }, el("div", {}, chart), table({ head, rows, caption: "The size that each cut would come to" }));
+      return el("div", { class: "beside" }, el("div", {}, chart), priced);
     },
     file: "sizes.csv",
   });

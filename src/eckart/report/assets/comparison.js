@@ -19,11 +19,46 @@ const AGAINST = {
   memory: { label: "peak memory to make it, GB", of: (row) => known(row.peak_memory_bytes) ? row.peak_memory_bytes / 1e9 : null, format: (value) => figureOf(value, 3) },
 };
 const keeps = [...new Set(shown.map((row) => 100 * row.keep))];
+/* Of one size there is no line to draw: methods stand below each other, the best first. */
+const oneSize = keeps.length === 1;
+const keyOf = (method) => legendKey(method, { ...looks.get(method), plain: oneSize });
 const spreads = (values) => values.length && d3.min(values) > 0 && d3.max(values) > 3 * d3.min(values);
+const anyFailed = ROWS.some((row) => row.error);
 const rowsTable = (own) => ({
-  head: ["method", "keep", "parameters", metric, "loss", "seconds", "peak memory", "failed"],
-  rows: own.map((row) => [row.method, row.keep, known(row.parameters) ? row.parameters.toLocaleString("en") : "–", figureOf(row.value), figureOf(row.loss), figureOf(row.seconds, 3), bytes(row.peak_memory_bytes), row.error ?? ""]),
+  head: ["method", "keep", "parameters", metric, "loss", "seconds", "peak memory", ...(anyFailed ? ["failed"] : [])],
+  rows: own.map((row) => [row.method, row.keep, known(row.parameters) ? row.parameters.toLocaleString("en") : "–", figureOf(row.value), figureOf(row.loss), figureOf(row.seconds, 3), bytes(row.peak_memory_bytes),
+    ...(anyFailed ? [row.error ?? ""] : [])]),
 });
+const denseKey = () => dense && known(dense.value) ? [legendKey("dense", { stroke: "var(--ink)", dash: "2 3" })] : [];
+
+function ranked(into) {
+  const values = [...shown.map((row) => row.value), ...(dense && known(dense.value) ? [dense.value] : [])];
+  const order = d3.sort(shown, (row) => (lower ? row.value : -row.value));
+  const longest = Math.max(...order.map((row) => row.method.length)) * LETTER;
+  figure(into, {
+    options: [{ key: "x", label: capital(metric), kind: "radio", value: lower && spreads(values) ? "log" : "linear",
+      options: d3.min(values) > 0 ? [["linear", "linear"], ["log", "log"]] : [["linear", "linear"]] }],
+    title: () => titles.size,
+    text: () => `${capital(metric)} of each method, the best first, with ${AGAINST.size.format(AGAINST.size.of(order[0]))}% of the ${ofTargets ? "targets'" : "model's"} parameters kept; a stem is as long as what the cut cost.`,
+    legend: denseKey,
+    draw: ({ x }, width) => plot({
+      width, height: 60 + 32 * order.length, marginTop: 10, marginLeft: Math.min(width / 2, longest + 18), marginRight: 56, inset: 6,
+      x: { label: `${valueLabel} (${lower ? "lower" : "higher"} is better)`, grid: true,
+        ...(x === "log" ? logarithmic(values, (value) => figureOf(value, 3)) : { nice: true, tickFormat: (value) => figureOf(value, 3) }) },
+      y: { label: null, domain: order.map((row) => row.method), type: "point", padding: 0.5, grid: false, nice: false, tickSize: 0 },
+      marks: [
+        ...(dense && known(dense.value) ? [Plot.ruleX([dense.value], { stroke: "var(--ink)", strokeDasharray: "2 3" }),
+          Plot.ruleY(order, { y: "method", x1: dense.value, x2: "value", stroke: (row) => looks.get(row.method).stroke, strokeWidth: 2 })] : []),
+        ...order.map((row) => Plot.dot([row], { x: "value", y: "method", fill: looks.get(row.method).stroke, symbol: looks.get(row.method).symbol, r: 5.5, stroke: "var(--panel)" })),
+        Plot.text(order, { x: "value", y: "method", text: (row) => figureOf(row.value), dx: 10, textAnchor: "start", fill: "var(--ink)" }),
+        tip(order, { x: "value", y: "method", title: (row) => `${row.method} at ${row.keep}\n${metric} ${figureOf(row.value)}` }),
+      ],
+      color: { type: "identity" },
+    }),
+    rows: () => rowsTable(ROWS),
+    file: "results.csv",
+  });
+}
 
 function against(into, key, { text, tall }) {
   const { label, of, format } = AGAINST[key];
@@ -38,8 +73,7 @@ function against(into, key, { text, tall }) {
     ],
     title: () => titles[key],
     text: () => text,
-    legend: () => [...[...new Set(points.map((row) => row.method))].map((method) => legendKey(method, looks.get(method))),
-      dense && known(dense.value) ? legendKey("dense", { stroke: "var(--ink)", dash: "2 3" }) : null].filter(Boolean),
+    legend: () => [...[...new Set(points.map((row) => row.method))].map(keyOf), ...denseKey()],
     draw: ({ x, y }, width) => {
       if (!points.length) return empty("No cut model could be measured.");
       const place = (row) => of(row);
@@ -63,7 +97,8 @@ function against(into, key, { text, tall }) {
   });
 }
 
-against(section("against"), "size", { text: `${capital(metric)} against what is kept, a ${keeps.length > 1 ? "line" : "mark"} for each method.`, tall: true });
+if (oneSize) ranked(section("against"));
+else against(section("against"), "size", { text: `${capital(metric)} against what is kept, a line for each method.`, tall: true });
 against(section("taken"), "seconds", { text: "From the loaded dense model to the cut one, without the measurement." });
 against(section("taken"), "memory", { text: "The largest resident size of the method's own process, up to the end of this cut." });
 section("all").append(el("div", { class: "card" }, table({ ...rowsTable(ROWS), caption: "All models of the comparison" }),
