@@ -23,6 +23,7 @@ from eckart.calibrate.passes import Call, NotWalkableError, Passes, Shelf, float
 from eckart.calibrate.rows import Batch, first_tokens, masks_of, module_input
 from eckart.calibrate.sums import InputSum, OutputSum, mirror
 from eckart.calibrate.watch import Loss, loss_of, run_on
+from eckart.linalg import wide_products
 from eckart.types import Moment, Track, silent
 
 Resident = Callable[[nn.Module], AbstractContextManager[Any]]
@@ -293,7 +294,7 @@ class _Blockwise:
 
         positional, named = mapped(record.call.positional, fresh), mapped(record.call.named, fresh)
         self.again = True
-        with torch.enable_grad():
+        with torch.enable_grad(), wide_products():
             again = floats(block.forward(*positional, **named))
         self.again = False
         todo = [

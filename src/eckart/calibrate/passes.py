@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from eckart.linalg import wide_products
 from eckart.types import EckartError
 
 
@@ -198,7 +199,7 @@ class _Door:
     def __init__(self, block: nn.Module) -> None:
         self.block, self.users = block, 0
         self.own = block.__dict__.get("forward")
-        self.run: Callable[..., Any] = block.forward
+        self._forward: Callable[..., Any] = block.forward
 
     @classmethod
     def of(cls, block: nn.Module) -> _Door:
@@ -223,6 +224,11 @@ class _Door:
         if isinstance(thread, _Pass):
             return thread.wait(Call(self.block, positional, named))
         return self.run(*positional, **named)
+
+    def run(self, *positional: Any, **named: Any) -> Any:
+        """What the block gives."""
+        with wide_products():
+            return self._forward(*positional, **named)
 
 
 def _door_of(block: nn.Module) -> _Door:

@@ -18,6 +18,7 @@ from eckart.calibrate.modes import evaluating, frozen, uncached
 from eckart.calibrate.observed import GRADIENT_KINDS, INPUT_KINDS, Observed
 from eckart.calibrate.rows import Batch, masks_of, module_input
 from eckart.calibrate.sums import InputSum, OutputSum, mirror
+from eckart.linalg import wide_products
 from eckart.types import EckartError, Track, silent
 
 WIDEST = 16_384
@@ -212,7 +213,8 @@ def _lightest(model: Any, reads: Reads, batch: Batch) -> Any:
 def run_on(model: Any, batch: Batch) -> Any:
     """What a model gives for a batch, which may lie elsewhere; labels are not for it."""
     inputs = {key: value for key, value in _on_device(batch, model.device).items() if key != "labels"}
-    return model(**inputs)
+    with wide_products():
+        return model(**inputs)
 
 
 def loss_of(model: Any, batch: Batch, loss: Loss, number: int, check: Callable[[], None]) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eckart.linalg import wide_products
 from eckart.model.sentences import Head, head_of
 from eckart.model.text import Batch, next_tokens
 from eckart.types import EckartError
@@ -150,7 +151,8 @@ def _output(model: Any, batch: Batch) -> Any:
     training = model.training
     model.eval()
     try:
-        return model(**{key: value.to(model.device) for key, value in batch.items() if key != "labels"})
+        with wide_products():
+            return model(**{key: value.to(model.device) for key, value in batch.items() if key != "labels"})
     finally:
         model.train(training)
 

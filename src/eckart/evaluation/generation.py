@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
+from eckart.linalg import wide_products
 from eckart.model.text import begun, is_encoder_decoder, padded, padding_id, usable_length
 from eckart.types import Track, UsageError, silent
 
@@ -170,7 +171,7 @@ def _continued(
     if decoding.stop:
         how["stopping_criteria"] = StoppingCriteriaList([_Stop(tokenizer, decoding.stop, start)])
     cuda = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(cuda):
+    with torch.random.fork_rng(cuda), wide_products():
         torch.manual_seed(seed)
         tokens: Tensor = model.generate(
             **batch,

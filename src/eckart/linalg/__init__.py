@@ -7,7 +7,7 @@ from eckart.linalg.eigen import Solver
 from eckart.linalg.metric import Side, relative_error, weighted_norm
 from eckart.linalg.pace import rate
 from eckart.linalg.problem import Problem
-from eckart.linalg.products import products_of
+from eckart.linalg.products import products_of, wide_products
 from eckart.linalg.quantize import Quantized, quantize, quantize_factors, quantize_weight
 from eckart.linalg.refit import follow, refit_left, regress
 from eckart.linalg.solve import Decomposition, decompose, decompose_many
@@ -48,4 +48,5 @@ __all__ = [
     "spectrum_of",
     "stable_rank",
     "weighted_norm",
+    "wide_products",
 ]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from eckart.linalg import wide_products
 from eckart.model.loading import generates
 from eckart.model.text import IGNORED, Batch, aimed
 from eckart.types import EckartError, UsageError
@@ -83,7 +84,7 @@ class Distillation:
         # Asked for where they are used alone: the teacher's would be kept for all layers.
         weight = self._weight(model)
         deep = bool(weight)
-        with torch.no_grad():
+        with torch.no_grad(), wide_products():
             taught = teacher(**inputs, output_hidden_states=deep)
         said = model(**inputs, output_hidden_states=deep)
         mine, right = (getattr(output, "logits", None) for output in (said, taught))

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional
 
+from eckart.linalg import wide_products
 from eckart.model import text
 
 Objective = Callable[[Any, Any, text.Batch], tuple[Tensor, int]]
@@ -17,7 +18,8 @@ Objective = Callable[[Any, Any, text.Batch], tuple[Tensor, int]]
 def cross_entropy(model: Any, teacher: Any, batch: text.Batch) -> tuple[Tensor, int]:
     """The summed negative log-likelihood of the labels, in nats, and their count. No teacher is asked."""
     inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-    logits, labels = model(**inputs).logits, text.aimed(model, batch["labels"])
+    with wide_products():
+        logits, labels = model(**inputs).logits, text.aimed(model, batch["labels"])
     counts = labels != text.IGNORED
     # Only the rows that count are upcast.
     loss = functional.cross_entropy(logits[counts].float(), labels[counts], reduction="sum")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from eckart.evaluation.score import Score
+from eckart.linalg import wide_products
 from eckart.model.text import IGNORED, SAID, batches, next_tokens, windows
 from eckart.types import MAX_LENGTH, EckartError, Text, Track, UsageError, silent
 
@@ -78,7 +79,8 @@ def predicting(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Logits `(windows, tokens, vocabulary)`, and what each should say: `IGNORED` where nothing."""
     inputs = {key: value.to(model.device) for key, value in batch.items()}
     labels, said = inputs.pop("labels", None), inputs.pop(SAID, None)
-    logits = model(**inputs).logits
+    with wide_products():
+        logits = model(**inputs).logits
     if labels is not None:
         return logits, labels
     labels = next_tokens(inputs["input_ids"], inputs["attention_mask"].bool())[:, :-1]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from eckart.evaluation.score import Score
+from eckart.linalg import wide_products
 from eckart.model.sentences import head_of, longest
 from eckart.model.text import encode, is_encoder_decoder, usable_length
 from eckart.types import EckartError, Track, UsageError, silent
@@ -70,7 +71,8 @@ def embed(
     embeddings = None
     for piece in track(pieces, "embedding", len(pieces)):
         batch = encode(model, tokenizer, [sentences[index] for index in piece], max_length)
-        answer = model(**batch)
+        with wide_products():
+            answer = model(**batch)
         if not hasattr(answer, "last_hidden_state"):
             raise UsageError(f"{type(model).__name__} gives no hidden states to pool: stsb is for encoders")
         mask = batch["attention_mask"]

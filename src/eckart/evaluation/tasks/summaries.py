@@ -13,6 +13,7 @@ from torch import nn
 from eckart.evaluation.asking import BETWEEN, Request, ask, counts, shown
 from eckart.evaluation.score import Score
 from eckart.evaluation.tasks.perplexity import BATCH_LOGITS, BATCH_TOKENS, perplexity
+from eckart.linalg import wide_products
 from eckart.model.text import begun, is_encoder_decoder, padded, usable_length
 from eckart.types import EckartError, Text, Track, UsageError, silent
 
@@ -93,7 +94,8 @@ def completion_loss(
     total, tokens = 0.0, 0
     for group in track(groups, "loss", len(groups)):
         batch = padded(model, tokenizer, [ids for ids, _ in group])
-        logits = model(**batch).logits
+        with wide_products():
+            logits = model(**batch).logits
         for place, (ids, first) in enumerate(group):
             said = logits[place, first - 1 : len(ids) - 1].float()
             written = batch["input_ids"][place, first : len(ids)]
