@@ -12,7 +12,7 @@ from architectures import ARCHITECTURES, LLAMA, T5
 from torch import Tensor, nn
 from watching import ALL, cut_for, relative, targets_of
 
-from eckart.calibrate import BlockOptions, NotWalkableError, Observed, merge, softened, watch, watch_blocks
+from eckart.calibrate import BlockOptions, NotWalkableError, Observed, softened, watch, watch_blocks
 from eckart.model.targets import stacks_of
 from eckart.model.text import batches
 from eckart.types import EckartError
@@ -90,9 +90,9 @@ def test_part_of_the_batches_is_differentiated(tokenizer, data):
     given = batches(model, tokenizer, cut_for(model, tokenizer, data), 60)
     names = targets_of(model)
     asked = watch(model, names, given[:1], ALL, loss=softened(2.0))
-    rest = watch(model, names, given[1:], INPUTS, spaces=asked.spaces)
-    both = merge([Observed(asked.spaces, asked.moments, asked.tokens, {}, INPUTS), rest])
-    expected = Observed(asked.spaces, both.moments, both.tokens, asked.gradients, ALL)
+    rest = watch(model, names, given[1:], INPUTS, onto=asked)
+    tokens = asked.tokens + rest.tokens
+    expected = Observed(asked.spaces, rest.moments, tokens, asked.gradients, ALL)
     assert_same(swept(model, given, differentiated=1), expected)
 
 

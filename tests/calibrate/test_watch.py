@@ -11,7 +11,7 @@ from architectures import ARCHITECTURES, BERT, GPT2, LAYERS, LLAMA, MAMBA, T5
 from torch import nn
 from watching import ALL, alone, cut_for, relative, targets_of
 
-from eckart.calibrate import PaddingUnknownError, watch
+from eckart.calibrate import Observed, PaddingUnknownError, watch
 from eckart.calibrate.losses import softened
 from eckart.model.targets import block_of
 from eckart.model.text import batches
@@ -376,7 +376,7 @@ def test_spaces_that_are_known_are_taken(tokenizer, data):
     model = LLAMA.build()
     names, single = targets_of(model), alone(model, tokenizer, cut_for(model, tokenizer, data)[:2])
     apart = {name: name for name in names}
-    assert set(watch(model, names, single, BOTH, spaces=apart).moments) == set(names)
+    assert set(watch(model, names, single, BOTH, onto=Observed(apart, {}, 0)).moments) == set(names)
 
 
 @pytest.mark.parametrize("architecture", [LLAMA, T5, MAMBA], ids=str)

@@ -130,7 +130,8 @@ class _Blockwise:
         self.outputs = {name: OutputSum(name, kinds) for name in names} if self.loss else {}
         self.steps: list[tuple[nn.Module, list[_Record]]] = []
         self.first_seen: list[dict[int, tuple[Tensor, int]]] = [{} for _ in range(self.differentiated)]
-        self.observed = Observed(self.spaces, {}, 0, {}, kinds)
+        self.kept: tuple[dict[str, Moment], dict[str, Moment]] = {}, {}
+        self.observed = Observed(self.spaces, self.kept[0], 0, self.kept[1], kinds)
 
     def _home(self, model: Any, name: str) -> int | None:
         """Which block a target is in, by identity; `None` outside."""
@@ -366,9 +367,8 @@ class _Blockwise:
         made = {name: moment for name, moment in made.items() if moment.tokens}
         for moment in made.values():
             mirror(moment)
-        kept = self.observed.gradients if backward else self.observed.moments
         self.options.finished(Finished(block, backward, made))
-        kept.update(made)
+        self.kept[backward].update(made)
 
     def _check(self) -> None:
         for each in self._sums():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -30,9 +30,9 @@ class Observed:
     """
 
     spaces: dict[str, str]
-    moments: dict[str, Moment]
+    moments: Mapping[str, Moment]
     tokens: int
-    gradients: dict[str, Moment] = field(default_factory=dict)
+    gradients: Mapping[str, Moment] = field(default_factory=dict)
     kinds: frozenset[str] = INPUT_KINDS
 
 
@@ -61,7 +61,7 @@ def merge(parts: Sequence[Observed]) -> Observed:
     )
 
 
-def _merge_all(parts: Sequence[dict[str, Moment]]) -> dict[str, Moment]:
+def _merge_all(parts: Sequence[Mapping[str, Moment]]) -> dict[str, Moment]:
     names = dict.fromkeys(name for part in parts for name in part)
     return {name: _merge([part[name] for part in parts if name in part]) for name in names}
 

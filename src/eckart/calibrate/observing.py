@@ -26,7 +26,7 @@ CACHE_BYTES = 4 << 30
 
 BACKWARD_TOKENS = 2048
 """In a batch that is differentiated, at most: what a backward pass needs is kept for all of them."""
-BACKWARD_BYTES = 2**30
+BACKWARD_BYTES = 2**29
 """That may wait for the backward pass, where a window alone does not take more."""
 LOGITS = 6 * 4
 """Bytes of a logit while a loss is worked out and differentiated: six copies in float32."""
@@ -160,11 +160,10 @@ class _Job:
         inputs = self.kinds & INPUT_KINDS
         if not rest or not inputs:
             return seen
-        more = calibrate.watch(
-            self.model, self.names, self._batches(rest, None, alone), inputs, self.track, spaces=seen.spaces
-        )
-        both = calibrate.merge([replace(seen, gradients={}, kinds=inputs), more])
-        return replace(both, gradients=seen.gradients, kinds=self.kinds)
+        batches = self._batches(rest, None, alone)
+        more = calibrate.watch(self.model, self.names, batches, inputs, self.track, onto=seen)
+        tokens = seen.tokens + more.tokens
+        return replace(seen, moments={**seen.moments, **more.moments}, tokens=tokens)
 
     def _batches(self, windows: Sequence[text.Window], tokens: int | None, alone: bool) -> list[text.Batch]:
         """Batches of as many tokens, or of as many as is usual; or a window at a time, so without padding."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, distributed
 
-from eckart.calibrate.sums import mirror
+from eckart.calibrate.sums import dtype_of, mirror
 from eckart.types import Moment
 
 SUMS = ("second", "absolute", "fisher")
@@ -39,7 +39,7 @@ def reduced(
             width = widths[name]
             shape = (width, width) if kind == "second" else (width,)
             own: Tensor | None = getattr(mine, kind)
-            part = torch.zeros(shape, dtype=torch.float64, device=device) if own is None else own
+            part = torch.zeros(shape, dtype=dtype_of(shape), device=device) if own is None else own
             distributed.all_reduce(part)
             setattr(total, kind, part)
         mirror(total)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -11,6 +13,8 @@ from eckart.calibrate.rows import module_input, real_tokens, widened, windows_of
 from eckart.linalg import products_of
 from eckart.types import EckartError, Moment
 
+WIDE = 512**2
+"""Entries of a sum above which it is in float32: together they are the largest there is in memory."""
 LEAST_WIDTH = 256
 """Of a half that is worth a product of its own."""
 
@@ -144,8 +148,15 @@ def mirror(moment: Moment) -> None:
 
 
 def _added(total: Tensor | None, more: Tensor) -> Tensor:
-    # Float32 is widened as it is added: a sum may be as large as all else in memory.
-    return more.double() if total is None else total.add_(more)
+    if total is not None:
+        # Float32 is widened as it is added: a sum may be as large as all else in memory.
+        return total.add_(more)
+    return more.to(dtype_of(more.shape))
+
+
+def dtype_of(shape: Sequence[int]) -> torch.dtype:
+    """Of a sum: what is added has float32's precision, and of the large ones the sum has no more."""
+    return torch.float32 if math.prod(shape) > WIDE else torch.float64
 
 
 def _finite(moment: Moment) -> bool:

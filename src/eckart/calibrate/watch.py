@@ -36,7 +36,7 @@ def watch(
     track: Track = silent,
     *,
     loss: Loss | None = None,
-    spaces: dict[str, str] | None = None,
+    onto: Observed | None = None,
 ) -> Observed:
     """Run `model` on `batches` and sum what the named modules read, and what a loss says back to them.
 
@@ -56,7 +56,7 @@ def watch(
             the loss: the model does not see them.
         kinds: which sums: `second` and `absolute` of the inputs, `gradient` and `fisher` of the outputs.
         loss: what is differentiated; needed for `gradient` and `fisher`, as those in `losses.py`.
-        spaces: the input spaces, where another run over the same targets has found them.
+        onto: what another run over the same targets has seen of their inputs: it is added to, in its place.
 
     Raises:
         PaddingUnknownError: a padded batch reached a module in a shape that no mask explains.
@@ -83,10 +83,14 @@ def watch(
     ):
         row = {key: value[:1] for key, value in batches[0].items()}
         reads = _reads(model, model, names, row)
-        spaces = _spaces(reads) if spaces is None else spaces
+        spaces = _spaces(reads) if onto is None else onto.spaces
         runs = model if backward else _lightest(model, reads, row)
         del reads
-        return _Watch(model, runs, names, kinds, spaces).over(batches, loss if backward else None, track)
+        watching = _Watch(model, runs, names, kinds, spaces)
+        for read in watching.inputs:
+            if onto is not None and read.space in onto.moments:
+                read.moment = onto.moments[read.space]
+        return watching.over(batches, loss if backward else None, track)
 
 
 def spaces_of(model: Any, names: Sequence[str], batch: Batch) -> dict[str, str]:

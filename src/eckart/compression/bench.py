@@ -193,6 +193,9 @@ class Bench:
             pieces = self._pieces(todo)
             for piece in self.store.track(pieces, "decomposing", len(pieces)):
                 self._decompose(piece, self._largest(piece[0]))
+                for target in piece:
+                    solved = self.solved[target.name]
+                    self.solved[target.name] = linalg.Factors.of(solved, self.weight(target.name))
         return self.prices.curves(self.sites, [self._errors(site) for site in self.sites])
 
     def _pieces(self, targets: Sequence[Target]) -> list[list[Target]]:

@@ -8,6 +8,7 @@ from typing import Any
 from eckart import allocate
 from eckart.compression.bench import Bench
 from eckart.compression.cuts import Cut, held_out, rounding_notes
+from eckart.compression.imitation import Imitation
 from eckart.compression.refit import refit
 from eckart.compression.rounding import quantize_targets
 from eckart.compression.search import Found, Search
@@ -20,6 +21,7 @@ from eckart.recipes import making
 from eckart.structures import find
 from eckart.types import Candidate, Option, Recipe, Target, UsageError
 
+WORSE = "not trained to imitate the dense model: on held-out data that moved it further"
 UNFITTED = "not refitted: on held-out data the refit moved the model further"
 
 
@@ -54,8 +56,15 @@ class Course:
         Args:
             keep_dense: so that `bench.restore` makes it dense again.
         """
+        # Asked of the dense model, which is not there afterwards.
+        imitation = self.store.imitation() if making.imitates(recipe) else None
+        cut = self._cut(recipe, keep_dense)
+        return self._imitated(cut, imitation) if cut and imitation else cut
+
+    def _cut(self, recipe: Recipe, keep_dense: bool) -> Cut | None:
+        """Without what is trained behind it."""
         store, bench = self.store, self.bench
-        refits = recipe.recovery == "refit"
+        refits = making.refits(recipe)
         found = self.search.find(recipe) if making.knows_options(recipe) else None
         if found and not refits:
             store.observe(bench, found.options)
@@ -79,7 +88,7 @@ class Course:
         if known := self.store.remembered("options"):
             options = [Option.model_validate(option) for option in known["options"]]
             return Found(options, [Candidate.model_validate(each) for each in known["candidates"]])
-        delivered = self._delivered if recipe.recovery == "refit" and not self.store.writes else None
+        delivered = self._delivered if making.refits(recipe) and not self.store.writes else None
         found = found or self.search.find(recipe, delivered)
         self.store.remember(
             "options",
@@ -106,6 +115,21 @@ class Course:
             moved = self._moved()
             notes.append(UNFITTED)
         return self._result(recipe, found, moved, notes)
+
+    def _imitated(self, cut: Cut, imitation: Imitation) -> Cut:
+        """The cut, trained to imitate the dense model where on held-out data that moves it less."""
+        if all(record.option.structure == "dense" for record in cut.records):
+            return cut
+        model, reference = self.bench.model, self.search.reference
+        before = imitation.weights(model) if reference else {}
+        passes = imitation.train(model, self.store.track)
+        moved = self._moved()
+        if moved and cut.held_out and moved.divergence > cut.held_out.divergence:
+            imitation.restore(model, before)
+            return Cut(cut.records, cut.held_out, [*cut.notes, WORSE])
+        said = f"trained to imitate the dense model: {passes:.1f} passes over {imitation.tokens:,} tokens"
+        trained = Cut(cut.trained().records, cut.held_out, [*cut.notes, said])
+        return trained.with_records(trained.records, moved)
 
     def _install(self, options: Sequence[Option], keep_dense: bool) -> None:
         """Replace the sites of every piece that is not finished."""
@@ -157,7 +181,7 @@ class Course:
     def work_ahead(self, recipe: Recipe) -> None:
         """Do now what every size needs and what is otherwise left until the first."""
         self.store.observe(self.bench, None)
-        refitted_only = recipe.recovery == "refit" and not making.needs_held_out(recipe)
+        refitted_only = making.refits(recipe) and not making.needs_held_out(recipe)
         if not refitted_only or recipe.allocation in allocate.NEEDS_ERRORS:
             self.bench.curves()
         if recipe.allocation == "measured":

@@ -67,6 +67,10 @@ class Divided:
             return []
         return self._batches(_spread(self.calibrating, REFIT_TOKENS), tokens)
 
+    def taken(self, tokens: int) -> list[text.Window]:
+        """About so many tokens of what is calibrated on, spread over all."""
+        return _spread(self.calibrating, tokens)
+
     def held_out(self) -> list[text.Batch]:
         """What is measured on."""
         if not self.held:

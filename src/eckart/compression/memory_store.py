@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from eckart import calibrate, recipes
 from eckart.calibrate.observing import Gradients, MomentCache, observe
+from eckart.compression.blocks.units import KeptMoments, Units
 from eckart.compression.dividing import divide
+from eckart.compression.imitation import Imitation, UnknownHeadError
 from eckart.compression.store import OUTSIDE, Store
 from eckart.evaluation import Moved, Reference
 from eckart.model import targets as targets_
@@ -19,6 +23,10 @@ from eckart.types import Moment, Option, Recipe, Target, TargetRecord, Text, Tra
 
 if TYPE_CHECKING:
     from eckart.compression.bench import Bench
+
+
+SHELVED_BYTES = 2**28
+"""Of moments, above which they wait on disk: each is asked for a few times, and all are large."""
 
 
 class MemoryStore(Store):
@@ -60,6 +68,7 @@ class MemoryStore(Store):
             self._observe(tokenizer, recipes.find_metric(recipe.metric), cache or MomentCache())
         self.blocks = targets_.stacks_of(model, [target.name for target in self.targets])
         self._reference: Reference | None = None
+        self._imitation: Imitation | None = None
         self._records: dict[str, TargetRecord] = {}
         self.at = {}
 
@@ -78,6 +87,11 @@ class MemoryStore(Store):
             cache=cache,
             track=self.track,
         )
+        if _bytes_of(observed) > SHELVED_BYTES:
+            self._shelf = tempfile.TemporaryDirectory(prefix="eckart-moments-")
+            units = Units(Path(self._shelf.name))
+            observed.moments = _shelved(units, "inputs", observed.moments, model.device)
+            observed.gradients = _shelved(units, "gradients", observed.gradients, model.device)
         watched = metric.moments & calibrate.INPUT_KINDS or not metric.moments
         unseen = [
             target
@@ -135,6 +149,14 @@ class MemoryStore(Store):
     def undo(self, bench: Bench) -> None:
         bench.restore()
 
+    def imitation(self) -> Imitation | None:
+        if self._imitation is None:
+            try:
+                self._imitation = Imitation.of(self.model, self.divided, self.track)
+            except UnknownHeadError as error:
+                self.notes.append(f"not trained to imitate the dense model: {error}")
+        return self._imitation
+
     def reference(self) -> Reference | None:
         if self._reference is None:
             self._reference = self.divided.reference()
@@ -150,3 +172,20 @@ class MemoryStore(Store):
 
     def moved(self, reference: Reference) -> Moved:
         return reference.of(self.model)
+
+
+def _bytes_of(observed: calibrate.Observed) -> int:
+    moments = (*observed.moments.values(), *observed.gradients.values())
+    return sum(each.second.nbytes for each in moments if each.second is not None)
+
+
+def _shelved(units: Units, kind: str, moments: Mapping[str, Moment], device: Any) -> KeptMoments:
+    """The same on disk; each is given up in memory as it is written."""
+    kept = KeptMoments(units, kind, device)
+    left = dict(moments)
+    if isinstance(moments, dict):
+        moments.clear()
+    while left:
+        name = next(iter(left))
+        kept.keep({name: left.pop(name)})
+    return kept

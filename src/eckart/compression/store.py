@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from eckart.compression.bench import Bench
+    from eckart.compression.imitation import Imitation
 
 OUTSIDE = "outside"
 """Stands for what is in no block."""
@@ -121,6 +122,10 @@ class Store(ABC):
     @abstractmethod
     def moved(self, reference: Reference) -> Moved:
         """How far the model, as it was finished, is from the dense one."""
+
+    def imitation(self) -> Imitation | None:
+        """What a cut model learns from, where it can be trained; a note says why it cannot."""
+        return None
 
     def batches_to_fit(self) -> list[Any]:
         """What a refit is fitted to."""

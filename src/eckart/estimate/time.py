@@ -53,7 +53,7 @@ def seconds(
     """
     kinds = recipes.find_metric(recipe.metric).moments
     products = sum(2.0 * solve_operations(target) for target in targets)
-    refits = recipe.recovery == "refit" and making.needs_data(recipe)
+    refits = making.refits(recipe) and making.needs_data(recipe)
     passed = summed = cut = 0.0
     if making.needs_data(recipe):
         passed += reading.calibrating

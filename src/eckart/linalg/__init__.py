@@ -10,7 +10,7 @@ from eckart.linalg.problem import Problem
 from eckart.linalg.products import products_of, wide_products
 from eckart.linalg.quantize import Quantized, quantize, quantize_factors, quantize_weight
 from eckart.linalg.refit import follow, refit_left, regress
-from eckart.linalg.solve import Decomposition, decompose, decompose_many
+from eckart.linalg.solve import Decomposition, Factors, decompose, decompose_many
 from eckart.linalg.spectrum import (
     covers,
     effective_rank,
@@ -24,6 +24,7 @@ from eckart.linalg.spectrum import (
 
 __all__ = [
     "Decomposition",
+    "Factors",
     "Problem",
     "Quantized",
     "Side",

@@ -29,7 +29,8 @@ MEASURED = ("measured", "auto")
 LEARNED = "learned"
 """The allocation that comes out of training, where recovery is one of `recipes.SELECTIONS`."""
 ALLOCATIONS = (*allocate.ALLOCATORS, *MEASURED, LEARNED)
-RECOVERIES = ("none", "refit", *recipes.SELECTIONS)
+REFIT, IMITATION = "refit", "imitation"
+RECOVERIES = ("none", REFIT, IMITATION, f"{REFIT}+{IMITATION}", *recipes.SELECTIONS)
 QUANTIZE = get_args(Quantize)
 
 
@@ -201,10 +202,20 @@ def uses_of_data(recipe: Recipe) -> dict[str, bool]:
     uses = {
         weighed_by: (bool(recipes.find_metric(recipe.metric).moments), True),
         f"allocation {recipe.allocation}": (recipe.allocation in MEASURED, has_budget(recipe)),
-        f"recovery {recipe.recovery}": (recipe.recovery != "none", recipe.recovery == "refit"),
+        f"recovery {recipe.recovery}": (recipe.recovery != "none", refits(recipe) or imitates(recipe)),
         "--max-loss": (recipe.max_loss is not None, True),
     }
     return {what: calibrated for what, (looks, calibrated) in uses.items() if looks}
+
+
+def refits(recipe: Recipe) -> bool:
+    """Whether factors are fitted again, in closed form, to what the cut model reads."""
+    return REFIT in recipe.recovery.split("+")
+
+
+def imitates(recipe: Recipe) -> bool:
+    """Whether factors are trained to say what the dense model says on the windows calibrated on."""
+    return IMITATION in recipe.recovery.split("+")
 
 
 def needs_data(recipe: Recipe) -> bool:

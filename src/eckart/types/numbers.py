@@ -31,7 +31,7 @@ class Moment:
 
     Attributes:
         tokens: how many tokens were added; padding never counts.
-        second: `Σ x xᵀ`, `(in, in)`, or `Σ g gᵀ`, `(out, out)`, float64.
+        second: `Σ x xᵀ`, `(in, in)`, or `Σ g gᵀ`, `(out, out)`, float64; above 512 float32.
         absolute: `Σ |x|`, `(in,)`, float64.
         fisher: `Σ_windows Σ_in (∂loss/∂W_ij)²`, `(out,)`, float64: the row Fisher of FWSVD (Hsu et al.,
             ICLR 2022), of a window's loss as one number, as in the paper.

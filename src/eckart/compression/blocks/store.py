@@ -99,7 +99,7 @@ class BlockStore(Store):
         self.inputs = KeptMoments(self.units, INPUTS, self.device)
         self.gradients = KeptMoments(self.units, GRADIENTS, self.device)
         self.spaces = seen.spaces
-        self.observed = calibrate.Observed(self.spaces, self.inputs, 0, self.gradients)  # type: ignore[arg-type]
+        self.observed = calibrate.Observed(self.spaces, self.inputs, 0, self.gradients)
         self.divided = divide(self.model, tokenizer, recipe, texts)
         self.notes = [*seen.found.notes, *self.divided.notes]
         self.at = {}
