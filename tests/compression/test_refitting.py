@@ -19,7 +19,8 @@ from eckart.types import Option
 
 def prepared(architecture: Any, tokenizer: Any, data: str, model: Any = None, **choices: Any) -> Course:
     model = model or architecture.build()
-    recipe = make_recipe(**{"method": "auto", "keep": 0.6, "of": "targets", "data": data, **choices})
+    asked = {"method": "auto", "recovery": "refit", "keep": 0.6, "of": "targets", "data": data, **choices}
+    recipe = make_recipe(**asked)
     return prepare(Loaded(model, tokenizer, cache=False), recipe, read_texts(data))
 
 

@@ -21,6 +21,8 @@ from eckart.recipes import making
 from eckart.structures import find
 from eckart.types import Candidate, Option, Recipe, Target, UsageError
 
+REFIT_WORK = 10**12
+"""Entries of all targets times tokens, up to which a refit comes before what is trained."""
 WORSE = "not trained to imitate the dense model: on held-out data that moved it further"
 UNFITTED = "not refitted: on held-out data the refit moved the model further"
 
@@ -58,13 +60,19 @@ class Course:
         """
         # Asked of the dense model, which is not there afterwards.
         imitation = self.store.imitation() if making.imitates(recipe) else None
-        cut = self._cut(recipe, keep_dense)
+        refits = making.refits(recipe) and (imitation is None or self._is_small)
+        cut = self._cut(recipe, refits, keep_dense)
         return self._imitated(cut, imitation) if cut and imitation else cut
 
-    def _cut(self, recipe: Recipe, keep_dense: bool) -> Cut | None:
+    @property
+    def _is_small(self) -> bool:
+        """Whether a refit takes little time; of a larger model what is trained behind it does as much."""
+        entries = sum(target.out_features * target.in_features for target in self.bench.targets)
+        return entries * (self.tokens or 0) <= REFIT_WORK
+
+    def _cut(self, recipe: Recipe, refits: bool, keep_dense: bool) -> Cut | None:
         """Without what is trained behind it."""
         store, bench = self.store, self.bench
-        refits = making.refits(recipe)
         found = self.search.find(recipe) if making.knows_options(recipe) else None
         if found and not refits:
             store.observe(bench, found.options)
@@ -74,7 +82,7 @@ class Course:
         if not store.leads:
             return None
         self.search.reference = store.reference() if store.divided.chooses else None
-        found = self._chosen(found, recipe)
+        found = self._chosen(found, recipe, refits)
         if not refits or all(option.structure == "dense" for option in found.options):
             self._install(found.options, keep_dense)
             return self._result(recipe, found, self._moved(), [])
@@ -83,12 +91,12 @@ class Course:
             return self._result(recipe, found, self._moved(), [UNFITTED])
         return self._refitted(recipe, found, keep_dense)
 
-    def _chosen(self, found: Found | None, recipe: Recipe) -> Found:
+    def _chosen(self, found: Found | None, recipe: Recipe, refits: bool) -> Found:
         """The options, found once: a run that is gone on with does not choose again."""
         if known := self.store.remembered("options"):
             options = [Option.model_validate(option) for option in known["options"]]
             return Found(options, [Candidate.model_validate(each) for each in known["candidates"]])
-        delivered = self._delivered if making.refits(recipe) and not self.store.writes else None
+        delivered = self._delivered if refits and not self.store.writes else None
         found = found or self.search.find(recipe, delivered)
         self.store.remember(
             "options",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from eckart.compression.dividing import Divided
+from eckart.estimate.time import IMITATED_TOKENS, imitated_tokens
 from eckart.linalg import wide_products
 from eckart.linalg.products import has_products
 from eckart.model import text
@@ -25,8 +26,6 @@ from eckart.recovery.windows import Example
 from eckart.structures import StructuredEmbedding, StructuredLinear
 from eckart.types import Track
 
-TOKENS = 40_960
-"""That are read, in as many passes as the windows give: measured, docs/lab-notes.md."""
 STEP_TOKENS = 2048
 PASS_TOKENS = 512
 """Run forward and back at once: what the backward pass needs is kept for all of them."""
@@ -52,7 +51,7 @@ class Answers(nn.Module):
         # In a tuple, so that it is no submodule: the model's own is not to be moved or put into a mode.
         self._head: tuple[Any, ...] = (model.get_output_embeddings(),) if model.can_generate() else ()
         self.said: dict[bytes, Tensor] = {}
-        batches = text.batches(model, tokenizer, windows)
+        batches = text.batches(model, tokenizer, windows, STEP_TOKENS)
         for batch in track(batches, "remembering", len(batches)):
             for key, rows in zip(_keys(batch), self._asked(model, batch), strict=True):
                 self.said[key] = rows.clone()
@@ -62,43 +61,57 @@ class Answers(nn.Module):
         rows = [self.said[key] for key in _keys(batch)]
         if rows[0].ndim == 1:
             return SimpleNamespace(logits=torch.stack(rows))
-        hidden = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        width = batch.get("decoder_attention_mask", batch["attention_mask"]).shape[1]
+        hidden = rows[0].new_zeros(len(rows), width, rows[0].shape[1])
+        for place, row in zip(hidden, rows, strict=True):
+            place[: len(row)] = row
         if not self._head:
             return SimpleNamespace(last_hidden_state=hidden, hidden_states=(hidden, hidden))
-        (head,) = self._head
         with torch.no_grad(), wide_products():
-            return SimpleNamespace(logits=head(hidden.to(head.weight.dtype)))
+            return SimpleNamespace(logits=self._logits(hidden))
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        (head,) = self._head
+        logits: Tensor = head(hidden.to(head.weight.dtype))
+        cap = getattr(self.config.get_text_config(), "final_logit_softcapping", None)
+        return logits if cap is None else cap * (logits / cap).tanh()
 
     @torch.no_grad()
     def _asked(self, model: Any, batch: text.Batch) -> Iterator[Tensor]:
+        """The answer to each window of a batch, without its padding."""
         read: list[Tensor] = []
 
         def see(module: nn.Module, given: tuple[Tensor, ...]) -> None:
             read.append(given[0])
+            if self.said:
+                # The head is known by now, and its logits are large.
+                raise _Enough
 
-        hook = self._head[0].register_forward_pre_hook(see) if self._head else None
         inputs = {name: value.to(model.device) for name, value in batch.items() if name != "labels"}
-        try:
-            with wide_products():
-                output = model(**inputs)
-                if hook is not None and not self.said:
-                    self._require_whole(read[0][:1], output.logits[:1])
-        finally:
-            if hook is not None:
-                hook.remove()
-        if hook is not None:
-            answer = read[0]
-        else:
-            answer = output.logits if hasattr(output, "logits") else output.last_hidden_state
+        with ExitStack() as stack:
+            for head in self._head:
+                stack.callback(head.register_forward_pre_hook(see).remove)
+            stack.enter_context(wide_products())
+            stack.enter_context(suppress(_Enough))
+            output = model(**inputs)
+            if self._head:
+                self._require_whole(read[0][:1], output.logits[:1])
+        answer = read[0] if self._head else getattr(output, "logits", None)
+        if answer is None:
+            answer = output.last_hidden_state
         mask = batch.get("decoder_attention_mask", batch["attention_mask"])
         for row, real in zip(answer, mask, strict=True):
             yield row if row.ndim == 1 else row[: int(real.sum())]
 
     def _require_whole(self, hidden: Tensor, logits: Tensor) -> None:
-        """Raises UnknownHeadError where something follows the output embedding, as a cap of the logits."""
-        apart = (self._head[0](hidden).float() - logits.float()).abs().max()
+        """Raises UnknownHeadError where more follows the output embedding than a cap of the logits."""
+        apart = (self._logits(hidden).float() - logits.float()).abs().max()
         if apart > HEAD_TOLERANCE * logits.float().abs().max():
             raise UnknownHeadError("more than its output embedding makes its logits")
+
+
+class _Enough(Exception):  # noqa: N818 - not an error: what was wanted has been seen
+    """Ends a forward pass before its head."""
 
 
 class UnknownHeadError(Exception):
@@ -125,7 +138,7 @@ class Imitation:
         Raises:
             UnknownHeadError: they cannot be kept.
         """
-        taken = divided.taken(TOKENS)
+        taken = divided.taken(IMITATED_TOKENS)
         answers = Answers(model, divided.tokenizer, taken, track)
         examples = [
             Example(
@@ -149,13 +162,13 @@ class Imitation:
         passes = max(1, round(STEP_TOKENS / mean / at_once))
         narrow = model.dtype == torch.bfloat16 and (model.device.type != "cpu" or has_products(model.dtype))
         return Training(
-            tokens=TOKENS,
+            tokens=imitated_tokens(self.tokens),
             batch=at_once * passes,
             accumulate=passes,
             learning_rate=RATE,
             warmup=0.1,
             precision="bf16" if narrow else "float32",
-            save_every=TOKENS,
+            save_every=IMITATED_TOKENS,
         )
 
     def train(self, model: Any, track: Track) -> float:

@@ -16,6 +16,7 @@ from eckart.compression.blocks.units import KeptMoments, Units
 from eckart.compression.dividing import divide
 from eckart.compression.imitation import Imitation, UnknownHeadError
 from eckart.compression.store import OUTSIDE, Store
+from eckart.estimate.memory import SHELVED_BYTES
 from eckart.evaluation import Moved, Reference
 from eckart.model import targets as targets_
 from eckart.model import vocabulary
@@ -23,10 +24,6 @@ from eckart.types import Moment, Option, Recipe, Target, TargetRecord, Text, Tra
 
 if TYPE_CHECKING:
     from eckart.compression.bench import Bench
-
-
-SHELVED_BYTES = 2**28
-"""Of moments, above which they wait on disk: each is asked for a few times, and all are large."""
 
 
 class MemoryStore(Store):

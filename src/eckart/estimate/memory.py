@@ -8,6 +8,7 @@ from typing import Any
 
 from eckart import recipes
 from eckart.calibrate import GRADIENT_KINDS
+from eckart.calibrate.sums import dtype_of
 from eckart.recipes import making
 from eckart.types import Recipe, Target
 
@@ -19,6 +20,10 @@ LEAST_BATCH_TOKENS = 256
 PER_TOKEN = 12
 """All activations of a block for a token while it runs, as multiples of the widest."""
 LEAST_WAITING = 64_000_000
+TRAINED = 16
+"""Bytes of a weight that is trained: itself in float32, its gradient, and two moments of it."""
+SHELVED_BYTES = 2**28
+"""Of moments, above which a store in memory has them wait on disk."""
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
 """Of glibc's malloc.h."""
 
@@ -70,7 +75,7 @@ def need(weights: int, item: int, blocks: dict[str, list[Target]], outside: int,
     inputs = {block: _inputs(targets) if metric.moments else 0 for block, targets in blocks.items()}
     two_sided = bool(metric.moments & GRADIENT_KINDS)
     outputs = {
-        block: sum(DOUBLE * target.out_features**2 for target in targets) if two_sided else 0
+        block: sum(_sum_bytes(target.out_features) for target in targets) if two_sided else 0
         for block, targets in blocks.items()
     }
     solving = DOUBLE * max(map(_solving, every), default=0)
@@ -78,7 +83,9 @@ def need(weights: int, item: int, blocks: dict[str, list[Target]], outside: int,
         block: sum(target.out_features * target.in_features for target in targets)
         for block, targets in blocks.items()
     }
-    kept = 0 if making.knows_options(recipe) else 2 * DOUBLE * sum(sizes.values())
+    # Factors at the largest rank that pays.
+    kept = 0 if making.knows_options(recipe) else 2 * SINGLE * sum(sizes.values())
+    trained = TRAINED * sum(sizes.values()) if making.imitates(recipe) else 0
     widest = max((max(t.out_features, t.in_features) for t in every), default=0)
     token = PER_TOKEN * widest * max(item, SINGLE) if metric.moments else 0
     # The metric of one target's outputs: its moment, shrunk, and factored.
@@ -88,9 +95,12 @@ def need(weights: int, item: int, blocks: dict[str, list[Target]], outside: int,
         watching = max(inputs[name], outputs[name]) + (SINGLE * widest**2 if metric.moments else 0)
         there = item * sizes[name] * 3 // 2
         block = max(block, there + max(watching, inputs[name] + outputs[name] + left + solving))
-    whole = weights + sum(inputs.values()) + sum(outputs.values()) + left + kept + solving
+    moments = sum(inputs.values()) + sum(outputs.values())
+    running = BATCH_TOKENS // 4 * token
+    # What is summed is there until it is solved, and many sums wait on disk; then what is trained is there.
+    solved = kept + left + solving + min(moments, SHELVED_BYTES)
     return Need(
-        whole=INTERPRETER_BYTES + whole + BATCH_TOKENS // 4 * token,
+        whole=INTERPRETER_BYTES + weights + max(moments + running, solved, trained + running),
         block=INTERPRETER_BYTES + outside + block,
         token=token,
     )
@@ -99,7 +109,11 @@ def need(weights: int, item: int, blocks: dict[str, list[Target]], outside: int,
 def _inputs(targets: Sequence[Target]) -> int:
     """A Gram for each input space; those that share one have one parent and one width."""
     spaces = {(target.name.rpartition(".")[0], target.in_features) for target in targets}
-    return sum(DOUBLE * width**2 for _, width in spaces)
+    return sum(_sum_bytes(width) for _, width in spaces)
+
+
+def _sum_bytes(width: int) -> int:
+    return width**2 * dtype_of((width, width)).itemsize
 
 
 def _solving(target: Target) -> int:

@@ -17,10 +17,14 @@ EIGEN = 14
 """An eigenproblem takes so many times as long as a product of the same size."""
 BACK = 2
 """A pass back, in passes forward."""
+TRAIN = 2
+"""A pass back that weights learn from too, in passes forward."""
 CUTS = 6
 """That `auto` measures."""
 
 
+IMITATED_TOKENS = 40_960
+MOST_PASSES = 8
 STARTING = 1.5
 """Seconds to read, to ask the model before and after, and to write: of a small model most of it."""
 
@@ -65,6 +69,7 @@ def seconds(
         products *= 2
         passed += 2 * reading.fitting
         summed += 2 * reading.fitting * sum(target.in_features**2 for target in targets)
+    imitated = making.imitates(recipe) and making.needs_data(recipe)
     if making.needs_held_out(recipe):
         passed += (1 + CUTS) * reading.held
         cut = CUTS * sum(
@@ -73,9 +78,17 @@ def seconds(
     elif making.needs_data(recipe):
         passed += 2 * reading.held
     width = round(median(target.in_features for target in targets))
+    # Its answers once, and each token of the training forward and, with the weights, back.
+    learned = imitated_tokens(reading.calibrating) * (1 + TRAIN) + reading.calibrating if imitated else 0
     single, double = linalg.rate(torch.float32), linalg.rate(torch.float64)
     computed = 2 * passed * parameters / linalg.rate(dtype, width)
+    computed += 2 * learned * parameters / linalg.rate(torch.float32, width)
     return STARTING + computed + (2 * summed + cut) / single + products / double
+
+
+def imitated_tokens(there: int) -> int:
+    """That are read while a cut model learns from the dense one: a few passes over what there is, at most."""
+    return min(IMITATED_TOKENS, MOST_PASSES * there)
 
 
 def solve_operations(target: Target) -> int:

@@ -273,7 +273,7 @@ METHODS: dict[str, Method] = by_name(
             metric="softened",
             structure="pivoted",
             allocation="auto",
-            recovery="refit",
+            recovery="refit+imitation",
             paper="ours: docs/lab-notes.md",
             departure="without data: identity, pivoted, uniform, none",
         ),

@@ -187,7 +187,11 @@ class Axes(Form, total=False):
 
     metric: Annotated[str | None, Option("Instead of the method's: how error is weighed.")]
     recovery: Annotated[
-        str | None, Option("Instead of the method's: none, refit, basis-selection or basis-training.")
+        str | None,
+        Option(
+            "Instead of the method's: none, refit, imitation, refit+imitation, basis-selection or "
+            "basis-training."
+        ),
     ]
 
 
