@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 
 from eckart import structures
 from eckart.allocate import ALLOCATORS, NEEDS_ERRORS
-from eckart.recipes import METHODS, METRICS, MOMENTS, Gram, Method, find_method, find_metric
+from eckart.recipes import METHODS, METRICS, MOMENTS, Gram, Method, find_method, find_metric, making
 from eckart.recipes.catalogue import by_name
 from eckart.recipes.making import ALLOCATIONS, RECOVERIES
 from eckart.types import UsageError
@@ -98,3 +99,15 @@ def test_unknown_name_is_refused_with_the_nearest_and_all(find, name: str, kind:
 def test_name_like_no_other_is_refused_with_all() -> None:
     with pytest.raises(UsageError, match=r"^unknown method 'zzzz'; there are: svd, "):
         find_method("zzzz")
+
+
+def test_imitation_is_for_what_can_be_trained(tmp_path: Path) -> None:
+    data = tmp_path / "data.txt"
+    data.write_text("some text")
+    options: Any = {"keep": 0.5, "data": str(data), "structure": "quantized+lowrank"}
+    assert making.make_recipe(method="auto", **options).recovery == "refit"
+    assert (
+        making.make_recipe(**{**options, "method": "auto", "structure": None}).recovery == "refit+imitation"
+    )
+    with pytest.raises(UsageError, match=r"quantized\+lowrank cannot be trained"):
+        making.make_recipe(method="auto", **options, recovery="imitation")

@@ -101,7 +101,8 @@ def test_memory_for_moments_is_counted_where_some_are_taken(eckart: Eckart) -> N
         answer = eckart("plan", LLAMA_2, "--keep", "0.5", "--method", method, "--json").json
         return int(answer["peak_memory_bytes"])
 
-    down_projections = 32 * 8 * 11008**2
+    # In float32: their widths are above 512.
+    down_projections = 32 * 4 * 11008**2
     assert memory("svd-llm") - memory("svd") > down_projections
 
 

@@ -15,7 +15,7 @@ import eckart
 from eckart import checkpoint
 from eckart.calibrate import observing
 from eckart.compression.blocks.observing import Pass
-from eckart.compression.blocks.store import BlockStore
+from eckart.compression.blocks.store import NOT_IMITATED, BlockStore
 from eckart.compression.blocks.units import Units
 from eckart.estimate.memory import BATCH_TOKENS
 from eckart.model import loading
@@ -30,7 +30,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "by energy": {"method": "svd-llm", "energy": 0.9},
     "by hand": {"method": "svd-llm", "rank": 6},
     "refitted": {"method": "aa-svd", "keep": 0.7},
-    "auto": {"method": "auto", "keep": 0.7},
+    "auto": {"method": "auto", "recovery": "refit", "keep": 0.7},
     "by measuring": {"method": "lems", "keep": 0.8},
     "within a loss": {"method": "svd-llm", "max_loss": 0.5},
 }
@@ -50,6 +50,14 @@ def whole_and_by_block(folder: Path, tmp_path: Path, data: str, **recipe: Any) -
 
 def logits(folder: Path, architecture: Architecture = LLAMA) -> torch.Tensor:
     return outputs(loading.load_model(folder), some_inputs(architecture))
+
+
+def test_what_takes_the_whole_model_is_left_out_and_said(stored, data, tmp_path):
+    asked = {"method": "auto", "keep": 0.7}
+    made = compressed(stored(LLAMA), tmp_path / "one", data, True, **asked).manifest
+    assert NOT_IMITATED in made.notes
+    refitted = compressed(stored(LLAMA), tmp_path / "two", data, True, **asked, recovery="refit").manifest
+    assert made.targets == refitted.targets
 
 
 @pytest.mark.parametrize("name", RECIPES)

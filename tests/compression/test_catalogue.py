@@ -136,6 +136,9 @@ class TestEveryRow:
             assert not any(record.predicted_error or record.measured_error for record in records)
             return
         for record in records:
+            if record.measured_error is None:
+                assert recipes.METHODS[method].recovery == "refit+imitation", record.name
+                continue
             assert record.measured_error == pytest.approx(record.predicted_error, abs=1e-6), record.name
             assert (record.measured_error > 1e-4) == (record.rank is not None), record.name
 
@@ -170,7 +173,7 @@ def test_pivoted_holds_more_rank_and_less_error_than_lowrank_at_the_same_size(ma
     )
     for one, other in zip(low, pivoted, strict=True):
         assert other.rank is None or one.rank is None or other.rank > one.rank
-    assert sum(r.measured_error for r in pivoted) < sum(r.measured_error for r in low)
+    assert sum(r.predicted_error for r in pivoted) < sum(r.predicted_error for r in low)
 
 
 @pytest.mark.parametrize("structure", SPECTRAL)

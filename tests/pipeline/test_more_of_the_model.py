@@ -229,6 +229,9 @@ def test_an_embedding_by_every_kind_of_metric(architecture, method, stored, data
     (record,) = [record for record in made.manifest.targets if record.out_features == 96]
     # What is measured on held-out data may leave it dense.
     assert record.rank or method == "auto"
+    if record.measured_error is None:
+        assert any("trained to imitate" in note for note in made.manifest.notes)
+        return
     assert record.rank is None or 0.01 < record.measured_error < 1
     if record.predicted_error is not None:
         assert record.measured_error == pytest.approx(record.predicted_error, abs=1e-5)

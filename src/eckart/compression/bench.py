@@ -193,20 +193,17 @@ class Bench:
             pieces = self._pieces(todo)
             for piece in self.store.track(pieces, "decomposing", len(pieces)):
                 self._decompose(piece, self._largest(piece[0]))
-                for target in piece:
-                    solved = self.solved[target.name]
-                    self.solved[target.name] = linalg.Factors.of(solved, self.weight(target.name))
+                for name in (target.name for target in piece):
+                    self.solved[name] = linalg.Factors.of(self.solved[name], self.weight(name))
         return self.prices.curves(self.sites, [self._errors(site) for site in self.sites])
 
     def _pieces(self, targets: Sequence[Target]) -> list[list[Target]]:
         """Targets of one shape, a few together where a GPU solves them in one call."""
-        together = TOGETHER if self.store.device.type == "cuda" else 1
+        most = TOGETHER if self.store.device.type == "cuda" else 1
         shapes: dict[tuple[int, int], list[Target]] = {}
         for target in targets:
             shapes.setdefault((target.out_features, target.in_features), []).append(target)
-        return [
-            group[at : at + together] for group in shapes.values() for at in range(0, len(group), together)
-        ]
+        return [group[at : at + most] for group in shapes.values() for at in range(0, len(group), most)]
 
     def costs(self) -> list[Curve]:
         """What each site costs with each option; with their errors where options compare by these alone."""

@@ -136,8 +136,12 @@ class Course:
             imitation.restore(model, before)
             return Cut(cut.records, cut.held_out, [*cut.notes, WORSE])
         said = f"trained to imitate the dense model: {passes:.1f} passes over {imitation.tokens:,} tokens"
-        trained = Cut(cut.trained().records, cut.held_out, [*cut.notes, said])
-        return trained.with_records(trained.records, moved)
+        # What was measured of a cut weight is true of it no more; what stayed dense did not learn.
+        records = [
+            record if record.option.structure == "dense" else new
+            for record, new in zip(cut.records, cut.trained().records, strict=True)
+        ]
+        return Cut(records, cut.held_out, [*cut.notes, said]).with_records(records, moved)
 
     def _install(self, options: Sequence[Option], keep_dense: bool) -> None:
         """Replace the sites of every piece that is not finished."""

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eckart.calibrate.observing import backward_tokens
 from eckart.compression.dividing import Divided
 from eckart.estimate.time import IMITATED_TOKENS, imitated_tokens
 from eckart.linalg import wide_products
@@ -28,7 +29,7 @@ from eckart.types import Track
 
 STEP_TOKENS = 2048
 PASS_TOKENS = 512
-"""Run forward and back at once: what the backward pass needs is kept for all of them."""
+"""Run forward and back at once, or more of a small model: what the way back needs is kept for all."""
 RATE = 1e-4
 HEAD_TOLERANCE = 1e-2
 """Of the largest logit: rounding of half precision in products of other shapes."""
@@ -158,7 +159,8 @@ class Imitation:
     def settings(self, model: Any) -> Training:
         """How the model is trained."""
         mean = self.tokens / len(self.examples)
-        at_once = max(1, int(PASS_TOKENS / mean))
+        least = min(max(PASS_TOKENS, backward_tokens(model)), STEP_TOKENS)
+        at_once = max(1, int(least / mean))
         passes = max(1, round(STEP_TOKENS / mean / at_once))
         narrow = model.dtype == torch.bfloat16 and (model.device.type != "cpu" or has_products(model.dtype))
         return Training(
@@ -168,7 +170,6 @@ class Imitation:
             learning_rate=RATE,
             warmup=0.1,
             precision="bf16" if narrow else "float32",
-            save_every=IMITATED_TOKENS,
         )
 
     def train(self, model: Any, track: Track) -> float:
@@ -185,6 +186,7 @@ class Imitation:
                 training,
                 workdir=Path(work),
                 method=TrainingMethod(objective=Distillation(), teacher=self.answers),
+                keeps=False,
                 track=track,
             )
         return trained.tokens / self.tokens
@@ -210,9 +212,10 @@ class Imitation:
 
 @contextmanager
 def in_float32(model: Any) -> Iterator[None]:
-    """A model's weights in float32, as an optimizer needs them, and afterwards in their own dtypes again."""
+    """A model's weights in float32, as an optimizer needs them; afterwards all but their values as it was."""
     dtypes = {name: each.dtype for name, each in _tensors(model)}
     learning_ = {name: each.requires_grad for name, each in model.named_parameters()}
+    modes = [(module, module.training) for module in model.modules()]
     model.float()
     try:
         yield
@@ -222,6 +225,8 @@ def in_float32(model: Any) -> Iterator[None]:
         for name, each in model.named_parameters():
             each.grad = None
             each.requires_grad_(learning_[name])
+        for module, mode in modes:
+            module.training = mode
 
 
 def _tensors(model: Any) -> list[tuple[str, Tensor]]:

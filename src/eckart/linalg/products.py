@@ -79,7 +79,9 @@ class _Wide(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        dtype = _narrow(_tensors((*args, *kwargs.values()))) if func in PRODUCTS else None
+        # What stands for a tensor, as a quantized one or an expert's factors, has products of its own.
+        plain = func in PRODUCTS and all(each in (Tensor, Parameter) for each in types)
+        dtype = _narrow(_tensors((*args, *kwargs.values()))) if plain else None
         if dtype is None:
             return func(*args, **kwargs)
         wide = [tree_map_only(Tensor, Tensor.float, each) for each in (args, kwargs)]
@@ -95,9 +97,9 @@ def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
 
 
 def _narrow(tensors: Iterable[Tensor]) -> torch.dtype | None:
-    """The dtype that all have, where products of it are slow here; quantized tensors have their own."""
-    found = {(each.dtype, each.device.type, type(each) in (Tensor, Parameter)) for each in tensors}
+    """The dtype that all of them have, where products of it are slow here."""
+    found = {(each.dtype, each.device.type) for each in tensors}
     if len(found) != 1:
         return None
-    ((dtype, device, plain),) = found
-    return dtype if plain and device == "cpu" and not has_products(dtype) else None
+    ((dtype, device),) = found
+    return dtype if device == "cpu" and not has_products(dtype) else None

@@ -54,6 +54,12 @@ def make_recipe(**options: Unpack[verbs.Cut]) -> Recipe:
     learned = LEARNED if recovery in recipes.SELECTIONS else row.allocation
     allocation = asked["allocation"] or learned
     chosen = _known_structures(structure)
+    fixed = [each.name for each in chosen if "training" not in each.supports]
+    if fixed and IMITATION in recovery.split("+"):
+        if asked["recovery"]:
+            raise UsageError(f"recovery {recovery} trains, and {fixed[0]} cannot be trained: leave one out")
+        # The row's own: what is left of it without the training.
+        recovery = recovery.removesuffix(f"+{IMITATION}")
     quantize = (
         asked["quantize"] or row.quantize or ("int4" if all(each.needs_bits for each in chosen) else None)
     )

@@ -16,6 +16,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import IntervalStrategy
 
 from eckart import checkpoint
 from eckart.model import text
@@ -78,6 +79,7 @@ def train(
     *,
     workdir: Path,
     method: TrainingMethod | None = None,
+    keeps: bool = True,
     resume: bool = False,
     track: Track = silent,
 ) -> Trained:
@@ -93,6 +95,7 @@ def train(
         workdir: for checkpoints and `training.jsonl`, a line for each step: `step`, `loss`, `lr`, `tokens`
             and `seconds` so far.
         method: default cross entropy of the labels.
+        keeps: whether there are checkpoints and a log; a short run needs none, and writes nothing.
         resume: go on from the last checkpoint in `workdir`, where there is one.
 
     Raises:
@@ -108,8 +111,12 @@ def train(
         workdir.mkdir(parents=True, exist_ok=True)
         kept.sweep()
     start = kept.latest() if resume else None
-    log = _Log(workdir / LOG, [sum(len(examples[index]) for index in step) for step in steps])
+    log = _Log(
+        workdir / LOG if keeps else None, [sum(len(examples[index]) for index in step) for step in steps]
+    )
     arguments = _arguments(model, training, workdir, len(steps), passes)
+    if not keeps:
+        arguments.save_strategy = IntervalStrategy.NO
     undropped = nullcontext() if method.teacher is None else without_dropout(model)
     with quiet(), _prepared(model, method.teacher, training), undropped:
         trainer = _Trainer(
@@ -325,7 +332,7 @@ class _Student:
 class _Log:
     """What happened at each step, in memory and, in the first process, as a file."""
 
-    def __init__(self, path: Path, tokens: list[int]) -> None:
+    def __init__(self, path: Path | None, tokens: list[int]) -> None:
         self.path, self.tokens = path, tokens
         self.lines: list[dict[str, Any]] = []
         self.started = time.perf_counter()
@@ -336,12 +343,12 @@ class _Log:
 
     def begin(self, step: int) -> None:
         """Forget what a run that was killed did behind its last checkpoint."""
-        if step:
+        if step and self.path:
             whole = [line for line in self.path.read_text().splitlines(keepends=True) if line.endswith("\n")]
             self.lines = [line for line in map(json.loads, whole) if line["step"] <= step]
         before = self.lines[-1]["seconds"] if self.lines else 0.0
         self.started = time.perf_counter() - before
-        if processes.leads():
+        if self.path and processes.leads():
             content = "".join(json.dumps(line) + "\n" for line in self.lines)
             checkpoint.replace_file(self.path, content.encode())
 
@@ -349,7 +356,7 @@ class _Log:
         seconds = round(time.perf_counter() - self.started, 3)
         read = (self.lines[-1]["tokens"] if self.lines else 0) + self.tokens[step - 1]
         self.lines.append({"step": step, "loss": loss, "lr": rate, "tokens": read, "seconds": seconds})
-        if processes.leads():
+        if self.path and processes.leads():
             with self.path.open("a") as file:
                 file.write(json.dumps(self.lines[-1]) + "\n")
 

@@ -30,6 +30,7 @@ from eckart.types import Moment, Option, Recipe, Spectrum, Target, TargetRecord,
 if TYPE_CHECKING:
     from eckart.compression.bench import Bench
 
+NOT_IMITATED = "not trained to imitate the dense model: that takes the whole of it in memory"
 MODEL = "model"
 INPUTS, GRADIENTS, SOLVED, LOST, RECORDS, CUT, CHOSEN = (
     "inputs",
@@ -351,6 +352,9 @@ class BlockStore(Store):
 
     def remembered(self, kind: str) -> dict[str, Any] | None:
         return self.units.get(CHOSEN, kind)[1] if self.units.has(CHOSEN, kind) else None
+
+    def imitation(self) -> None:
+        self.notes.append(NOT_IMITATED)
 
     def reference(self) -> Reference | None:
         with self.clock.of("measure"):
