@@ -104,10 +104,9 @@ def test_name_like_no_other_is_refused_with_all() -> None:
 def test_imitation_is_for_what_can_be_trained(tmp_path: Path) -> None:
     data = tmp_path / "data.txt"
     data.write_text("some text")
-    options: Any = {"keep": 0.5, "data": str(data), "structure": "quantized+lowrank"}
-    assert making.make_recipe(method="auto", **options).recovery == "refit"
-    assert (
-        making.make_recipe(**{**options, "method": "auto", "structure": None}).recovery == "refit+imitation"
-    )
+    options: Any = {"method": "auto", "rank": 2, "data": str(data)}
+    corrected = {**options, "structure": "quantized+lowrank"}
+    assert making.make_recipe(**options).recovery == "refit+imitation"
+    assert making.make_recipe(**corrected).recovery == "refit"
     with pytest.raises(UsageError, match=r"quantized\+lowrank cannot be trained"):
-        making.make_recipe(method="auto", **options, recovery="imitation")
+        making.make_recipe(**corrected, recovery="imitation")

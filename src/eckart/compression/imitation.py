@@ -185,8 +185,7 @@ class Imitation:
                 self.examples,
                 training,
                 workdir=Path(work),
-                method=TrainingMethod(objective=Distillation(), teacher=self.answers),
-                keeps=False,
+                method=TrainingMethod(objective=Distillation(), teacher=self.answers, keeps=False),
                 track=track,
             )
         return trained.tokens / self.tokens

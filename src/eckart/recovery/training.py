@@ -46,12 +46,14 @@ class TrainingMethod:
         teacher: the model that is imitated, handed to the objective.
         callbacks: transformers' own.
         parameter_groups: parameters with settings of their own; the rest has the run's.
+        keeps: whether there are checkpoints and a log; a short run needs none, and writes nothing.
     """
 
     objective: Objective = cross_entropy
     teacher: Any = None
     callbacks: Sequence[TrainerCallback] = ()
     parameter_groups: Groups | None = None
+    keeps: bool = True
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,6 @@ def train(
     *,
     workdir: Path,
     method: TrainingMethod | None = None,
-    keeps: bool = True,
     resume: bool = False,
     track: Track = silent,
 ) -> Trained:
@@ -95,7 +96,6 @@ def train(
         workdir: for checkpoints and `training.jsonl`, a line for each step: `step`, `loss`, `lr`, `tokens`
             and `seconds` so far.
         method: default cross entropy of the labels.
-        keeps: whether there are checkpoints and a log; a short run needs none, and writes nothing.
         resume: go on from the last checkpoint in `workdir`, where there is one.
 
     Raises:
@@ -112,10 +112,11 @@ def train(
         kept.sweep()
     start = kept.latest() if resume else None
     log = _Log(
-        workdir / LOG if keeps else None, [sum(len(examples[index]) for index in step) for step in steps]
+        workdir / LOG if method.keeps else None,
+        [sum(len(examples[index]) for index in step) for step in steps],
     )
     arguments = _arguments(model, training, workdir, len(steps), passes)
-    if not keeps:
+    if not method.keeps:
         arguments.save_strategy = IntervalStrategy.NO
     undropped = nullcontext() if method.teacher is None else without_dropout(model)
     with quiet(), _prepared(model, method.teacher, training), undropped:
