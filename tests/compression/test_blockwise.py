@@ -89,7 +89,8 @@ def test_batches_of_a_model_too_large_for_the_usual_ones_are_the_same(stored, da
 @pytest.mark.parametrize("method", ["kfac", "auto"])
 def test_every_kind_of_model_gives_the_same(architecture, method, stored, data, tmp_path):
     folder = stored(architecture)
-    (whole, one), (by_block, other) = whole_and_by_block(folder, tmp_path, data, method=method, keep=0.8)
+    asked = {**RECIPES.get(method, {}), "method": method, "keep": 0.8}
+    (whole, one), (by_block, other) = whole_and_by_block(folder, tmp_path, data, **asked)
     assert [record.rank for record in by_block.targets] == [record.rank for record in whole.targets]
     torch.testing.assert_close(logits(other, architecture), logits(one, architecture), rtol=1e-3, atol=1e-5)
     assert eckart.verify(other).ok
