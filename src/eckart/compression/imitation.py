@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from eckart.calibrate.observing import backward_tokens
 from eckart.compression.dividing import Divided
 from eckart.estimate.time import IMITATED_TOKENS, imitated_tokens
-from eckart.linalg import wide_products
-from eckart.linalg.products import has_products
+from eckart.linalg import has_products, wide_products
 from eckart.model import text
 from eckart.recovery import learning
 from eckart.recovery.distillation import Distillation

@@ -7,7 +7,7 @@ from eckart.linalg.eigen import Solver
 from eckart.linalg.metric import Side, relative_error, weighted_norm
 from eckart.linalg.pace import rate
 from eckart.linalg.problem import Problem
-from eckart.linalg.products import products_of, wide_products
+from eckart.linalg.products import has_products, products_of, wide_products
 from eckart.linalg.quantize import Quantized, quantize, quantize_factors, quantize_weight
 from eckart.linalg.refit import follow, refit_left, regress
 from eckart.linalg.solve import Decomposition, Factors, decompose, decompose_many
@@ -35,6 +35,7 @@ __all__ = [
     "effective_rank",
     "energy_rank",
     "follow",
+    "has_products",
     "leading_spectrum",
     "output_cosines",
     "products_of",

@@ -77,6 +77,8 @@ class Factors(Decomposition):
     In float32, and without the metric's output side: of many, in a quarter of the memory.
     """
 
+    V: Tensor
+
     def __init__(self, U: Tensor, V: Tensor, spectrum: Spectrum) -> None:
         super().__init__(U, Side(), spectrum)
         object.__setattr__(self, "V", V)
@@ -88,8 +90,7 @@ class Factors(Decomposition):
         return cls(U.float(), V.float(), decomposition.spectrum)
 
     def factors(self, weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-        V: Tensor = self.V  # type: ignore[attr-defined]
-        return self.basis[:, :rank].to(DTYPE), V[:rank].to(DTYPE)
+        return self.basis[:, :rank].to(DTYPE), self.V[:rank].to(DTYPE)
 
 
 def decompose(

@@ -54,7 +54,8 @@ class Stored(linalg.Decomposition):
     def factors(self, weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
         units, name, device = self._at  # type: ignore[attr-defined]
         tensors, _ = units.get(SOLVED, name)
-        return tensors["U"][:, :rank].to(device).double(), tensors["V"][:rank].to(device).double()
+        U, V = (tensors[factor].to(device) for factor in ("U", "V"))
+        return linalg.Factors(U, V, self.spectrum).factors(weight, rank)
 
 
 class BlockStore(Store):
@@ -316,8 +317,8 @@ class BlockStore(Store):
             weighed = bench.weighed(target.name)
             tensors, words = dict(kept), {"weighed": weighed, "lost": list(lost)}
             if (solved := bench.solved.get(target.name)) is not None:
-                U, V = solved.factors(bench.weight(target.name), solved.basis.shape[1])
-                self.units.put(SOLVED, target.name, {"U": U.float(), "V": V.float()}, {})
+                factors = linalg.Factors.of(solved, bench.weight(target.name))
+                self.units.put(SOLVED, target.name, {"U": factors.basis, "V": factors.V}, {})
                 tensors |= {
                     "values": torch.from_numpy(solved.spectrum.values),
                     "tail": torch.from_numpy(solved.spectrum.tail),
