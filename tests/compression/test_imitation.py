@@ -40,7 +40,8 @@ def prepared(architecture: Any, tokenizer: Any, data: str, model: Any = None, **
 def test_answers_are_those_of_the_dense_model(architecture, tokenizer, data):
     ready = prepared(architecture, tokenizer, data)
     model, divided = ready.bench.model, ready.store.divided
-    answers = Answers(model, tokenizer, divided.calibrating, silent)
+    answers = Answers(model, tokenizer, divided.calibrating)
+    answers.ask(silent)
     for batch in text.batches(model, tokenizer, divided.calibrating, 100):
         with torch.no_grad():
             said, kept = model(**batch), answers(**batch)
@@ -50,10 +51,7 @@ def test_answers_are_those_of_the_dense_model(architecture, tokenizer, data):
 
 
 @pytest.mark.parametrize("architecture", KINDS, ids=str)
-def test_a_model_comes_nearer_to_the_dense_one_and_is_dense_again_afterwards(
-    architecture, tokenizer, data, monkeypatch
-):
-    monkeypatch.setattr(imitation, "RATE", 3e-3)
+def test_a_model_comes_nearer_to_the_dense_one_and_is_dense_again_afterwards(architecture, tokenizer, data):
     model, inputs = architecture.build(), some_inputs(architecture)
     learns = [each.requires_grad for each in model.parameters()]
     ready = prepared(architecture, tokenizer, data, model)
@@ -83,7 +81,7 @@ def test_weights_keep_their_dtype_and_what_is_not_cut_its_values(tokenizer, data
 
 
 def test_what_moves_the_model_further_is_taken_back(tokenizer, data, monkeypatch):
-    monkeypatch.setattr(imitation, "RATE", 10.0)
+    monkeypatch.setattr(Imitation, "rate", lambda *given: 0.3)
     weights = []
     for recovery in ("none", "imitation"):
         ready = prepared(LLAMA, tokenizer, data, method="auto", recovery=recovery)
@@ -105,14 +103,14 @@ def test_a_head_that_does_more_is_noticed_and_said(tokenizer, data, monkeypatch)
     monkeypatch.setattr(model, "forward", scaled)
     ready = prepared(LLAMA, tokenizer, data, model)
     with pytest.raises(UnknownHeadError):
-        Imitation.of(model, ready.store.divided, silent)
+        Imitation.of(model, ready.store.divided)
     ready.cut(ready.recipe)
     assert any("not trained to imitate" in note for note in ready.store.notes)
 
 
 def test_few_windows_are_learned_from_a_few_times_alone(tokenizer, data):
     ready = prepared(LLAMA, tokenizer, data)
-    learned = Imitation.of(ready.bench.model, ready.store.divided, silent)
+    learned = Imitation.of(ready.bench.model, ready.store.divided)
     assert learned.settings(ready.bench.model).tokens == imitation.imitated_tokens(learned.tokens)
     assert learned.tokens < imitation.imitated_tokens(learned.tokens) <= 8 * learned.tokens
 

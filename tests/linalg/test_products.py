@@ -36,6 +36,16 @@ def test_a_product_is_the_float32_one_rounded_once(dtype):
         assert torch.equal(each, wide.to(dtype))
 
 
+@pytest.mark.parametrize("mask", [None, torch.ones(6, 6, dtype=torch.bool).tril()], ids=["whole", "masked"])
+def test_attention_is_made_of_products_too(mask):
+    torch.manual_seed(0)
+    read = [torch.randn(1, 2, 6, 8).bfloat16() for _ in range(3)]
+    with wide_products():
+        found = functional.scaled_dot_product_attention(*read, attn_mask=mask)
+    wide = functional.scaled_dot_product_attention(*(each.float() for each in read), attn_mask=mask)
+    assert torch.equal(found, wide.to(torch.bfloat16))
+
+
 def test_gradients_go_back_in_the_dtype_of_what_they_are_of():
     layer = nn.Linear(30, 20).bfloat16()
     x = torch.randn(5, 30).bfloat16().requires_grad_()

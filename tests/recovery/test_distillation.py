@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 from architectures import BERT, GPT2, LLAMA, OPT, T5
+from torch.nn import functional
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification
 
-from eckart.recovery.distillation import Distillation, require_teacher, without_dropout
+from eckart.recovery.distillation import ROWS, Distillation, require_teacher, without_dropout
 from eckart.types import EckartError, UsageError
 
 BOTH = [LLAMA, GPT2, T5, BERT]
@@ -83,6 +84,22 @@ def test_logits_are_compared_by_kl_of_completion_tokens(architecture, temperatur
                 expected += temperature**2 * float((before * (before / after).log()).sum())
     loss, _ = Distillation(temperature=temperature)(model, teacher, batch)
     assert float(loss.detach()) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+@pytest.mark.parametrize("rows", [1, ROWS, 2 * ROWS + 3])
+def test_gradient_of_the_divergence_is_what_autograd_makes_of_it(rows, temperature):
+    torch.manual_seed(0)
+    mine, right = (3 * torch.randn(rows, 50) for _ in range(2))
+    given = [mine.clone().requires_grad_() for _ in range(2)]
+    counts = torch.arange(0, rows, 2)
+    found = Distillation(temperature=temperature)._divergence(given[0], right, counts)
+    after, before = ((each[counts] / temperature).log_softmax(-1) for each in (given[1], right))
+    expected = temperature**2 * functional.kl_div(after, before, log_target=True, reduction="sum")
+    (3 * found).backward()
+    (3 * expected).backward()
+    assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
+    torch.testing.assert_close(given[0].grad, given[1].grad)
 
 
 @pytest.mark.parametrize("architecture", [LLAMA, T5], ids=str)

@@ -19,11 +19,12 @@ from eckart.evaluation import Moved
 from eckart.model import vocabulary
 from eckart.recipes import making
 from eckart.structures import find
-from eckart.types import Candidate, Option, Recipe, Target, UsageError
+from eckart.types import Candidate, EckartError, Option, Recipe, Target, UsageError
 
 REFIT_WORK = 10**12
 """Entries of all targets times tokens, up to which a refit comes before what is trained."""
-WORSE = "not trained to imitate the dense model: on held-out data that moved it further"
+UNTRAINED = "not trained to imitate the dense model"
+WORSE = f"{UNTRAINED}: on held-out data that moved it further"
 UNFITTED = "not refitted: on held-out data the refit moved the model further"
 
 
@@ -128,9 +129,13 @@ class Course:
         """The cut, trained to imitate the dense model where on held-out data that moves it less."""
         if all(record.option.structure == "dense" for record in cut.records):
             return cut
-        model, reference = self.bench.model, self.search.reference
-        before = imitation.weights(model) if reference else {}
-        passes = imitation.train(model, self.store.track)
+        model = self.bench.model
+        before = imitation.weights(model)
+        try:
+            passes = imitation.train(model, self.store.track)
+        except EckartError as error:
+            imitation.restore(model, before)
+            return Cut(cut.records, cut.held_out, [*cut.notes, f"{UNTRAINED}: {error}"])
         moved = self._moved()
         if moved and cut.held_out and moved.divergence > cut.held_out.divergence:
             imitation.restore(model, before)

@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,22 +15,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eckart.calibrate.observing import backward_tokens
+from eckart.calibrate.modes import evaluating, uncached
+from eckart.calibrate.watch import run_on
 from eckart.compression.dividing import Divided
 from eckart.estimate.time import IMITATED_TOKENS, imitated_tokens
-from eckart.linalg import has_products, wide_products
+from eckart.linalg import has_products, rounded_at_random, wide_products
 from eckart.model import text
 from eckart.recovery import learning
 from eckart.recovery.distillation import Distillation
 from eckart.recovery.settings import Training
-from eckart.recovery.windows import Example
+from eckart.recovery.windows import Collator, Example
 from eckart.structures import StructuredEmbedding, StructuredLinear
 from eckart.types import Track
 
-STEP_TOKENS = 2048
-PASS_TOKENS = 512
-"""Run forward and back at once, or more of a small model: what the way back needs is kept for all."""
-RATE = 1e-4
+ASKED_TOKENS = 2048
+STEP_TOKENS = 512
+"""What it needs is steps: the same tokens in a quarter as many, at four times the rate, do less."""
+MOST_RATE, HALVINGS = 4e-4, 12
+"""What the learning rate is sought in: that of one model is ten times that of another."""
 HEAD_TOLERANCE = 1e-2
 """Of the largest logit: rounding of half precision in products of other shapes."""
 
@@ -41,20 +44,106 @@ class Answers(nn.Module):
     again; of one without, these are the answer; of a classifier the logits are.
 
     Args:
-        model: dense.
+        model: dense. The first window is asked at once.
         windows: what it is asked.
+
+    Raises:
+        UnknownHeadError: more than the output embedding makes its logits.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, windows: Sequence[text.Window], track: Track) -> None:
+    def __init__(self, model: Any, tokenizer: Any, windows: Sequence[text.Window]) -> None:
         super().__init__()
         self.config = model.config
-        # In a tuple, so that it is no submodule: the model's own is not to be moved or put into a mode.
+        # In tuples, so that they are no submodules: the model's own are not to be moved or put into a mode.
         self._head: tuple[Any, ...] = (model.get_output_embeddings(),) if model.can_generate() else ()
+        self._asked = (model,)
         self.said: dict[bytes, Tensor] = {}
-        batches = text.batches(model, tokenizer, windows, STEP_TOKENS)
-        for batch in track(batches, "remembering", len(batches)):
-            for key, rows in zip(_keys(batch), self._asked(model, batch), strict=True):
-                self.said[key] = rows.clone()
+        self._batches = partial(text.batches, model, tokenizer, batch_tokens=ASKED_TOKENS)
+        (first,) = self._batches(windows[:1])
+        self._windows = {_keys(batch)[0]: window for window in windows for batch in self._batches([window])}
+        self._heard = ((*self._head, model)[0],)
+        if self._head:
+            self._begin(first)
+
+    def _begin(self, first: text.Batch) -> None:
+        """Find where the answer is heard: where the head reads it, or at the end of the model's body."""
+        (model,), (_head,) = self._asked, self._head
+        bodies: list[Tensor | None] = []
+        body = getattr(model, "base_model", model)
+
+        def see(module: nn.Module, given: Any, output: Any) -> None:
+            bodies.append(getattr(output, "last_hidden_state", None))
+
+        with self.listening() as read, ExitStack() as stack:
+            stack.callback(body.register_forward_hook(see).remove)
+            output = self._run(model, first)
+        self._require_whole(read[0][:1], output.logits[:1])
+        heard = bodies[0] if bodies else None
+        if body is not model and heard is not None and torch.equal(heard, read[0]):
+            # Who calibrates on inputs alone asks no more of the model than this.
+            self._asked = self._heard = (body,)
+
+    @contextmanager
+    def listening(self, enough: bool = False) -> Iterator[list[Tensor]]:
+        """Meanwhile what the dense model says to the windows is kept, whoever asks it.
+
+        Args:
+            enough: stop the model where its answer is there.
+
+        Yields:
+            The last answer, padded as its batch.
+        """
+        (heard,) = self._heard
+        batch: dict[str, Any] = {}
+        last: list[Tensor] = []
+
+        def ask(module: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
+            given = {name: value for name, value in named.items() if isinstance(value, Tensor)}
+            # A part of the model may be handed the embeddings of what the whole was, or another mask.
+            if all(given[name].ndim == 2 if name in given else False for name in _NAMES):
+                batch.clear()
+                batch.update(given)
+
+        def hear(answer: Tensor) -> None:
+            last[:] = [answer]
+            mask = batch.get("decoder_attention_mask", batch.get("attention_mask"))
+            if mask is None or (answer.ndim != 2 and answer.shape[:2] != mask.shape):
+                return
+            for key, row, real in zip(_keys(batch), answer, mask, strict=True):
+                if key in self._windows and key not in self.said:
+                    self.said[key] = (row if row.ndim == 1 else row[: int(real.sum())]).detach().clone()
+
+        def read(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+            hear(given[0])
+            if enough:
+                raise _Enough
+
+        def say(module: nn.Module, given: Any, output: Any) -> None:
+            logits = None if self._head else getattr(output, "logits", None)
+            hear(output.last_hidden_state if logits is None else logits)
+
+        with ExitStack() as stack:
+            for module in {id(each): each for each in (*self._asked, heard)}.values():
+                hook = module.register_forward_pre_hook(ask, with_kwargs=True)
+                stack.callback(hook.remove)
+            at_head = self._head and heard is self._head[0]
+            hook = heard.register_forward_pre_hook(read) if at_head else heard.register_forward_hook(say)
+            stack.callback(hook.remove)
+            yield last
+
+    def ask(self, track: Track) -> None:
+        """Ask what has not been heard yet."""
+        (model,) = self._asked
+        left = [window for key, window in self._windows.items() if key not in self.said]
+        batches = self._batches(left) if left else []
+        with self.listening(enough=True):
+            for batch in track(batches, "remembering", len(batches)):
+                self._run(model, batch)
+
+    @staticmethod
+    def _run(model: Any, batch: text.Batch) -> Any:
+        with torch.no_grad(), evaluating(model), uncached(model), suppress(_Enough):
+            return run_on(model, batch)
 
     def forward(self, **batch: Any) -> Any:
         """An output with `logits`, or with hidden states alone."""
@@ -76,36 +165,11 @@ class Answers(nn.Module):
         cap = getattr(self.config.get_text_config(), "final_logit_softcapping", None)
         return logits if cap is None else cap * (logits / cap).tanh()
 
-    @torch.no_grad()
-    def _asked(self, model: Any, batch: text.Batch) -> Iterator[Tensor]:
-        """The answer to each window of a batch, without its padding."""
-        read: list[Tensor] = []
-
-        def see(module: nn.Module, given: tuple[Tensor, ...]) -> None:
-            read.append(given[0])
-            if self.said:
-                # The head is known by now, and its logits are large.
-                raise _Enough
-
-        inputs = {name: value.to(model.device) for name, value in batch.items() if name != "labels"}
-        with ExitStack() as stack:
-            for head in self._head:
-                stack.callback(head.register_forward_pre_hook(see).remove)
-            stack.enter_context(wide_products())
-            stack.enter_context(suppress(_Enough))
-            output = model(**inputs)
-            if self._head:
-                self._require_whole(read[0][:1], output.logits[:1])
-        answer = read[0] if self._head else getattr(output, "logits", None)
-        if answer is None:
-            answer = output.last_hidden_state
-        mask = batch.get("decoder_attention_mask", batch["attention_mask"])
-        for row, real in zip(answer, mask, strict=True):
-            yield row if row.ndim == 1 else row[: int(real.sum())]
-
     def _require_whole(self, hidden: Tensor, logits: Tensor) -> None:
         """Raises UnknownHeadError where more follows the output embedding than a cap of the logits."""
-        apart = (self._logits(hidden).float() - logits.float()).abs().max()
+        with torch.no_grad(), wide_products():
+            again = self._logits(hidden)
+        apart = (again.float() - logits.float()).abs().max()
         if apart > HEAD_TOLERANCE * logits.float().abs().max():
             raise UnknownHeadError("more than its output embedding makes its logits")
 
@@ -132,14 +196,14 @@ class Imitation:
     examples: list[Example]
 
     @classmethod
-    def of(cls, model: Any, divided: Divided, track: Track) -> Imitation:
-        """Have the dense model's answers.
+    def of(cls, model: Any, divided: Divided) -> Imitation:
+        """Of the dense model, which is listened to, or asked, before it is cut.
 
         Raises:
-            UnknownHeadError: they cannot be kept.
+            UnknownHeadError: its answers cannot be kept.
         """
         taken = divided.taken(IMITATED_TOKENS)
-        answers = Answers(model, divided.tokenizer, taken, track)
+        answers = Answers(model, divided.tokenizer, taken)
         examples = [
             Example(
                 array("i", window.ids),
@@ -156,17 +220,12 @@ class Imitation:
         return sum(map(len, self.examples))
 
     def settings(self, model: Any) -> Training:
-        """How the model is trained."""
+        """How the model is trained, but for its learning rate."""
         mean = self.tokens / len(self.examples)
-        least = min(max(PASS_TOKENS, backward_tokens(model)), STEP_TOKENS)
-        at_once = max(1, int(least / mean))
-        passes = max(1, round(STEP_TOKENS / mean / at_once))
         narrow = model.dtype == torch.bfloat16 and (model.device.type != "cpu" or has_products(model.dtype))
         return Training(
             tokens=imitated_tokens(self.tokens),
-            batch=at_once * passes,
-            accumulate=passes,
-            learning_rate=RATE,
+            batch=max(1, round(STEP_TOKENS / mean)),
             warmup=0.1,
             precision="bf16" if narrow else "float32",
         )
@@ -182,12 +241,47 @@ class Imitation:
                 model,
                 self.tokenizer,
                 self.examples,
-                training,
+                training.model_copy(update={"learning_rate": self.rate(model, training.batch)}),
                 workdir=Path(work),
                 method=TrainingMethod(objective=Distillation(), teacher=self.answers, keeps=False),
                 track=track,
             )
         return trained.tokens / self.tokens
+
+    def rate(self, model: Any, batch: int) -> float:
+        """The largest learning rate of a series at which a first step does not move the model further.
+
+        Adam's first step is as long for every weight, whichever way its gradient points. How long it may be
+        is the model's own: with many wide layers all that is added up comes to more.
+
+        Args:
+            model: float32; those of its parameters that ask for a gradient learn.
+            batch: examples in a step.
+        """
+        count = len(self.examples)
+        taken = [self.examples[at * count // min(batch, count)] for at in range(min(batch, count))]
+        read = {
+            name: value.to(model.device)
+            for name, value in Collator(model, text.padding_id(self.tokenizer))(taken).items()
+        }
+        objective = Distillation()
+        with evaluating(model), uncached(model):
+            loss, _ = objective(model, self.answers, read)
+            loss.backward()
+            weights = [each for each in model.parameters() if each.grad is not None]
+            before = [each.detach().clone() for each in weights]
+            rate = 2 * MOST_RATE
+            with torch.no_grad():
+                for _ in range(HALVINGS):
+                    rate /= 2
+                    for each, start in zip(weights, before, strict=True):
+                        each.copy_(start - rate * each.grad.sign())
+                    if objective(model, self.answers, read)[0] <= loss:
+                        break
+                for each, start in zip(weights, before, strict=True):
+                    each.copy_(start)
+                    each.grad = None
+        return rate
 
     @staticmethod
     def weights(model: Any) -> dict[str, Tensor]:
@@ -210,7 +304,10 @@ class Imitation:
 
 @contextmanager
 def in_float32(model: Any) -> Iterator[None]:
-    """A model's weights in float32, as an optimizer needs them; afterwards all but their values as it was."""
+    """A model's weights in float32, as an optimizer needs them; afterwards all but their values as it was.
+
+    What has learned is rounded at random: what it learned is less than the distance between two numbers.
+    """
     dtypes = {name: each.dtype for name, each in _tensors(model)}
     learning_ = {name: each.requires_grad for name, each in model.named_parameters()}
     modes = [(module, module.training) for module in model.modules()]
@@ -218,8 +315,12 @@ def in_float32(model: Any) -> Iterator[None]:
     try:
         yield
     finally:
+        chance = torch.Generator().manual_seed(0)
         for name, each in _tensors(model):
-            each.data = each.data.to(dtypes[name])
+            if each.requires_grad and each.dtype != dtypes[name]:
+                each.data = rounded_at_random(each, dtypes[name], chance)
+            else:
+                each.data = each.data.to(dtypes[name])
         for name, each in model.named_parameters():
             each.grad = None
             each.requires_grad_(learning_[name])
@@ -229,6 +330,10 @@ def in_float32(model: Any) -> Iterator[None]:
 
 def _tensors(model: Any) -> list[tuple[str, Tensor]]:
     return [*model.named_parameters(), *model.named_buffers()]
+
+
+_NAMES = ("input_ids", "attention_mask")
+"""Of a batch, whatever else it has."""
 
 
 def _keys(batch: Any) -> list[bytes]:

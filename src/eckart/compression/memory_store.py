@@ -20,6 +20,7 @@ from eckart.estimate.memory import SHELVED_BYTES
 from eckart.evaluation import Moved, Reference
 from eckart.model import targets as targets_
 from eckart.model import vocabulary
+from eckart.recipes import making
 from eckart.types import Moment, Option, Recipe, Target, TargetRecord, Text, Track
 
 if TYPE_CHECKING:
@@ -61,11 +62,14 @@ class MemoryStore(Store):
         self.observed = None
         self.divided = divide(model, tokenizer, recipe, texts)
         self.notes += self.divided.notes
+        self._imitation: Imitation | None = None
         if self.divided.calibrating:
-            self._observe(tokenizer, recipes.find_metric(recipe.metric), cache or MomentCache())
+            # What it says is kept as it is calibrated on, where it is wanted.
+            imitated = self._imitated() if making.imitates(recipe) else None
+            with imitated.answers.listening() if imitated else nullcontext():
+                self._observe(tokenizer, recipes.find_metric(recipe.metric), cache or MomentCache())
         self.blocks = targets_.stacks_of(model, [target.name for target in self.targets])
         self._reference: Reference | None = None
-        self._imitation: Imitation | None = None
         self._records: dict[str, TargetRecord] = {}
         self.at = {}
 
@@ -147,11 +151,18 @@ class MemoryStore(Store):
         bench.restore()
 
     def imitation(self) -> Imitation | None:
+        imitation = self._imitated()
+        if imitation:
+            imitation.answers.ask(self.track)
+        return imitation
+
+    def _imitated(self) -> Imitation | None:
         if self._imitation is None:
             try:
-                self._imitation = Imitation.of(self.model, self.divided, self.track)
+                self._imitation = Imitation.of(self.model, self.divided)
             except UnknownHeadError as error:
-                self.notes.append(f"not trained to imitate the dense model: {error}")
+                note = f"not trained to imitate the dense model: {error}"
+                self.notes = [*(each for each in self.notes if each != note), note]
         return self._imitation
 
     def reference(self) -> Reference | None:

@@ -23,7 +23,7 @@ CUTS = 6
 """That `auto` measures."""
 
 
-IMITATED_TOKENS = 40_960
+IMITATED_TOKENS = 32_768
 MOST_PASSES = 8
 STARTING = 1.5
 """Seconds to read, to ask the model before and after, and to write: of a small model most of it."""

@@ -10,6 +10,7 @@ from eckart.linalg.problem import Problem
 from eckart.linalg.products import has_products, products_of, wide_products
 from eckart.linalg.quantize import Quantized, quantize, quantize_factors, quantize_weight
 from eckart.linalg.refit import follow, refit_left, regress
+from eckart.linalg.rounding import rounded_at_random
 from eckart.linalg.solve import Decomposition, Factors, decompose, decompose_many
 from eckart.linalg.spectrum import (
     covers,
@@ -47,6 +48,7 @@ __all__ = [
     "refit_left",
     "regress",
     "relative_error",
+    "rounded_at_random",
     "spectrum_of",
     "stable_rank",
     "weighted_norm",

@@ -19,6 +19,7 @@ PRODUCTS: frozenset[Callable[..., Any]] = frozenset(
         torch.nn.functional.linear,
         torch.nn.functional.conv1d,
         torch.nn.functional.conv2d,
+        torch.nn.functional.scaled_dot_product_attention,
         torch.matmul,
         torch.mm,
         torch.bmm,
@@ -84,7 +85,7 @@ class _Wide(TorchFunctionMode):
         dtype = _narrow(_tensors((*args, *kwargs.values()))) if plain else None
         if dtype is None:
             return func(*args, **kwargs)
-        wide = [tree_map_only(Tensor, Tensor.float, each) for each in (args, kwargs)]
+        wide = [tree_map_only(Tensor, _widened, each) for each in (args, kwargs)]
         return func(*wide[0], **wide[1]).to(dtype)
 
 
@@ -96,9 +97,14 @@ def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
             yield from _tensors(each)
 
 
+def _widened(tensor: Tensor) -> Tensor:
+    # A mask of attention is of truth values.
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
 def _narrow(tensors: Iterable[Tensor]) -> torch.dtype | None:
-    """The dtype that all of them have, where products of it are slow here."""
-    found = {(each.dtype, each.device.type) for each in tensors}
+    """The dtype that all numbers among them have, where products of it are slow here."""
+    found = {(each.dtype, each.device.type) for each in tensors if each.is_floating_point()}
     if len(found) != 1:
         return None
     ((dtype, device),) = found

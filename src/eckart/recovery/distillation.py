@@ -19,6 +19,8 @@ from eckart.types import EckartError, UsageError
 
 DROPOUT = nn.modules.dropout._DropoutNd
 
+ROWS = 64
+"""Of logits at once, so that they stay near the processor."""
 ENCODER = "an encoder"
 ENCODER_HIDDEN = 4.0
 """Hidden states lead: on MiniLM they bring embeddings nearer than the embeddings' own distance does."""
@@ -114,13 +116,14 @@ class Distillation:
     def _tokens(self, said: Any, taught: Any, labels: Tensor | None, batch: Batch) -> tuple[Tensor, Tensor]:
         """The loss without hidden states, and the positions that count."""
         counts = batch["attention_mask"].bool() if labels is None else labels != IGNORED
-        # Only the rows that count are upcast: of a long prompt there are none.
-        mine, right = said.logits[counts].float(), taught.logits[counts].float()
-        loss = (1 - self.labels) * self._divergence(mine, right)
+        mine, right = said.logits.flatten(0, 1), taught.logits.flatten(0, 1)
+        rows = counts.flatten().nonzero().squeeze(1)
+        loss = (1 - self.labels) * self._divergence(mine, right, rows)
         if self.labels:
             if labels is None:
                 raise EckartError("the data has no labels to learn from: leave --labels out")
-            loss = loss + self.labels * functional.cross_entropy(mine, labels[counts], reduction="sum")
+            own = functional.cross_entropy(mine[rows].float(), labels.flatten()[rows], reduction="sum")
+            loss = loss + self.labels * own
         return loss, counts
 
     def _windows(self, said: Any, taught: Any, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -134,13 +137,42 @@ class Distillation:
         else:
             mine, right = said.logits.float(), taught.logits.float()
             single = mine.shape[1] == 1
-            loss = (mine - right).square().sum() / 2 if single else self._divergence(mine, right)
+            every = torch.arange(len(mine), device=mine.device)
+            loss = (mine - right).square().sum() / 2 if single else self._divergence(mine, right, every)
         return loss, mask.bool()
 
-    def _divergence(self, mine: Tensor, right: Tensor) -> Tensor:
-        """`T² Σ KL(right ‖ mine)` of logits `(rows, choices)`."""
-        after, before = ((logits / self.temperature).log_softmax(-1) for logits in (mine, right))
-        return self.temperature**2 * functional.kl_div(after, before, log_target=True, reduction="sum")
+    def _divergence(self, mine: Tensor, right: Tensor, rows: Tensor) -> Tensor:
+        """`T² Σ KL(right ‖ mine)` over these rows of logits `(rows, choices)`."""
+        loss: Tensor = _Divergence.apply(mine, right, rows, self.temperature)
+        return self.temperature**2 * loss
+
+
+class _Divergence(torch.autograd.Function):
+    """`Σ KL(right ‖ mine)` of logits `(rows, choices)` divided by a temperature, a few rows at a time.
+
+    Of a large vocabulary a tensor of logits is what a step has most of. Its gradient, the difference of two
+    distributions, is all that is kept of them; only the rows that count are read, and upcast.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, mine: Tensor, right: Tensor, rows: Tensor, temperature: float) -> Tensor:
+        loss = mine.new_zeros((), dtype=torch.float32)
+        back = torch.zeros_like(mine)
+        for some in rows.split(ROWS):
+            after, before = (
+                (logits.index_select(0, some).float() / temperature).log_softmax(-1)
+                for logits in (mine, right)
+            )
+            taught = before.exp()
+            back.index_copy_(0, some, (after.exp() - taught).div_(temperature).to(back.dtype))
+            loss += taught.mul_(before.sub_(after)).sum()
+        ctx.save_for_backward(back)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor) -> tuple[Tensor, None, None, None]:
+        (back,) = ctx.saved_tensors
+        return back * given[0], None, None, None
 
 
 def require_teacher(config: Any, teacher: Any, hidden: float | None = None) -> None:
