@@ -9,13 +9,16 @@ import torch
 from architectures import BERT, GEMMA3, GPT2, LLAMA, T5, outputs, some_inputs
 
 from eckart.compression import imitation
-from eckart.compression.course import WORSE, Course
+from eckart.compression.course import UNTRAINED, WORSE, Course
 from eckart.compression.imitation import Answers, Imitation, UnknownHeadError
 from eckart.compression.loaded import Loaded, prepare
 from eckart.data import read_texts
 from eckart.evaluation import Reference
 from eckart.model import replacing, text
 from eckart.recipes.making import make_recipe
+from eckart.recovery import learning
+from eckart.recovery.distillation import Distillation
+from eckart.recovery.windows import Collator
 from eckart.types import silent
 
 KINDS = [LLAMA, GPT2, GEMMA3, T5, BERT]
@@ -89,6 +92,63 @@ def test_what_moves_the_model_further_is_taken_back(tokenizer, data, monkeypatch
         weights.append(ready.bench.model.state_dict())
     assert WORSE in cut.notes
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_training_that_comes_to_nothing_leaves_the_cut(tokenizer, data, monkeypatch):
+    monkeypatch.setattr(Imitation, "rate", lambda *given: 1e30)
+    weights = []
+    for recovery in ("none", "imitation"):
+        ready = prepared(LLAMA, tokenizer, data, recovery=recovery)
+        cut = ready.cut(ready.recipe)
+        weights.append(ready.bench.model.state_dict())
+    assert any(note.startswith(UNTRAINED) and "not finite" in note for note in cut.notes)
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_the_rate_is_the_largest_whose_first_step_does_not_hurt(tokenizer, data):
+    ready = prepared(LLAMA, tokenizer, data)
+    learned = ready.store.imitation()
+    ready.cut(ready.recipe.model_copy(update={"recovery": "none"}))
+    model, objective = ready.bench.model, Distillation()
+    learning.choose(model, learned.settings(model))
+    before = {name: each.detach().clone() for name, each in model.named_parameters()}
+    rate = learned.rate(model, len(learned.examples))
+    assert all(torch.equal(each, before[name]) for name, each in model.named_parameters())
+    assert all(each.grad is None for each in model.parameters())
+    batch = Collator(model, text.padding_id(tokenizer))(learned.examples)
+    loss, _ = objective(model, learned.answers, batch)
+    loss.backward()
+    signs = {name: each.grad.sign() for name, each in model.named_parameters() if each.grad is not None}
+    moved = {}
+    for step in (rate, 2 * rate):
+        with torch.no_grad():
+            for name, sign in signs.items():
+                model.get_parameter(name).copy_(before[name] - step * sign)
+            moved[step] = float(objective(model, learned.answers, batch)[0])
+    assert moved[rate] <= float(loss.detach())
+    assert rate == imitation.MOST_RATE or moved[2 * rate] > float(loss.detach())
+
+
+def test_what_is_learned_survives_rounding(tokenizer, data):
+    model = LLAMA.build(torch.bfloat16)
+    weight = model.model.layers[0].mlp.up_proj.weight
+    model.requires_grad_(False)
+    with imitation.in_float32(model):
+        weight.requires_grad_(True)
+        before = weight.detach().clone()
+        with torch.no_grad():
+            weight.mul_(1 + 2**-11)
+    assert weight.dtype == torch.bfloat16
+    assert not weight.requires_grad
+    grown = float(weight.float().abs().sum() / before.abs().sum()) - 1
+    assert grown == pytest.approx(2**-11, rel=0.3)
+
+
+@pytest.mark.parametrize("method", ["svd-llm", "kfac"])
+@pytest.mark.parametrize("architecture", [LLAMA, GPT2, BERT], ids=str)
+def test_answers_are_heard_while_it_is_calibrated_on(architecture, method, tokenizer, data):
+    answers = prepared(architecture, tokenizer, data, method=method).store._imitation.answers
+    assert set(answers.said) == set(answers._windows)
 
 
 def test_a_head_that_does_more_is_noticed_and_said(tokenizer, data, monkeypatch):
