@@ -114,6 +114,9 @@ def test_a_dry_run_is_the_plan_of_the_same_options(eckart: Eckart, stored: Any, 
     made = eckart(*asked, "--json").json
     for name in ("method", "parameters", "bytes"):
         assert planned[name] == made[name]
+    # Of ranks by hand the method depends on whether there are data, and a plan alone has none.
+    by_hand = ("compress", stored(LLAMA), "-o", "by-hand", "--rank", "4", "--data", "pocket-math")
+    assert eckart(*by_hand, "--dry-run", "--json").json["method"] == "svd-llm"
     # What the run would refuse is refused.
     eckart(*asked, "--dry-run").fails(2, "small exists already", "--overwrite")
     other = ("compress", stored(LLAMA), "-o", "other")

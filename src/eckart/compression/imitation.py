@@ -67,7 +67,7 @@ class Answers(nn.Module):
 
     def _begin(self, first: text.Batch) -> None:
         """Find where the answer is heard: where the head reads it, or at the end of the model's body."""
-        (model,), (_head,) = self._asked, self._head
+        (model,) = self._asked
         bodies: list[Tensor | None] = []
         body = getattr(model, "base_model", model)
 
@@ -78,8 +78,8 @@ class Answers(nn.Module):
             stack.callback(body.register_forward_hook(see).remove)
             output = self._run(model, first)
         self._require_whole(read[0][:1], output.logits[:1])
-        heard = bodies[0] if bodies else None
-        if body is not model and heard is not None and torch.equal(heard, read[0]):
+        end = bodies[0] if bodies else None
+        if body is not model and end is not None and torch.equal(end, read[0]):
             # Who calibrates on inputs alone asks no more of the model than this.
             self._asked = self._heard = (body,)
 
@@ -100,7 +100,7 @@ class Answers(nn.Module):
         def ask(module: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
             given = {name: value for name, value in named.items() if isinstance(value, Tensor)}
             # A part of the model may be handed the embeddings of what the whole was, or another mask.
-            if all(given[name].ndim == 2 if name in given else False for name in _NAMES):
+            if all(name in given and given[name].ndim == 2 for name in _NAMES):
                 batch.clear()
                 batch.update(given)
 

@@ -48,7 +48,8 @@ def dry_run(
         folder, _, generates = requests.source_of(model, out, made)
     texts = requests.read_data(made, settings, generates)
     wanted = verbs.fields(verbs.Plan)
-    planned = plan(model, **{name: value for name, value in found.options.items() if name in wanted})
+    given = {name: value for name, value in found.options.items() if name in wanted}
+    planned = plan(model, **given | {"method": made.method})
     assert isinstance(planned, Plan)
     if folder is None:
         return planned
