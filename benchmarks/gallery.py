@@ -1,4 +1,4 @@
-"""The pictures of docs/gallery.md: `python benchmarks/gallery.py [NAME …]`, about five minutes on two cores.
+"""The pictures of docs/gallery.md: `python benchmarks/gallery.py [NAME …]`, some minutes on two cores.
 
 Each page is made by the command that stands beside its picture, on the built-in pocket model, and opened in a
 headless Chromium. Needs the extra `dev`, and Chromium as `chromium` or `google-chrome`.

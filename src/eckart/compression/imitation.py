@@ -56,7 +56,7 @@ class Answers(nn.Module):
         self.config = model.config
         # In tuples, so that they are no submodules: the model's own are not to be moved or put into a mode.
         self._head: tuple[Any, ...] = (model.get_output_embeddings(),) if model.can_generate() else ()
-        self._asked = (model,)
+        self._whole = self._asked = (model,)
         self.said: dict[bytes, Tensor] = {}
         self._batches = partial(text.batches, model, tokenizer, batch_tokens=ASKED_TOKENS)
         (first,) = self._batches(windows[:1])
@@ -123,7 +123,8 @@ class Answers(nn.Module):
             hear(output.last_hidden_state if logits is None else logits)
 
         with ExitStack() as stack:
-            for module in {id(each): each for each in (*self._asked, heard)}.values():
+            # A body may be handed by position what the whole was by name.
+            for module in {id(each): each for each in (*self._whole, *self._asked)}.values():
                 hook = module.register_forward_pre_hook(ask, with_kwargs=True)
                 stack.callback(hook.remove)
             at_head = self._head and heard is self._head[0]
