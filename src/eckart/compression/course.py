@@ -8,7 +8,7 @@ from typing import Any
 from eckart import allocate
 from eckart.compression.bench import Bench
 from eckart.compression.cuts import Cut, held_out, rounding_notes
-from eckart.compression.imitation import Imitation
+from eckart.compression.imitation import UNTRAINED, Imitation
 from eckart.compression.refit import refit
 from eckart.compression.rounding import quantize_targets
 from eckart.compression.search import Found, Search
@@ -23,7 +23,6 @@ from eckart.types import Candidate, EckartError, Option, Recipe, Target, UsageEr
 
 REFIT_WORK = 10**12
 """Entries of all targets times tokens, up to which a refit comes before what is trained."""
-UNTRAINED = "not trained to imitate the dense model"
 WORSE = f"{UNTRAINED}: on held-out data that moved it further"
 UNFITTED = "not refitted: on held-out data the refit moved the model further"
 

@@ -33,6 +33,7 @@ STEP_TOKENS = 512
 """What it needs is steps: the same tokens in a quarter as many, at four times the rate, do less."""
 MOST_RATE, HALVINGS = 4e-4, 12
 """What the learning rate is sought in: that of one model is ten times that of another."""
+UNTRAINED = "not trained to imitate the dense model"
 HEAD_TOLERANCE = 1e-2
 """Of the largest logit: rounding of half precision in products of other shapes."""
 

@@ -14,7 +14,7 @@ from eckart import calibrate, recipes
 from eckart.calibrate.observing import Gradients, MomentCache, observe
 from eckart.compression.blocks.units import KeptMoments, Units
 from eckart.compression.dividing import divide
-from eckart.compression.imitation import Imitation, UnknownHeadError
+from eckart.compression.imitation import UNTRAINED, Imitation, UnknownHeadError
 from eckart.compression.store import OUTSIDE, Store
 from eckart.estimate.memory import SHELVED_BYTES
 from eckart.evaluation import Moved, Reference
@@ -161,7 +161,7 @@ class MemoryStore(Store):
             try:
                 self._imitation = Imitation.of(self.model, self.divided)
             except UnknownHeadError as error:
-                note = f"not trained to imitate the dense model: {error}"
+                note = f"{UNTRAINED}: {error}"
                 self.notes = [*(each for each in self.notes if each != note), note]
         return self._imitation
 
