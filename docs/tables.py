@@ -15,6 +15,7 @@ from typing import Any
 from eckart import recipes, structures, types
 from eckart.comparison import protocol
 from eckart.recipes import making
+from eckart.recipes.efforts import EFFORTS
 
 DOCS = Path(__file__).parent
 SAVED: dict[str, Any] = {
@@ -95,6 +96,23 @@ def values() -> str:
     )
 
 
+def efforts() -> str:
+    """What each word of `--effort` stands for."""
+    head = ["effort", "tokens that gradients are taken of", "floors that `auto` tries", "tokens of imitation"]
+    return table(
+        head,
+        [
+            [
+                f"`{name}`",
+                f"{effort.gradient_tokens:,}",
+                ", ".join(f"{floor:g}" for floor in effort.floors),
+                f"{effort.imitated_tokens:,}",
+            ]
+            for name, effort in EFFORTS.items()
+        ],
+    )
+
+
 def meanings(kind: Any) -> dict[str, str]:
     """What each field is, as the docstring of its class says it; several may share one line."""
     said = inspect.getdoc(kind) or ""
@@ -129,6 +147,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "methods": methods,
     "metrics": metrics,
     "values": values,
+    "efforts": efforts,
     **{name: (lambda kind=kind: saved(kind)) for name, kind in SAVED.items()},
 }
 

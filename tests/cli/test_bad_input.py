@@ -215,9 +215,9 @@ def _reading(verb: str, data: str) -> list[str]:
     found: dict[str, list[str]] = {
         "plan": ["--keep", "0.8"],
         "analyze": ["-o", "out"],
-        "bench": ["--prompt", "4", "--rounds", "1", "--new", "1"],
+        "bench": ["--prompt", "4", "--rounds", "1", "--new", "1", "--no-memory"],
         "sweep": ["--ratios", "0.5", "--task", "perplexity", "--data", data, "-o", "out"],
-        "compare": ["--keep", "0.8", "--data", data, "-o", "out"],
+        "compare": ["--keep", "0.8", "--methods", "svd", "--data", data, "-o", "out"],
         "recover": ["--train", "all", "--steps", "1", "--data", data, "-o", "out"],
         "bases": ["-o", "out"],
     }

@@ -171,8 +171,10 @@ def test_a_head_that_does_more_is_noticed_and_said(tokenizer, data, monkeypatch)
 def test_few_windows_are_learned_from_a_few_times_alone(tokenizer, data):
     ready = prepared(LLAMA, tokenizer, data)
     learned = Imitation.of(ready.bench.model, ready.store.divided)
-    assert learned.settings(ready.bench.model).tokens == imitation.imitated_tokens(learned.tokens)
-    assert learned.tokens < imitation.imitated_tokens(learned.tokens) <= 8 * learned.tokens
+    assert learned.settings(ready.bench.model).tokens == imitation.imitated_tokens(
+        learned.tokens, learned.effort
+    )
+    assert learned.tokens < imitation.imitated_tokens(learned.tokens, learned.effort) <= 8 * learned.tokens
 
 
 def test_a_refit_comes_before_it_where_both_are_asked_for(tokenizer, data):

@@ -16,12 +16,12 @@ from eckart.compression import loaded
 from eckart.compression.bench import picked
 from eckart.compression.course import Course
 from eckart.compression.loaded import Loaded
-from eckart.compression.search import FLOORS
 from eckart.data import read_texts
 from eckart.estimate import budget
 from eckart.evaluation import Moved, Reference
 from eckart.model import loading
 from eckart.model.text import windows
+from eckart.recipes.efforts import EFFORTS
 from eckart.recipes.making import make_recipe
 from eckart.types import Option
 
@@ -55,7 +55,10 @@ def candidates(ready: Course) -> dict[str, list[Option]]:
     """The options that `auto` has to try, by the name under which it says so."""
     curves = ready.bench.curves()
     allowed = budget.require_possible(ready.bench.sites, ready.recipe, ready.bench.prices)
-    floors = {f"waterfill, floor {floor:g}": allocate.waterfill(curves, allowed, floor) for floor in FLOORS}
+    floors = {
+        f"waterfill, floor {floor:g}": allocate.waterfill(curves, allowed, floor)
+        for floor in EFFORTS["normal"].floors
+    }
     picks = {"uniform": allocate.uniform(curves, allowed), **floors}
     return {name: picked(ready.bench, curves, each) for name, each in picks.items()}
 

@@ -14,6 +14,7 @@ from eckart.cli.ending import errors
 from eckart.cli.help import EXAMPLES, OUTPUT
 from eckart.cli.saying import print_json, say, settle
 from eckart.recipes import reading, verbs
+from eckart.recipes.efforts import EFFORTS
 from eckart.recipes.options import Option
 from eckart.recovery import processes
 from eckart.types import ExistsError, Quantize, UsageError
@@ -101,6 +102,7 @@ CHOICES = {
     "task": [
         task.strip() for task in verbs.TASKS_HELP.partition(" for any")[0].replace(" or ", " ").split(",")
     ],
+    "effort": list(EFFORTS),
     "quantize": list(get_args(Quantize)),
     "of": ["model", "targets"],
     "dtype": ["auto", "float32", "bfloat16", "float16"],

@@ -80,6 +80,9 @@ def _show_cost(made: Plan) -> None:
         f"compress would take roughly {whole} of memory, or {block} with one block of the model at a time "
         f"(--memory), and {_duration(made.compress_seconds)} of computing here{on}"
     )
+    others = {name: took for name, took in made.efforts.items() if name != made.recipe.effort}
+    if others:
+        tell("; ".join(f"with --effort {name} {_duration(took)}" for name, took in others.items()))
 
 
 def _show_suggested(made: Suggested) -> None:
@@ -130,6 +133,7 @@ def _suggested_json(made: Suggested) -> dict[str, Any]:
         "peak_memory_bytes": made.rows[0].plan.memory.whole,
         "block_memory_bytes": made.rows[0].plan.memory.least,
         "compress_seconds": made.rows[0].plan.compress_seconds,
+        "efforts": made.rows[0].plan.efforts,
         "calibration_tokens": made.rows[0].plan.tokens,
         "sizes": [
             {
@@ -203,6 +207,7 @@ def plan_json(made: Plan) -> dict[str, Any]:
         "peak_memory_bytes": made.memory.whole,
         "block_memory_bytes": made.memory.least,
         "compress_seconds": made.compress_seconds,
+        "efforts": made.efforts,
         "calibration_tokens": made.tokens,
         "targets": [
             {

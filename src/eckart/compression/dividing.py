@@ -14,12 +14,11 @@ from eckart.evaluation import Reference
 from eckart.evaluation.divergence import LEAST_WINDOWS
 from eckart.model import text
 from eckart.recipes import making
+from eckart.recipes.efforts import Effort
 from eckart.types import SAMPLE_TOKENS, SAMPLES, Recipe, Text, UsageError
 
 HELD_OUT_TOKENS = 8192
 REFIT_TOKENS = 32768
-GRADIENT_TOKENS = 16384
-"""That gradients are taken of: their moments settle sooner than those of the inputs."""
 
 
 @dataclass
@@ -30,11 +29,13 @@ class Divided:
         calibrating: what moments are summed over.
         held: what nothing is calibrated on, and the result is measured on.
         chooses: whether something is chosen by what is measured there.
+        effort: how much is done with them.
         notes: what a user should know.
     """
 
     model: Any
     tokenizer: Any
+    effort: Effort
     calibrating: list[text.Window] = field(default_factory=list)
     held: list[text.Window] = field(default_factory=list)
     chooses: bool = False
@@ -43,7 +44,7 @@ class Divided:
     @property
     def gradient_windows(self) -> int:
         """How many of those that are calibrated on are differentiated."""
-        return _count(self.calibrating, GRADIENT_TOKENS)
+        return _count(self.calibrating, self.effort.gradient_tokens)
 
     @property
     def tokens(self) -> int | None:
@@ -56,7 +57,6 @@ class Divided:
         every, held = _tokens(self.calibrating), _tokens(self.held)
         return Reading(
             calibrating=every,
-            differentiated=min(every, GRADIENT_TOKENS),
             fitting=min(every, REFIT_TOKENS),
             held=min(held, HELD_OUT_TOKENS),
         )
@@ -67,9 +67,9 @@ class Divided:
             return []
         return self._batches(_spread(self.calibrating, REFIT_TOKENS), tokens)
 
-    def taken(self, tokens: int) -> list[text.Window]:
-        """About so many tokens of what is calibrated on, spread over all."""
-        return _spread(self.calibrating, tokens)
+    def imitated(self) -> list[text.Window]:
+        """Of what is calibrated on, what the cut model learns from."""
+        return _spread(self.calibrating, self.effort.imitated_tokens)
 
     def held_out(self) -> list[text.Batch]:
         """What is measured on."""
@@ -92,7 +92,7 @@ def divide(model: Any, tokenizer: Any, recipe: Recipe, texts: Sequence[Text]) ->
     Raises:
         UsageError: there are data and no tokenizer.
     """
-    divided = Divided(model, tokenizer)
+    divided = Divided(model, tokenizer, making.effort_of(recipe))
     if not making.needs_data(recipe):
         return divided
     if tokenizer is None:

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from eckart.calibrate.modes import evaluating, uncached
 from eckart.calibrate.watch import run_on
 from eckart.compression.dividing import Divided
-from eckart.estimate.time import IMITATED_TOKENS, imitated_tokens
-from eckart.linalg import has_products, rounded_at_random, wide_products
+from eckart.estimate.time import imitated_tokens
+from eckart.linalg import rounded_at_random, wide_products
 from eckart.model import text
+from eckart.recipes.efforts import Effort
 from eckart.recovery import learning
 from eckart.recovery.distillation import Distillation
 from eckart.recovery.settings import Training
@@ -191,11 +192,13 @@ class Imitation:
     Attributes:
         answers: of the dense model.
         examples: the windows that were asked.
+        effort: how long it learns.
     """
 
     tokenizer: Any
     answers: Answers
     examples: list[Example]
+    effort: Effort
 
     @classmethod
     def of(cls, model: Any, divided: Divided) -> Imitation:
@@ -204,7 +207,7 @@ class Imitation:
         Raises:
             UnknownHeadError: its answers cannot be kept.
         """
-        taken = divided.taken(IMITATED_TOKENS)
+        taken = divided.imitated()
         answers = Answers(model, divided.tokenizer, taken)
         examples = [
             Example(
@@ -214,7 +217,7 @@ class Imitation:
             )
             for window in taken
         ]
-        return cls(divided.tokenizer, answers, examples)
+        return cls(divided.tokenizer, answers, examples, divided.effort)
 
     @property
     def tokens(self) -> int:
@@ -224,12 +227,12 @@ class Imitation:
     def settings(self, model: Any) -> Training:
         """How the model is trained, but for its learning rate."""
         mean = self.tokens / len(self.examples)
-        narrow = model.dtype == torch.bfloat16 and (model.device.type != "cpu" or has_products(model.dtype))
         return Training(
-            tokens=imitated_tokens(self.tokens),
+            tokens=imitated_tokens(self.tokens, self.effort),
             batch=max(1, round(STEP_TOKENS / mean)),
             warmup=0.1,
-            precision="bf16" if narrow else "float32",
+            # What one step changes is less than bfloat16 can tell apart: with its products half is learned.
+            precision="float32",
         )
 
     def train(self, model: Any, track: Track) -> float:

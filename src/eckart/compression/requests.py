@@ -46,8 +46,8 @@ def read_data(recipe: Recipe, settings: Training | None, generates: bool) -> lis
     return texts_of(recipe.data, generates, recipe.fields, tokens=settings.tokens if settings else None)
 
 
-def takes(folder: Path, recipe: Recipe, texts: Sequence[Text]) -> tuple[float, int | None]:
-    """Seconds that the cut would compute here, and for how many tokens: those that the texts come to."""
+def takes(folder: Path, recipe: Recipe, texts: Sequence[Text]) -> tuple[dict[str, float], int | None]:
+    """Seconds that the cut would compute here by effort, and for how many tokens: those of the texts."""
     config = loading.load_config(folder)
     empty = building.build_empty(config)
     found = targets.find_targets(empty, recipe.targets, recipe.layers).targets
@@ -55,8 +55,8 @@ def takes(folder: Path, recipe: Recipe, texts: Sequence[Text]) -> tuple[float, i
     divided = divide(empty, tokenizer, recipe, texts) if texts else None
     reading = time.Reading() if divided is None else divided.reading
     parameters = replacing.count_parameters(empty)
-    seconds = time.seconds(found, parameters, recipe, loading.dtype_of(config, recipe.dtype), reading)
-    return seconds, reading.calibrating if texts else None
+    efforts = time.by_effort(found, parameters, recipe, loading.dtype_of(config, recipe.dtype), reading)
+    return efforts, reading.calibrating if texts else None
 
 
 def may_walk(folder: Path | None, out: str | Path | None, recipe: Recipe, blocks: bool | None) -> bool:

@@ -14,8 +14,6 @@ from eckart.evaluation import Moved, Reference
 from eckart.recipes import making
 from eckart.types import Candidate, Curve, Option, Recipe, UsageError
 
-FLOORS = (0.0, 0.3, 0.5, 0.7, 0.85)
-"""Shares of its uniform size that no site goes below: a candidate each."""
 MEASURED_SHARES = (0.2, 0.5, 0.8)
 """Of a site's cost: where the loss of replacing it alone is measured."""
 MEASURED_FLOOR = 0.3
@@ -122,7 +120,7 @@ class Search:
         bench = self.bench
         curves = bench.curves()
         tries = {"uniform": picked(bench, curves, allocate.uniform(curves, limit))}
-        for floor in FLOORS:
+        for floor in bench.store.divided.effort.floors:
             options = picked(bench, curves, allocate.waterfill(curves, limit, floor))
             if options not in tries.values():
                 tries[f"waterfill, floor {floor:g}"] = options

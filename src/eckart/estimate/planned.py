@@ -69,7 +69,7 @@ class Plan(Shown):
 
     Attributes:
         memory: what `compress` would take, with the whole model in memory or one block of it.
-        compress_seconds: that it would compute here; a guide.
+        efforts: seconds that it would compute here, a guide, by how much work it may put in.
         tokens: of data that it is for; `None` where it needs none.
         embedding_parameters: of the input embedding, and of the output's where it is another weight.
         tied: which weights are one weight under several names.
@@ -82,11 +82,16 @@ class Plan(Shown):
     sites: list[PlannedSite]
     seconds: float
     memory: Need
-    compress_seconds: float
+    efforts: dict[str, float]
     tokens: int | None
     embedding_parameters: int
     tied: list[Tied]
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def compress_seconds(self) -> float:
+        """That it would compute here with the effort that was asked for."""
+        return self.efforts[self.recipe.effort]
 
     def in_a_line(self) -> str:
         """The sizes."""

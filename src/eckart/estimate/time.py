@@ -11,6 +11,7 @@ import torch
 from eckart import linalg, recipes
 from eckart.calibrate import GRADIENT_KINDS
 from eckart.recipes import making
+from eckart.recipes.efforts import Effort
 from eckart.types import SAMPLE_TOKENS, Recipe, Target
 
 EIGEN = 14
@@ -19,11 +20,6 @@ BACK = 2
 """A pass back, in passes forward."""
 TRAIN = 2
 """A pass back that weights learn from too, in passes forward."""
-CUTS = 6
-"""That `auto` measures."""
-
-
-IMITATED_TOKENS = 32_768
 MOST_PASSES = 8
 STARTING = 1.5
 """Seconds to read, to ask the model before and after, and to write: of a small model most of it."""
@@ -35,13 +31,11 @@ class Reading:
 
     Attributes:
         calibrating: that moments are summed over.
-        differentiated: of those, that gradients are taken of.
         fitting: that a refit is fitted to.
         held: that cuts are measured on.
     """
 
     calibrating: int = SAMPLE_TOKENS
-    differentiated: int = SAMPLE_TOKENS // 2
     fitting: int = SAMPLE_TOKENS
     held: int = SAMPLE_TOKENS // 4
 
@@ -55,6 +49,9 @@ def seconds(
         parameters: of the whole model.
         dtype: that passes are computed in: without instructions for it a CPU is several times slower.
     """
+    effort = making.effort_of(recipe)
+    # One more than it tries floors: uniform sizes.
+    cuts = 1 + len(effort.floors)
     kinds = recipes.find_metric(recipe.metric).moments
     products = sum(2.0 * solve_operations(target) for target in targets)
     refits = making.refits(recipe) and making.needs_data(recipe)
@@ -63,32 +60,42 @@ def seconds(
         passed += reading.calibrating
         summed += reading.calibrating * sum(target.in_features**2 for target in targets)
     if kinds & GRADIENT_KINDS:
-        passed += BACK * reading.differentiated
-        summed += reading.differentiated * sum(target.out_features**2 for target in targets)
+        differentiated = min(reading.calibrating, effort.gradient_tokens)
+        passed += BACK * differentiated
+        summed += differentiated * sum(target.out_features**2 for target in targets)
     if refits:
         products *= 2
         passed += 2 * reading.fitting
         summed += 2 * reading.fitting * sum(target.in_features**2 for target in targets)
     imitated = making.imitates(recipe) and making.needs_data(recipe)
     if making.needs_held_out(recipe):
-        passed += (1 + CUTS) * reading.held
-        cut = CUTS * sum(
+        passed += (1 + cuts) * reading.held
+        cut = cuts * sum(
             2.0 * t.out_features * t.in_features * min(t.out_features, t.in_features) for t in targets
         )
     elif making.needs_data(recipe):
         passed += 2 * reading.held
     width = round(median(target.in_features for target in targets))
     # Its answers once, and each token of the training forward and, with the weights, back.
-    learned = imitated_tokens(reading.calibrating) * (1 + TRAIN) + reading.calibrating if imitated else 0
+    read = imitated_tokens(reading.calibrating, effort)
+    learned = read * (1 + TRAIN) + min(read, reading.calibrating) if imitated else 0
     single, double = linalg.rate(torch.float32), linalg.rate(torch.float64)
     computed = 2 * passed * parameters / linalg.rate(dtype, width)
     computed += 2 * learned * parameters / linalg.rate(torch.float32, width)
     return STARTING + computed + (2 * summed + cut) / single + products / double
 
 
-def imitated_tokens(there: int) -> int:
+def by_effort(
+    targets: Sequence[Target], parameters: int, recipe: Recipe, dtype: torch.dtype, reading: Reading
+) -> dict[str, float]:
+    """An estimate for each effort; of a recipe that knows but one, for that."""
+    made = making.by_effort(recipe) or {recipe.effort: recipe}
+    return {name: seconds(targets, parameters, each, dtype, reading) for name, each in made.items()}
+
+
+def imitated_tokens(there: int, effort: Effort) -> int:
     """That are read while a cut model learns from the dense one: a few passes over what there is, at most."""
-    return min(IMITATED_TOKENS, MOST_PASSES * there)
+    return min(effort.imitated_tokens, MOST_PASSES * there)
 
 
 def solve_operations(target: Target) -> int:

@@ -53,8 +53,8 @@ def dry_run(
     assert isinstance(planned, Plan)
     if folder is None:
         return planned
-    seconds, tokens = requests.takes(folder, made, texts)
-    return replace(planned, compress_seconds=seconds, tokens=tokens)
+    efforts, tokens = requests.takes(folder, made, texts)
+    return replace(planned, efforts=efforts, tokens=tokens)
 
 
 @takes(verbs.Plan)
@@ -134,7 +134,7 @@ def _plan(
         sites=planned,
         seconds=watch.seconds(),
         memory=needed(empty, recipe),
-        compress_seconds=pace.seconds(found.targets, before, recipe, empty.dtype, pace.Reading()),
+        efforts=pace.by_effort(found.targets, before, recipe, empty.dtype, pace.Reading()),
         tokens=pace.Reading().calibrating if making.needs_data(recipe) else None,
         embedding_parameters=counted.embedding_parameters,
         tied=counted.tied,

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from eckart import allocate, recipes, structures
 from eckart.recipes import reading, verbs
 from eckart.recipes.catalogue import Method
+from eckart.recipes.efforts import EFFORTS, NORMAL, Effort
 from eckart.recipes.options import Adapters
 from eckart.recovery.settings import Training, make_training
 from eckart.structures import Structure
@@ -24,7 +25,9 @@ from eckart.types import (
     unknown,
 )
 
-MEASURED = ("measured", "auto")
+TRYING = "auto"
+"""The allocation that tries others on held-out data, and takes the best."""
+MEASURED = ("measured", TRYING)
 """Allocations that run the model on held-out data."""
 LEARNED = "learned"
 """The allocation that comes out of training, where recovery is one of `recipes.SELECTIONS`."""
@@ -76,12 +79,14 @@ def make_recipe(**options: Unpack[verbs.Cut]) -> Recipe:
     for bits in quantize.split(",") if quantize else ():
         if bits not in (*QUANTIZE, "none"):
             raise UsageError(unknown("quantize", bits, QUANTIZE))
+    if asked["effort"] not in EFFORTS:
+        raise UsageError(unknown("effort", asked["effort"], EFFORTS))
     _check_dials(asked)
     _check_structures(chosen, asked["keep"], selection)
     made = Recipe(
         **{
             name: asked[name]
-            for name in (*reading.DIALS, "of", "layers", "data", "fields", "samples", "max_length")
+            for name in (*reading.DIALS, "of", "layers", "data", "fields", "samples", "max_length", "effort")
         },
         method=row.name,
         metric=asked["metric"] or row.metric,
@@ -98,6 +103,11 @@ def make_recipe(**options: Unpack[verbs.Cut]) -> Recipe:
                 f"{what} needs data: give --data FILE (.jsonl, .txt, .csv) with text like the model's own "
                 "use; svd needs none"
             )
+    if made.effort != NORMAL and not scales(made):
+        raise UsageError(
+            f"--effort {made.effort}: {made.method} takes no gradients, tries no allocations and imitates "
+            "nothing, so that there is nothing to put more or less work into; leave it out"
+        )
     return made
 
 
@@ -222,6 +232,23 @@ def refits(recipe: Recipe) -> bool:
 def imitates(recipe: Recipe) -> bool:
     """Whether factors are trained to say what the dense model says on the windows calibrated on."""
     return IMITATION in recipe.recovery.split("+")
+
+
+def effort_of(recipe: Recipe) -> Effort:
+    """How much work the recipe puts into what may have more or less."""
+    return EFFORTS[recipe.effort]
+
+
+def scales(recipe: Recipe) -> bool:
+    """Whether there is something in a recipe that more or less work can be put into."""
+    weighed_by_gradients = recipes.find_metric(recipe.metric).left != "identity"
+    return weighed_by_gradients or imitates(recipe) or (has_budget(recipe) and recipe.allocation == TRYING)
+
+
+def by_effort(recipe: Recipe) -> dict[str, Recipe]:
+    """The same at each effort; none where there is nothing to put more or less work into."""
+    names = EFFORTS if scales(recipe) else ()
+    return {name: recipe.model_copy(update={"effort": name}) for name in names}
 
 
 def needs_data(recipe: Recipe) -> bool:

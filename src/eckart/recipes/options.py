@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict
 
+from eckart.recipes.efforts import NORMAL
 from eckart.recovery.settings import Training as Settings
 from eckart.types import MAX_LENGTH
 
@@ -169,6 +170,14 @@ class Form(TypedDict, total=False):
         str | None,
         Option(
             "A row of the catalogue: eckart methods. Default auto, or svd-llm of ranks by hand.", common=True
+        ),
+    ]
+    effort: Annotated[
+        str,
+        Option(
+            "How much work to put in: fast, normal, or best; the plan says what each takes.",
+            NORMAL,
+            common=True,
         ),
     ]
     structure: Structure

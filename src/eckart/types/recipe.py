@@ -54,6 +54,7 @@ class Recipe(BaseModel):
         max_loss: instead of a size: the increase of the held-out loss that was allowed.
         energy: instead of a size: the share of its energy that each target keeps.
         size: instead of a share: bytes of the saved weights, at most.
+        effort: how much work went into it; what each is stands in `eckart.recipes.efforts`.
         of: whether `keep` is counted over the model or over the targets.
         rank, ratio: instead of a size: ranks by hand, the ratio being of the smaller side.
         quantize: what the factors, and the targets that stayed dense, were rounded to; `None` for nothing;
@@ -85,6 +86,7 @@ class Recipe(BaseModel):
     max_loss: float | None = None
     energy: float | None = None
     size: int | None = None
+    effort: Literal["fast", "normal", "best"] = "normal"
     of: Literal["model", "targets"] = "model"
     rank: int | None = None
     ratio: float | None = None
