@@ -46,8 +46,13 @@ def _say_row(row: ComparisonRow) -> None:
         return
     assert row.seconds is not None
     assert row.peak_memory_bytes is not None
+    moved = ""
+    if row.divergence and row.same_top is not None:
+        moved = (
+            f"divergence from the dense model {row.divergence:.4f}, the same top token {row.same_top:.1%}; "
+        )
     say(
-        f"{row.method} at {row.keep:g}: {row.metric} {_figure(row.value)}; {row.seconds:.1f} s, "
+        f"{row.method} at {row.keep:g}: {row.metric} {_figure(row.value)}; {moved}{row.seconds:.1f} s, "
         f"{row.peak_memory_bytes / 1e9:.2f} GB at the peak"
     )
 

@@ -22,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+from eckart.comparison.beside import Beside
 from eckart.comparison.protocol import Request
 from eckart.compression.course import Course
 from eckart.compression.cuts import Cut
@@ -58,6 +59,10 @@ class MethodRun:
         else:
             self.material = read_material(self.protocol.task, request.test, generates)
         replacing.require_finite(self.model)
+        self.beside: Beside | None = None
+        if self.protocol.task == "perplexity":
+            what = (self.material[: self.protocol.limit], self.protocol.max_length, self.protocol.limit)
+            self.beside = Beside.of(self.model, self.tokenizer, *what, self.track)
         found = targets_.find_targets(self.model, self.protocol.targets, self.protocol.layers).targets
         self.before = replacing.count_parameters(self.model)
         self.targets_before = sum(target.out_features * target.in_features for target in found)
@@ -182,6 +187,8 @@ class MethodRun:
             row.error = in_one_line(error)
         else:
             row.metric, row.value, row.loss = score.metric, score.value, score.details.get("loss")
+            if self.beside and (moved := self.beside.divergence(self.model)):
+                row.divergence, row.same_top = moved
         self.send({"row": row.model_dump()})
 
     def _show_traceback(self) -> None:

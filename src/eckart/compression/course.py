@@ -131,7 +131,7 @@ class Course:
         model = self.bench.model
         before = imitation.weights(model)
         try:
-            passes = imitation.train(model, self.store.track)
+            done = imitation.train(model, self.store.track)
         except EckartError as error:
             imitation.restore(model, before)
             return Cut(cut.records, cut.held_out, [*cut.notes, f"{UNTRAINED}: {error}"])
@@ -139,7 +139,9 @@ class Course:
         if moved and cut.held_out and moved.divergence > cut.held_out.divergence:
             imitation.restore(model, before)
             return Cut(cut.records, cut.held_out, [*cut.notes, WORSE])
-        said = f"trained to imitate the dense model: {passes:.1f} passes over {imitation.tokens:,} tokens"
+        said = f"trained to imitate the dense model: {done}"
+        if moved and cut.held_out:
+            said += f"; divergence {cut.held_out.divergence:.4f} to {moved.divergence:.4f} on held-out data"
         # What was measured of a cut weight is true of it no more; what stayed dense did not learn.
         records = [
             record if record.option.structure == "dense" else new

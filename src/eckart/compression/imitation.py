@@ -55,15 +55,16 @@ class Answers(nn.Module):
 
     def __init__(self, model: Any, tokenizer: Any, windows: Sequence[text.Window]) -> None:
         super().__init__()
-        self.config = model.config
+        self.config, self.device = model.config, model.device
         # In tuples, so that they are no submodules: the model's own are not to be moved or put into a mode.
         self._head: tuple[Any, ...] = (model.get_output_embeddings(),) if model.can_generate() else ()
-        self._whole = self._asked = (model,)
+        self._whole: tuple[Any, ...] = (model,)
+        self._asked: tuple[Any, ...] = (model,)
+        self._heard: tuple[Any, ...] = (*self._head, model)[:1]
         self.said: dict[bytes, Tensor] = {}
         self._batches = partial(text.batches, model, tokenizer, batch_tokens=ASKED_TOKENS)
         (first,) = self._batches(windows[:1])
         self._windows = {_keys(batch)[0]: window for window in windows for batch in self._batches([window])}
-        self._heard = ((*self._head, model)[0],)
         if self._head:
             self._begin(first)
 
@@ -142,6 +143,10 @@ class Answers(nn.Module):
         with self.listening(enough=True):
             for batch in track(batches, "remembering", len(batches)):
                 self._run(model, batch)
+
+    def let_go(self) -> None:
+        """The model is asked no more, and may end; its head stays."""
+        self._whole = self._asked = self._heard = ()
 
     @staticmethod
     def _run(model: Any, batch: text.Batch) -> Any:
@@ -235,23 +240,25 @@ class Imitation:
             precision="float32",
         )
 
-    def train(self, model: Any, track: Track) -> float:
-        """Train the factors of a cut model in place; over how many passes."""
+    def train(self, model: Any, track: Track) -> str:
+        """Train the factors of a cut model in place; what was done, in words."""
         from eckart.recovery.training import TrainingMethod, train
 
         training = self.settings(model)
         with in_float32(model), tempfile.TemporaryDirectory() as work:
             learning.choose(model, training)
+            rate = self.rate(model, training.batch)
             trained = train(
                 model,
                 self.tokenizer,
                 self.examples,
-                training.model_copy(update={"learning_rate": self.rate(model, training.batch)}),
+                training.model_copy(update={"learning_rate": rate}),
                 workdir=Path(work),
                 method=TrainingMethod(objective=Distillation(), teacher=self.answers, keeps=False),
                 track=track,
             )
-        return trained.tokens / self.tokens
+        passes = trained.tokens / self.tokens
+        return f"{passes:.1f} passes over {self.tokens:,} tokens at a learning rate of {rate:.0e}"
 
     def rate(self, model: Any, batch: int) -> float:
         """The largest learning rate of a series at which a first step does not move the model further.

@@ -22,6 +22,9 @@ class ComparisonRow(BaseModel):
         task: as `eckart evaluate` names it.
         metric, value: the score.
         loss: nats a token, where the task has one.
+        divergence: the mean of `KL(dense ‖ model)` over tokens of what the task reads, in nats; of the task
+            `perplexity`.
+        same_top: the share of those tokens where both find the same one likeliest.
         seconds: from a loaded dense model to this one: calibrating, decomposing and cutting, and not the
             measurement. What several sizes of a method share counts for each of them: its decompositions too,
             which are made for all ranks that pay, where `compress` may stop at the one it needs.
@@ -43,6 +46,8 @@ class ComparisonRow(BaseModel):
     metric: str | None = None
     value: float | None = None
     loss: float | None = None
+    divergence: float | None = None
+    same_top: float | None = None
     seconds: float | None = None
     peak_memory_bytes: int | None = None
     error: str | None = None
@@ -72,8 +77,9 @@ class Comparison(Shown):
 
     def in_a_table(self) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
         """A row for each model."""
-        head = ("method", "keep", "parameters", self.rows[0].metric or "value", "seconds", "failed")
-        rows = (
-            (row.method, row.keep, row.parameters, row.value, row.seconds, row.error) for row in self.rows
-        )
-        return head, rows
+        names = ("method", "keep", "parameters", "value", "divergence", "same_top", "seconds", "error")
+        titles = {"value": self.rows[0].metric or "value", "same_top": "same top token", "error": "failed"}
+        moved = any(row.divergence is not None for row in self.rows)
+        shown = [name for name in names if moved or name not in ("divergence", "same_top")]
+        head = tuple(titles.get(name, name) for name in shown)
+        return head, (tuple(getattr(row, name) for name in shown) for row in self.rows)

@@ -62,7 +62,7 @@ def against(request: Request) -> Score:
     rows = [
         row
         for batch in request.track(groups, "comparing", len(groups))
-        for row in _windows(model, dense, batch)
+        for row in compared(model, dense, batch)
     ]
     rows = [row for row in rows if row.shape[1]]
     if not rows:
@@ -89,7 +89,8 @@ def against(request: Request) -> Score:
     return Score(request.task, "perplexity", perplexity_of(loss), details | _repetitions(request, cut))
 
 
-def _windows(model: Any, dense: Any, batch: dict[str, Tensor]) -> Iterator[np.ndarray]:
+@torch.no_grad()
+def compared(model: Any, dense: Any, batch: dict[str, Tensor]) -> Iterator[np.ndarray]:
     """Of each window `(4, tokens)`: loss of the model and of the dense one, divergence, one top or not."""
     here, labels = predicting(model, batch)
     there, _ = predicting(dense, batch)

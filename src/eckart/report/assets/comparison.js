@@ -24,9 +24,11 @@ const oneSize = keeps.length === 1;
 const keyOf = (method) => legendKey(method, { ...looks.get(method), plain: oneSize });
 const spreads = (values) => values.length && d3.min(values) > 0 && d3.max(values) > 3 * d3.min(values);
 const anyFailed = ROWS.some((row) => row.error);
+const anyMoved = ROWS.some((row) => known(row.divergence));
 const rowsTable = (own) => ({
-  head: ["method", "keep", "parameters", metric, "loss", "seconds", "peak memory", ...(anyFailed ? ["failed"] : [])],
-  rows: own.map((row) => [row.method, row.keep, known(row.parameters) ? row.parameters.toLocaleString("en") : "–", figureOf(row.value), figureOf(row.loss), figureOf(row.seconds, 3), bytes(row.peak_memory_bytes),
+  head: ["method", "keep", "parameters", metric, "loss", ...(anyMoved ? ["divergence", "same top token"] : []), "seconds", "peak memory", ...(anyFailed ? ["failed"] : [])],
+  rows: own.map((row) => [row.method, row.keep, known(row.parameters) ? row.parameters.toLocaleString("en") : "–", figureOf(row.value), figureOf(row.loss),
+    ...(anyMoved ? [figureOf(row.divergence), known(row.same_top) ? `${(100 * row.same_top).toFixed(1)}%` : "–"] : []), figureOf(row.seconds, 3), bytes(row.peak_memory_bytes),
     ...(anyFailed ? [row.error ?? ""] : [])]),
 });
 const denseKey = () => dense && known(dense.value) ? [legendKey("dense", { stroke: "var(--ink)", dash: "2 3" })] : [];
