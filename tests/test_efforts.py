@@ -11,6 +11,7 @@ import torch
 
 import eckart
 from eckart import structures
+from eckart.comparison.methods import read_methods
 from eckart.estimate import time
 from eckart.recipes import METHODS, making
 from eckart.recipes.efforts import EFFORTS, NORMAL
@@ -85,3 +86,13 @@ def test_the_plan_says_what_each_takes() -> None:
     assert list(eckart.plan("pocket", method="svd", keep=0.8).efforts) == [NORMAL]
     fast = eckart.plan("pocket", method="auto", keep=0.8, effort="fast")
     assert fast.compress_seconds == fast.efforts["fast"]
+
+
+def test_a_comparison_names_it_as_another_axis() -> None:
+    shared = {"of": "model", "targets": None, "layers": None, "data": "texts.txt", "samples": None}
+    found = read_methods(["auto:fast", "auto"], [0.8], shared, trained=False)
+    assert [each.effort for each in found.values()] == ["fast", NORMAL]
+    with pytest.raises(UsageError, match="leave it out"):
+        read_methods(["svd:best"], [0.8], shared, trained=False)
+    with pytest.raises(UsageError, match="fast and best both say the effort"):
+        read_methods(["auto:fast:best"], [0.8], shared, trained=False)

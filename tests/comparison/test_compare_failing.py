@@ -121,7 +121,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "method kfac:pivotd: unknown value 'pivotd'; did you mean pivoted? there are: kronecker, lowrank, ",
     ),
     "dense": ({"methods": ["kfac:dense"]}, "unknown value 'dense'"),
-    "two structures": ({"methods": ["svd:pivoted:lowrank"]}, "pivoted and lowrank are both a structure"),
+    "two structures": ({"methods": ["svd:pivoted:lowrank"]}, "pivoted and lowrank both say the structure"),
     "empty value": ({"methods": ["svd:"]}, "method svd:: unknown value ''"),
     "method twice": ({"methods": ["svd", "svd"]}, "method svd is named twice"),
     "size twice": ({"keep": [0.8, 0.80]}, "keep 0.8 is named twice"),

@@ -7,6 +7,7 @@ from typing import Any
 
 from eckart import recipes, structures
 from eckart.recipes import making
+from eckart.recipes.efforts import EFFORTS
 from eckart.recovery.settings import LENGTHS, Training, make_training
 from eckart.types import Recipe, UsageError, unknown
 
@@ -15,6 +16,7 @@ AXIS_VALUES: dict[str, tuple[str, ...]] = {
     "allocation": making.ALLOCATIONS,
     "recovery": making.RECOVERIES,
     "metric": tuple(recipes.METRICS),
+    "effort": tuple(EFFORTS),
 }
 
 
@@ -90,7 +92,7 @@ def _choices(label: str) -> dict[str, Any]:
             known = [value for values in AXIS_VALUES.values() for value in values]
             raise UsageError(f"method {label}: {unknown('value', value, known)}")
         if axis in found:
-            raise UsageError(f"method {label}: {found[axis]} and {value} are both a {axis}")
+            raise UsageError(f"method {label}: {found[axis]} and {value} both say the {axis}")
         found[axis] = value
     return found
 
