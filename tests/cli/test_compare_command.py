@@ -24,6 +24,8 @@ FIELDS = [
     "metric",
     "value",
     "loss",
+    "divergence",
+    "same_top",
     "seconds",
     "peak_memory_bytes",
     "error",

@@ -57,7 +57,8 @@ def test_the_table_holds_every_field_of_every_row(compare: Compare, tmp_path: Pa
     made = compare()
     header, *_ = (tmp_path / "out" / "results.csv").read_text().splitlines()
     assert header == (
-        "method,keep,of,parameters,targets_parameters,task,metric,value,loss,seconds,peak_memory_bytes,error"
+        "method,keep,of,parameters,targets_parameters,task,metric,value,loss,divergence,same_top,seconds,"
+        "peak_memory_bytes,error"
     )
     read = [
         ComparisonRow.model_validate({k: v or None for k, v in row.items()})

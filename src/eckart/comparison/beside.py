@@ -23,35 +23,41 @@ class Beside:
 
     Args:
         model: dense; it is asked at once, and needed no more.
-        texts: what the task reads.
-        limit: of windows, where there is one text.
+        cut: windows of what the task reads; at least one.
+
+    Raises:
+        UnknownHeadError: what it says cannot be kept.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        texts: Sequence[Text],
-        max_length: int,
-        limit: int | None,
-        track: Track,
-    ) -> None:
-        cut = text.windows(model, tokenizer, texts, max_length)[: limit if len(texts) == 1 else None]
-        whole = sum(len(window.ids) for window in cut)
-        count = min(len(cut), math.ceil(len(cut) * TOKENS / max(1, whole)))
-        cut = [cut[at * len(cut) // count] for at in range(count)]
+    def __init__(self, model: Any, tokenizer: Any, cut: Sequence[text.Window], track: Track) -> None:
         self.batches = text.batches(model, tokenizer, cut, BATCH_TOKENS, answers=True)
         self.answers = Answers(model, tokenizer, cut)
         self.answers.ask(track)
         self.answers.let_go()
 
     @classmethod
-    def of(cls, model: Any, *what: Any) -> Beside | None:
-        """`None` where the model predicts nothing, or what it says cannot be kept."""
+    def of(
+        cls,
+        model: Any,
+        tokenizer: Any,
+        texts: Sequence[Text],
+        max_length: int,
+        limit: int | None,
+        track: Track,
+    ) -> Beside | None:
+        """Beside a model on texts; `None` where it predicts nothing, or what it says cannot be kept.
+
+        Args:
+            limit: of windows, where there is one text.
+        """
         if not model.can_generate():
             return None
+        every = text.windows(model, tokenizer, texts, max_length)[: limit if len(texts) == 1 else None]
+        whole = sum(len(window.ids) for window in every)
+        count = min(len(every), math.ceil(len(every) * TOKENS / max(1, whole)))
+        cut = [every[at * len(every) // count] for at in range(count)]
         try:
-            return cls(model, *what)
+            return cls(model, tokenizer, cut, track) if cut else None
         except UnknownHeadError:
             return None
 

@@ -61,8 +61,10 @@ class MethodRun:
         replacing.require_finite(self.model)
         self.beside: Beside | None = None
         if self.protocol.task == "perplexity":
-            what = (self.material[: self.protocol.limit], self.protocol.max_length, self.protocol.limit)
-            self.beside = Beside.of(self.model, self.tokenizer, *what, self.track)
+            texts, length = self.material[: self.protocol.limit], self.protocol.max_length
+            self.beside = Beside.of(
+                self.model, self.tokenizer, texts, length, self.protocol.limit, self.track
+            )
         found = targets_.find_targets(self.model, self.protocol.targets, self.protocol.layers).targets
         self.before = replacing.count_parameters(self.model)
         self.targets_before = sum(target.out_features * target.in_features for target in found)
