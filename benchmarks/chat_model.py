@@ -3,7 +3,7 @@
 SmolLM2-135M-Instruct, 64 windows of 512 tokens of WikiText-2's valid split, `--of targets`, each cut in a
 process of its own without cached moments: loss over the dense model's on the first 120,000 characters of the
 test split and on as many of C4, which was not calibrated on, both in windows of 512; seconds and memory at
-the peak. Three quarters of an hour for a size on two cores.
+the peak. An hour for a size on two cores.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ CHARACTERS = 120_000
 METHODS: dict[str, list[str]] = {
     "svd-llm": ["--method", "svd-llm"],
     "auto, --recovery none": ["--recovery", "none"],
+    "auto, --effort fast": ["--effort", "fast"],
     "auto": [],
 }
 

@@ -63,6 +63,7 @@ class MemoryStore(Store):
         self.divided = divide(model, tokenizer, recipe, texts)
         self.notes += self.divided.notes
         self._imitation: Imitation | None = None
+        self._unheard = False
         if self.divided.calibrating:
             # What it says is kept as it is calibrated on, where it is wanted.
             imitated = self._imitated() if making.imitates(recipe) else None
@@ -157,12 +158,12 @@ class MemoryStore(Store):
         return imitation
 
     def _imitated(self) -> Imitation | None:
-        if self._imitation is None:
+        if self._imitation is None and not self._unheard:
             try:
                 self._imitation = Imitation.of(self.model, self.divided)
             except UnknownHeadError as error:
-                note = f"{UNTRAINED}: {error}"
-                self.notes = [*(each for each in self.notes if each != note), note]
+                self._unheard = True
+                self.notes = [*self.notes, f"{UNTRAINED}: {error}"]
         return self._imitation
 
     def reference(self) -> Reference | None:

@@ -172,14 +172,7 @@ class Form(TypedDict, total=False):
             "A row of the catalogue: eckart methods. Default auto, or svd-llm of ranks by hand.", common=True
         ),
     ]
-    effort: Annotated[
-        str,
-        Option(
-            "How much work to put in: fast, normal, or best; the plan says what each takes.",
-            NORMAL,
-            common=True,
-        ),
-    ]
+    effort: Annotated[str, Option("Work put in: fast, normal, best.", NORMAL, common=True)]
     structure: Structure
     allocation: Annotated[
         str | None,

@@ -136,9 +136,10 @@ class Distillation:
             loss = (mine - right).square().sum()
         else:
             mine, right = said.logits.float(), taught.logits.float()
-            single = mine.shape[1] == 1
-            every = torch.arange(len(mine), device=mine.device)
-            loss = (mine - right).square().sum() / 2 if single else self._divergence(mine, right, every)
+            if mine.shape[1] == 1:
+                loss = (mine - right).square().sum() / 2
+            else:
+                loss = self._divergence(mine, right, torch.arange(len(mine), device=mine.device))
         return loss, mask.bool()
 
     def _divergence(self, mine: Tensor, right: Tensor, rows: Tensor) -> Tensor:
