@@ -60,22 +60,20 @@ class MethodRun:
             self.material = read_material(self.protocol.task, request.test, generates)
         replacing.require_finite(self.model)
         self.beside: Beside | None = None
-        if self.protocol.task == "perplexity":
-            texts, length = self.material[: self.protocol.limit], self.protocol.max_length
-            self.beside = Beside.of(
-                self.model, self.tokenizer, texts, length, self.protocol.limit, self.track
-            )
         found = targets_.find_targets(self.model, self.protocol.targets, self.protocol.layers).targets
         self.before = replacing.count_parameters(self.model)
         self.targets_before = sum(target.out_features * target.in_features for target in found)
 
     def rows(self) -> None:
         """Send a row for each size, the largest first."""
-        recipe = self.request.recipe
+        recipe, peak = self.request.recipe, Peak()
+        peak.so_far()
+        self._ask_dense()
+        # To ask it is a part of measuring, not of making a model.
+        peak.forget()
         if recipe is None:
-            self._measure(self._row(1.0, 0.0))
+            self._measure(self._row(1.0, 0.0, peak.so_far()))
             return
-        peak = Peak()
         if self.protocol.training is not None:
             for keep in self.request.keeps:
                 self._guarded(lambda recipe: self._train(recipe, peak), recipe, keep)
@@ -93,6 +91,14 @@ class MethodRun:
             self._guarded(lambda recipe: self._cut(course, recipe, shared, peak), recipe, keep)
             course.bench.restore()
             peak.forget()
+
+    def _ask_dense(self) -> None:
+        """Keep what the dense model says, which is not there once it was cut."""
+        if self.protocol.task == "perplexity":
+            texts, length = self.material[: self.protocol.limit], self.protocol.max_length
+            self.beside = Beside.of(
+                self.model, self.tokenizer, texts, length, self.protocol.limit, self.track
+            )
 
     def _guarded(self, make: Callable[[Recipe], None], recipe: Recipe, keep: float) -> None:
         """Make one row; where that fails, send it with what went wrong."""
