@@ -9,8 +9,9 @@ import torch
 from architectures import BERT, GEMMA3, GPT2, LLAMA, T5, outputs, some_inputs
 
 from eckart.compression import imitation
+from eckart.compression.answers import Answers, UnknownHeadError
 from eckart.compression.course import WORSE, Course
-from eckart.compression.imitation import UNTRAINED, Answers, Imitation, UnknownHeadError
+from eckart.compression.imitation import UNTRAINED, Imitation
 from eckart.compression.loaded import Loaded, prepare
 from eckart.data import read_texts
 from eckart.evaluation import Reference

@@ -12,11 +12,12 @@ machines changes nothing.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import normalize
 
 from eckart.calibrate.rows import Batch, masks_of, widened
 from eckart.calibrate.watch import Loss
@@ -25,6 +26,8 @@ from eckart.model.text import IGNORED, next_tokens
 from eckart.types import EckartError
 
 TEMPERATURE = 1.0
+ROWS = 64
+"""Of logits at once."""
 
 
 def loss_for(labels: str, temperature: float = TEMPERATURE, seed: int = 0, head: Head | None = None) -> Loss:
@@ -76,11 +79,10 @@ def softened(temperature: float = TEMPERATURE, seed: int = 0, head: Head | None 
         if logits.ndim == 2 and logits.shape[1] == 1:
             return _probe(widened(logits), generators)
         mask = _positions(logits, batch)
-        scaled = widened(logits[mask.to(logits.device)]) / temperature
         uniform = torch.cat(
             [torch.rand(int(row.sum()), generator=of) for row, of in zip(mask, generators, strict=True)]
-        )
-        return cross_entropy(scaled, _draw(scaled.detach(), uniform.to(scaled)), reduction="sum")
+        ).to(logits.device)
+        return _summed(logits, mask, lambda some, at: _draw(some, uniform[at].to(some)), temperature)
 
     return loss
 
@@ -106,11 +108,52 @@ def true_labels() -> Loss:
         else:
             labels = next_tokens(batch["input_ids"], masks_of(batch)[0])
         kept = labels != IGNORED
-        return cross_entropy(
-            widened(logits[kept.to(logits.device)]), labels[kept].to(logits.device), reduction="sum"
-        )
+        known = labels[kept].to(logits.device)
+        return _summed(logits, kept, lambda some, at: known[at])
 
     return loss
+
+
+Labels = Callable[[Tensor, Tensor], Tensor]
+"""`labels(logits, at)` of some rows of those that are asked, `(rows, words)`, and their places among them."""
+
+
+def _summed(logits: Tensor, asked: Tensor, labels: Labels, temperature: float = 1.0) -> Tensor:
+    """The summed cross-entropy of the logits that are asked, divided by a temperature.
+
+    Args:
+        asked: which, a mask of their leading dimensions.
+    """
+    rows = asked.to(logits.device).flatten().nonzero().squeeze(1)
+    loss: Tensor = _CrossEntropy.apply(logits.flatten(0, -2), rows, labels, temperature)
+    return loss
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """A few rows at a time: of a large vocabulary a tensor of logits is the largest that there is.
+
+    All that is kept of them is their gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, rows: Tensor, labels: Labels, temperature: float) -> Tensor:
+        loss = logits.new_zeros((), dtype=torch.float32 if logits.itemsize < 8 else logits.dtype)
+        back = torch.zeros_like(logits)
+        places = torch.arange(len(rows), device=rows.device)
+        for some, at in zip(rows.split(ROWS), places.split(ROWS), strict=True):
+            scaled = widened(logits.index_select(0, some)) / temperature
+            drawn = labels(scaled, at)[:, None]
+            said = scaled.log_softmax(-1)
+            loss -= said.gather(1, drawn).sum()
+            change = said.exp_().scatter_add_(1, drawn, -torch.ones_like(drawn, dtype=said.dtype))
+            back.index_copy_(0, some, change.div_(temperature).to(back.dtype))
+        ctx.save_for_backward(back)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor) -> tuple[Tensor, None, None, None]:
+        (back,) = ctx.saved_tensors
+        return back.mul_(given[0]), None, None, None
 
 
 def _positions(logits: Tensor, batch: Batch) -> Tensor:

@@ -18,7 +18,8 @@ from typing import Any
 
 from eckart import calibrate, checkpoint
 from eckart.calibrate import GRADIENT_KINDS, INPUT_KINDS, TEMPERATURE, Observed
-from eckart.model import sentences, text
+from eckart.calibrate.recomputing import waiting_bytes
+from eckart.model import sentences, targets, text
 from eckart.types import EckartError, Track, silent
 
 CACHE_BYTES = 4 << 30
@@ -110,12 +111,8 @@ def backward_tokens(model: Any) -> int:
 
     It depends on the config alone, so that it is the same whatever was replaced in the model already.
     """
-    config = model.config.get_text_config()
-    layers, width, words = (
-        getattr(config, name, None) or 0 for name in ("num_hidden_layers", "hidden_size", "vocab_size")
-    )
-    # What a block of usual proportions hands from module to module: 18 times its width.
-    each = int(model.dtype.itemsize) * layers * 18 * width
+    words = getattr(model.config.get_text_config(), "vocab_size", None) or 0
+    each = waiting_bytes(model.config, model.dtype.itemsize)
     each += LOGITS * words if model.can_generate() else 0
     return max(1, min(BACKWARD_TOKENS, BACKWARD_BYTES // max(1, each)))
 
@@ -156,6 +153,7 @@ class _Job:
             self.kinds,
             self.track,
             loss=self.loss,
+            blocks=targets.stacks_of(self.model, self.names),
         )
         inputs = self.kinds & INPUT_KINDS
         if not rest or not inputs:

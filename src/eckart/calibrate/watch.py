@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from eckart.calibrate.modes import evaluating, frozen, uncached
 from eckart.calibrate.observed import GRADIENT_KINDS, INPUT_KINDS, Observed
+from eckart.calibrate.recomputing import recomputing
 from eckart.calibrate.rows import Batch, masks_of, module_input
 from eckart.calibrate.sums import InputSum, OutputSum, mirror
 from eckart.linalg import wide_products
@@ -37,6 +38,7 @@ def watch(
     *,
     loss: Loss | None = None,
     onto: Observed | None = None,
+    blocks: Sequence[nn.Module] = (),
 ) -> Observed:
     """Run `model` on `batches` and sum what the named modules read, and what a loss says back to them.
 
@@ -57,6 +59,7 @@ def watch(
         kinds: which sums: `second` and `absolute` of the inputs, `gradient` and `fisher` of the outputs.
         loss: what is differentiated; needed for `gradient` and `fisher`, as those in `losses.py`.
         onto: what another run over the same targets has seen of their inputs: it is added to, in its place.
+        blocks: of the model, which are run again for the way back where otherwise much would wait for it.
 
     Raises:
         PaddingUnknownError: a padded batch reached a module in a shape that no mask explains.
@@ -90,7 +93,10 @@ def watch(
         for read in watching.inputs:
             if onto is not None and read.space in onto.moments:
                 read.moment = onto.moments[read.space]
-        return watching.over(batches, loss if backward else None, track)
+        if not backward:
+            return watching.over(batches, None, track)
+        with recomputing(model, blocks, max(batch["input_ids"].numel() for batch in batches)):
+            return watching.over(batches, loss, track)
 
 
 def spaces_of(model: Any, names: Sequence[str], batch: Batch) -> dict[str, str]:

@@ -129,16 +129,16 @@ class Course:
         if all(record.option.structure == "dense" for record in cut.records):
             return cut
         model = self.bench.model
-        before = imitation.weights(model)
-        try:
-            done = imitation.train(model, self.store.track)
-        except EckartError as error:
-            imitation.restore(model, before)
-            return Cut(cut.records, cut.held_out, [*cut.notes, f"{UNTRAINED}: {error}"])
-        moved = self._moved()
-        if moved and cut.held_out and moved.divergence > cut.held_out.divergence:
-            imitation.restore(model, before)
-            return Cut(cut.records, cut.held_out, [*cut.notes, WORSE])
+        with imitation.undoable(model) as undo:
+            try:
+                done = imitation.train(model, self.store.track)
+            except EckartError as error:
+                undo()
+                return Cut(cut.records, cut.held_out, [*cut.notes, f"{UNTRAINED}: {error}"])
+            moved = self._moved()
+            if moved and cut.held_out and moved.divergence > cut.held_out.divergence:
+                undo()
+                return Cut(cut.records, cut.held_out, [*cut.notes, WORSE])
         said = f"trained to imitate the dense model: {done}"
         if moved and cut.held_out:
             said += f"; divergence {cut.held_out.divergence:.4f} to {moved.divergence:.4f} on held-out data"

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from eckart.checkpoint import Spill
 from eckart.linalg import wide_products
 from eckart.model.sentences import Head, head_of
 from eckart.model.text import Batch, next_tokens
@@ -17,7 +21,11 @@ from eckart.types import EckartError
 
 REFERENCE_BYTES = 2**28
 """At most, for what the dense model said: 256 MiB."""
+HELD_BYTES = 2**26
+"""Of them in memory; the rest is read from disk for each comparison."""
 
+ROWS = 64
+"""Of logits at once."""
 NEIGHBOURS = 5
 LEAST_WINDOWS = 3
 
@@ -65,7 +73,8 @@ class Reference:
 
     def __init__(self, batches: Sequence[Batch], model: Any = None) -> None:
         self.batches: list[Batch] = list(batches)
-        self.said: list[Tensor] = []
+        self._said: list[Tensor] = []
+        self._waiting = Spill(Path(tempfile.gettempdir()), HELD_BYTES)
         self.size = 0
         if model is not None:
             for batch in self.batches:
@@ -82,17 +91,22 @@ class Reference:
     def keep(self, model: Any, output: Any) -> None:
         """What the model says to the next batch."""
         self.writes = bool(model.can_generate())
-        if not self.said:
+        if not self._said:
             self.behind = head_of(model)
-        said, self.headed = _says(output, self.batches[len(self.said)], self.behind)
-        self.said.append(said)
-        self.size += said.numel() * said.element_size()
+        said, self.headed = _says(output, self.batches[len(self._said)], self.behind)
+        self._said.append(said)
+        self._waiting.away(said)
+        self.size += said.nbytes
 
     def begin(self) -> None:
         """From now on what was kept is the reference."""
-        self.batches = self.batches[: len(self.said)]
+        self.batches = self.batches[: len(self._said)]
         self.tokens = sum(map(rows_of, self.batches))
-        self.before = self.moved([self._part(index, said) for index, said in enumerate(self.said)])
+        parts = []
+        for index in range(len(self._said)):
+            with self._before(index) as said:
+                parts.append(self._part(said, said, index))
+        self.before = self.moved(parts)
 
     def of(self, model: Any) -> Moved:
         """How far the model, changed since, is from it now; infinitely far where a value is not finite."""
@@ -100,7 +114,9 @@ class Reference:
 
     def part(self, index: int, output: Any) -> Part:
         """What a changed model's output for one batch says."""
-        return self._part(index, _says(output, self.batches[index], self.behind)[0])
+        after = _says(output, self.batches[index], self.behind)[0]
+        with self._before(index) as before:
+            return self._part(before, after, index)
 
     def moved(self, parts: Sequence[Part]) -> Moved:
         """How far a changed model is from it, by its output for every batch.
@@ -113,11 +129,23 @@ class Reference:
         moved = self._by_logits(parts) if self.headed else self._by_embeddings(parts)
         return moved if math.isfinite(moved.divergence + moved.loss) else Moved(math.inf, math.inf)
 
-    def _part(self, index: int, after: Tensor) -> Part:
+    @contextmanager
+    def _before(self, index: int) -> Iterator[Tensor]:
+        """What the model said to a batch when it was the reference."""
+        said = self._said[index]
+        self._waiting.back(said)
+        try:
+            yield said
+        finally:
+            self._waiting.away(said)
+
+    def _part(self, before: Tensor, after: Tensor, index: int) -> Part:
         if not self.headed:
             return Part(embeddings=after)
-        before = self.said[index]
-        divergence = float((before.exp() * (before - after)).sum(dtype=torch.float64))
+        divergence = sum(
+            float((one.exp() * (one - other)).sum(dtype=torch.float64))
+            for one, other in zip(before.split(ROWS), after.split(ROWS), strict=True)
+        )
         if not self.writes:
             return Part(divergence, len(before))
         labels = _labels(self.batches[index]).to(after.device)
@@ -133,7 +161,9 @@ class Reference:
         return Moved(divergence, sum(part.loss for part in parts) / predicted if predicted else divergence)
 
     def _by_embeddings(self, parts: Sequence[Part]) -> Moved:
-        before = torch.cat(self.said).double()
+        for said in self._said:
+            self._waiting.back(said)
+        before = torch.cat(self._said).double()
         after = torch.cat([part.embeddings for part in parts if part.embeddings is not None]).double()
         if len(before) < LEAST_WINDOWS:
             raise EckartError(

@@ -173,7 +173,7 @@ class _Divergence(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *given: Tensor) -> tuple[Tensor, None, None, None]:
         (back,) = ctx.saved_tensors
-        return back * given[0], None, None, None
+        return back.mul_(given[0]), None, None, None
 
 
 def require_teacher(config: Any, teacher: Any, hidden: float | None = None) -> None:
