@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from eckart.allocate.budget import Picks, cost, largest_within, least
 from eckart.allocate.drop import keep_best, keep_share
 from eckart.allocate.energy import at_energy, energy
+from eckart.allocate.equal import equal
 from eckart.allocate.fit import fitted
 from eckart.allocate.uniform import uniform
 from eckart.allocate.waterfill import waterfill
@@ -17,7 +18,12 @@ from eckart.types import Curve
 
 Allocator = Callable[[Sequence[Curve], int], Picks]
 
-ALLOCATORS: dict[str, Allocator] = {"uniform": uniform, "energy": energy, "waterfill": waterfill}
+ALLOCATORS: dict[str, Allocator] = {
+    "uniform": uniform,
+    "equal": equal,
+    "energy": energy,
+    "waterfill": waterfill,
+}
 
 NEEDS_ERRORS = frozenset({"energy", "waterfill"})
 """Allocators that read `Curve.errors`, so that every spectrum must be known before the first cut."""
@@ -29,6 +35,7 @@ __all__ = [
     "at_energy",
     "cost",
     "energy",
+    "equal",
     "fitted",
     "keep_best",
     "keep_share",

@@ -224,6 +224,9 @@ class Bench:
         """
         bits = next((each for each in self.recipe.bits if each is not None), None)
         problems = self.problems(site, bits)
+        if site.dense:
+            whole = np.array([sum(problem.norm(problem.weight) ** 2 for problem in problems)])
+            return dict.fromkeys(self.recipe.structures, whole)
         try:
             found = {
                 name: structures.find(name).errors(site, problems).numpy() for name in self.recipe.structures
@@ -313,10 +316,10 @@ class Bench:
         for target, problem, fitted in zip(site.targets, problems, fits, strict=True):
             predicted = fitted.error
             if predicted is None:
-                predicted = problem.relative_error(structure.dense(values_of(fitted), size)[0])
+                predicted = structure.relative_error(problem, values_of(fitted), size)
             self.keep(target, keep_dense)
-            held = replacing.replace(self.model, target.name, option, fitted.tensors)
-            measured = problem.relative_error(structure.dense(held, size)[0])
+            held = replacing.replace(self.model, target.name, option, fitted.tensors, target.inner)
+            measured = structure.relative_error(problem, held, size)
             records.append(self._record(target, option, site, (predicted, measured)))
         if len(site.targets) > 1:
             replacing.share(self.model, [target.name for target in site.targets])

@@ -15,8 +15,7 @@ from eckart.compression.selection import select
 from eckart.estimate import budget
 from eckart.estimate.prices import Prices
 from eckart.evaluation import Reference
-from eckart.model import replacing
-from eckart.model import targets as targets_
+from eckart.model import channels, replacing
 from eckart.model.text import Batch
 from eckart.recovery import learning
 from eckart.recovery.runs import TrainingSetup
@@ -49,10 +48,11 @@ def prepare(loaded: Loaded, recipe: Recipe, texts: Sequence[Text], track: Track 
         UsageError: the recipe asks for what the model or the data does not have.
     """
     model = loaded.model
-    found = targets_.find_targets(model, recipe.targets, recipe.layers)
+    found = channels.find_targets(model, recipe.targets, recipe.layers, recipe.structures)
     require_replaceable(model, found.targets, recipe)
     prices = Prices.of(model, found.targets, recipe)
     budget.require_possible(prices.sites(found.targets), recipe, prices)
+    channels.require_elementwise(model, found.targets)
     store = MemoryStore(
         model,
         loaded.tokenizer,
@@ -107,7 +107,18 @@ def compress_loaded(
     if merge:
         replacing.merge(model)
         cut = cut.merged()
+    narrow = channels.make_plain(model) if recipe.quantize is None else []
     if reference is not None:
         cut = cut.measured(reference, course.store.moved(reference))
     replacing.describe(model)
-    return make_manifest(model, before, recipe, cut, course.tokens, course.store.notes, runs, merged=merge)
+    return make_manifest(
+        model,
+        before,
+        recipe,
+        cut,
+        course.tokens,
+        [*course.store.notes, *narrow],
+        runs,
+        merged=merge,
+        narrow=bool(narrow),
+    )

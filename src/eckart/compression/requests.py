@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-from eckart import checkpoint
+from eckart import checkpoint, structures
 from eckart.compression.blocks import settled
 from eckart.compression.dividing import divide
 from eckart.data import digest_of, texts_of
 from eckart.estimate import time
 from eckart.estimate.gains import slower
-from eckart.model import building, loading, replacing, targets
+from eckart.model import building, channels, loading, replacing
 from eckart.recipes import making
 from eckart.recovery.runs import working_folder
 from eckart.recovery.settings import Training
@@ -50,7 +50,7 @@ def takes(folder: Path, recipe: Recipe, texts: Sequence[Text]) -> tuple[dict[str
     """Seconds that the cut would compute here by effort, and for how many tokens: those of the texts."""
     config = loading.load_config(folder)
     empty = building.build_empty(config)
-    found = targets.find_targets(empty, recipe.targets, recipe.layers).targets
+    found = channels.find_targets(empty, recipe.targets, recipe.layers, recipe.structures).targets
     tokenizer = loading.load_tokenizer(folder, recipe.bos) if texts else None
     divided = divide(empty, tokenizer, recipe, texts) if texts else None
     reading = time.Reading() if divided is None else divided.reading
@@ -71,6 +71,9 @@ def may_walk(folder: Path | None, out: str | Path | None, recipe: Recipe, blocks
         "training needs the whole model in memory": recipe.training is not None,
         "--merge needs the whole model in memory": recipe.merge,
         "--adapter is merged into the whole model": recipe.adapter is not None,
+        "narrower MLPs need the whole model in memory": any(
+            structures.find(name).channels for name in recipe.structures
+        ),
     }
     why = [reason for reason, lacking in lacks.items() if lacking]
     if blocks and why:
@@ -127,7 +130,7 @@ def warnings_of(manifest: Manifest, dtype: torch.dtype, device: str) -> list[str
 
 def no_faster(manifest: Manifest, dtype: torch.dtype, device: str) -> list[str]:
     """Which layers gained no speed. It is what this machine measured, so the manifest does not hold it."""
-    return [] if manifest.merged or manifest.recipe.quantize else slower(manifest.targets, dtype, device)
+    return [] if manifest.plain or manifest.recipe.quantize else slower(manifest.targets, dtype, device)
 
 
 def source_of(model: Any, out: str | Path | None, recipe: Recipe) -> tuple[Path | None, str, bool]:

@@ -34,7 +34,8 @@ def slower(records: Sequence[TargetRecord], dtype: torch.dtype, device: str) -> 
     """
     shapes: dict[tuple[int, int, str], list[int]] = defaultdict(list)
     for record in records:
-        if record.rank is not None and record.structure != "dense":
+        plain = record.structure == "dense" or structures.find(record.structure).channels
+        if record.rank is not None and not plain:
             shapes[record.out_features, record.in_features, record.structure].append(record.rank)
     gains = {}
     for phase, rows in PHASES.items():

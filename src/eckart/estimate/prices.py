@@ -99,11 +99,14 @@ class Prices:
             UsageError: structures that divide the targets differently, or one that refuses some.
         """
         found: list[Site] = []
+        places = {target.name: place for place, target in enumerate(targets)}
         for name in self.structures:
             sites, refused = structures.find(name).sites(targets)
-            if refused:
+            if refused and not (structures.find(name).channels and sites):
                 target, why = next(iter(refused.items()))
                 raise UsageError(f"{target} cannot be {name}: {why}; leave it out of --targets")
+            sites += [Site((target,), dense=True) for target in targets if target.name in refused]
+            sites.sort(key=lambda site: places[site.name])
             if found and sites != found:
                 raise UsageError(
                     f"{name} replaces other groups of weights than {self.structures[0]}: name one of them"
@@ -119,7 +122,7 @@ class Prices:
     def options(self, site: Site) -> list[Option]:
         """All options of a site but `dense()`."""
         found = []
-        for name in self.structures:
+        for name in self.structures if not site.dense else ():
             structure = structures.find(name)
             found += [
                 Option(structure=name, size=size, bits=bits)
@@ -161,7 +164,8 @@ class Prices:
         # A large model has thousands of sizes for each of hundreds of weights, of a few shapes. In bytes a
         # header has the weight's own name.
         key = (
-            *(Shape(t.out_features, t.in_features) for t in site.targets),
+            *(Shape(t.out_features, t.in_features, inner=t.inner) for t in site.targets),
+            site.dense,
             site.name if self.in_bytes else "",
         )
         if key not in self._known:

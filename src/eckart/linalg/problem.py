@@ -64,6 +64,20 @@ class Problem:
         return self._solved
 
     @property
+    def gram(self) -> Tensor | None:
+        """`R Rᵀ (in, in)`, its diagonal where that is all of it, `None` for the identity; float64, scaled."""
+        return self.right.gram
+
+    @property
+    def unit(self) -> float:
+        """What `‖Lᵀ M R‖²` is with both Grams as scaled, times this, is it in the metric's own unit."""
+        return self.left.scale * self.right.scale
+
+    def times_left(self, matrix: Tensor) -> Tensor:
+        """`L Lᵀ M`, the Gram as scaled."""
+        return self.left.times_gram(matrix.T).T
+
+    @property
     def tail(self) -> Tensor:
         """Squared error of the best approximation of each rank, from 0, float64."""
         return torch.from_numpy(self.decomposition().spectrum.tail)

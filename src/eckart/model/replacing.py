@@ -41,7 +41,11 @@ from eckart.types import EckartError, Option
 
 
 def replace(
-    model: Any, name: str, option: Option, tensors: Mapping[str, Tensor | Rounded]
+    model: Any,
+    name: str,
+    option: Option,
+    tensors: Mapping[str, Tensor | Rounded],
+    inner: tuple[str, int] | None = None,
 ) -> dict[str, Tensor]:
     """Put a structure in the place of a linear layer or an embedding, in its dtype and on its device.
 
@@ -50,6 +54,7 @@ def replace(
     Args:
         option: the structure and its size.
         tensors: what a fit gave, by the names of its parts.
+        inner: as of the target.
 
     Returns:
         The tensors as the module now holds them, rounded to its dtype.
@@ -59,7 +64,7 @@ def replace(
     learns = bool(old.weight.requires_grad)
     tied = vocabulary.siblings_of(model, name)
     scale = vocabulary.scale_among(model, [name, *tied])
-    new = put_structure(model, name, tied, option.structure, option.size or 0, scale)
+    new = put_structure(model, name, tied, option.structure, option.size or 0, scale, inner)
     structure = structure_of(new)
     assert structure is not None
     with torch.no_grad():
@@ -85,11 +90,13 @@ def share(model: Any, names: Sequence[str]) -> None:
     share_groups(model)
 
 
-def entry_of(structure: Structure, size: int, leader: str | None) -> Any:
+def entry_of(structure: Structure, size: int, leader: str | None, inner: Any = None) -> Any:
     """What `config.json` says of a structure's module, with the first of its site where that is another."""
-    if leader is None:
+    if leader is None and inner is None:
         return structure.entry(size)
-    return {"rank": size, "structure": structure.name, "site": leader}
+    more = {"site": leader, "inner": None if inner is None else list(inner)}
+    known = {key: value for key, value in more.items() if value is not None}
+    return {"rank": size, "structure": structure.name, **known}
 
 
 def _tensor(module: nn.Module, name: str) -> Tensor:
@@ -176,7 +183,7 @@ def describe(model: Any) -> None:
     for name, module in model.named_modules():
         structure = structure_of(module)
         if structure is not None and isinstance(module, StructuredLinear) and name not in led:
-            modules[name] = entry_of(structure, module.size, module.leader)
+            modules[name] = entry_of(structure, module.size, module.leader, module.inner)
     retie(model)
     stacks, inner = stacks_of(model), inner_of(model)
     if modules or stacks or inner:

@@ -50,8 +50,8 @@ def save_model(
     cards.write(folder, cards.COMPRESSED, source, origin, summary=summary, auto=auto, file=MODELING_FILE)
 
 
-def save_merged(model: Any, folder: Path, source: str, summary: str, origin: Path | None = None) -> None:
-    """The same of a model that is dense again, which needs no modelling file."""
+def save_plain(model: Any, folder: Path, source: str, summary: str, origin: Path | None = None) -> None:
+    """The same of a model that has plain layers alone, and needs no modelling file."""
     with quiet(), _lenient_generation_config(model, folder):
         model.save_pretrained(folder, max_shard_size=SHARD)
     auto = auto_of(auto_classes(model), stock_class(model).__name__)

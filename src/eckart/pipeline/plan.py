@@ -16,7 +16,7 @@ from eckart.estimate.planned import Plan, plan_site, planned_options
 from eckart.estimate.prices import Prices
 from eckart.estimate.suggested import KEEPS, Suggested, suggestion
 from eckart.evaluation.machine import Stopwatch
-from eckart.model import building, loading, replacing
+from eckart.model import building, channels, loading, replacing
 from eckart.model import targets as targets_
 from eckart.recipes import files, making, reading, verbs
 from eckart.recipes.describing import takes
@@ -79,7 +79,7 @@ def plan(model: str | Path, **options: Unpack[verbs.Plan]) -> Plan | Suggested:
         config = loading.load_config(folder)
     loading.refuse_compressed(config)
     empty = building.build_empty(config)
-    found = targets_.find_targets(empty, asked["targets"], asked["layers"])
+    found = channels.find_targets(empty, asked["targets"], asked["layers"], recipes[0].structures)
     require_replaceable(empty, found.targets, recipes[0])
     counted = counting.count(folder, empty)
     # One for all sizes: what the options of a large model cost takes a while to work out.

@@ -247,6 +247,16 @@ METHODS: dict[str, Method] = by_name(
             "for one side and the other in turns; KroneckerBERT is distilled afterwards (recover --teacher)",
         ),
         Method(
+            "narrow-mlp",
+            metric="input",
+            structure="narrow-mlp",
+            allocation="equal",
+            recovery="none",
+            paper="MoDeGPT, Lin et al. 2024 (ICLR 2025), arXiv 2408.09632, its part for MLPs",
+            departure="channels are chosen by structured OBS (ZipLM, arXiv 2302.04089), in the paper by the "
+            "largest ridge leverage scores; every block of one width, so that the result is a plain model",
+        ),
+        Method(
             "basis-selection",
             metric="identity",
             structure="lowrank",

@@ -10,6 +10,7 @@ from eckart.structures import (
     kronecker,
     lowrank,
     modules,
+    narrow_mlp,
     pivoted,
     quantized,
     quantized_lowrank,
@@ -31,6 +32,7 @@ from eckart.structures.contract import (
 from eckart.structures.factored import FactoredEmbedding, FactoredLinear, FactoredStructure
 from eckart.structures.lowrank import LowRankLinear
 from eckart.structures.modules import StructuredEmbedding, StructuredLinear, parts_of, put
+from eckart.structures.narrow_mlp import NarrowLinear
 from eckart.structures.pivoted import PivotedLinear
 from eckart.structures.quantized import BITS, QuantizedLinear, float_tensors, stored_tensors
 from eckart.structures.registry import STRUCTURES, add, find, replacements, structure_of
@@ -46,6 +48,7 @@ FILES = (
     pivoted,
     quantized_lowrank,
     kronecker,
+    narrow_mlp,
 )
 """In the order in which they import each other."""
 
@@ -59,6 +62,7 @@ __all__ = [
     "Fitted",
     "LinearStructure",
     "LowRankLinear",
+    "NarrowLinear",
     "Part",
     "PivotedLinear",
     "Problem",

@@ -26,11 +26,17 @@ FITTED_SIZES = 6
 
 @dataclass(frozen=True)
 class Shape:
-    """The shape of a linear layer, `W (out, in)` and a bias or none; of an embedding `(tokens, width)`."""
+    """The shape of a linear layer, `W (out, in)` and a bias or none; of an embedding `(tokens, width)`.
+
+    Attributes:
+        inner: where it writes or reads the inner channels of an MLP, on which side they are, `outputs` or
+            `inputs`, and how many.
+    """
 
     out_features: int
     in_features: int
     bias: bool = False
+    inner: tuple[str, int] | None = None
 
 
 class Target(Protocol):
@@ -52,9 +58,11 @@ class Site:
 
     Attributes:
         targets: in the model's order; the first gives the site its name.
+        dense: whether it stays as it is, where none of its structures can take its place.
     """
 
     targets: tuple[Any, ...]
+    dense: bool = False
 
     @property
     def name(self) -> str:
@@ -126,6 +134,17 @@ class Problem(Protocol):
     def tail(self) -> Tensor:
         """Squared error of the best approximation of each rank, from 0, float64."""
 
+    @property
+    def gram(self) -> Tensor | None:
+        """`R Rᵀ (in, in)`, its diagonal where that is all of it, `None` for the identity; float64, scaled."""
+
+    @property
+    def unit(self) -> float:
+        """What `‖Lᵀ M R‖²` is with both Grams as scaled, times this, is it in the metric's own unit."""
+
+    def times_left(self, matrix: Tensor) -> Tensor:
+        """`L Lᵀ M`, the Gram as scaled."""
+
     def approximation(self, rank: int) -> tuple[Tensor, Tensor]:
         """The best of a rank: `U (out, r)` and `V (r, in)`, float64, half of each singular value in each."""
 
@@ -134,6 +153,9 @@ class Problem(Protocol):
 
     def norm(self, matrix: Tensor) -> float:
         """`‖Lᵀ M R‖_F`."""
+
+    def relative_error(self, approximation: Tensor) -> float:
+        """`‖Lᵀ (W − Ŵ) R‖_F / ‖Lᵀ W R‖_F`; 0 for a weight that the metric does not see."""
 
     def weighed(self, matrix: Tensor) -> Tensor:
         """`L Lᵀ M R Rᵀ`, half the gradient of `‖Lᵀ M R‖²_F`, up to a constant factor."""
@@ -175,6 +197,8 @@ class Structure(ABC):
         fewer: whether it has fewer parameters than the dense weight. One that has not saves bytes, by `bits`.
         spectral: whether its error at each size is the spectral tail at that rank.
         needs_bits: whether a matrix of it is always in few bits.
+        channels: whether its sites are the inner channels of MLPs, and its layers plain ones that are
+            narrower. What has no such channels stays dense.
         supports: `training` (its tensors can learn), `embedding`, `sharding` (over processes).
         columns, rows: how its linear layers are split over processes where outputs, or inputs, are: `split`,
             or `gathered` where the outputs are needed whole.
@@ -185,6 +209,7 @@ class Structure(ABC):
     fewer: ClassVar[bool] = True
     spectral: ClassVar[bool] = False
     needs_bits: ClassVar[bool] = False
+    channels: ClassVar[bool] = False
     supports: ClassVar[frozenset[str]] = frozenset({"training"})
     columns: ClassVar[Mapping[str, str]] = {}
     rows: ClassVar[Mapping[str, str]] = {}
@@ -269,6 +294,10 @@ class Structure(ABC):
     @abstractmethod
     def dense(self, tensors: Mapping[str, Tensor], size: int) -> tuple[Tensor, Tensor | None]:
         """The weight `(out, in)` and the bias that the tensors of one target stand for, float64."""
+
+    def relative_error(self, problem: Problem, tensors: Mapping[str, Tensor], size: int) -> float:
+        """`‖Lᵀ(W − Ŵ)R‖ / ‖LᵀWR‖` of a target's tensors as saved; 0 where the metric sees nothing."""
+        return problem.relative_error(self.dense(tensors, size)[0])
 
     def biases(self, tensors: Mapping[str, Tensor], bias: Tensor) -> dict[str, Tensor]:
         """The biases of the parts, for a layer's bias `(out)`, given the other tensors as they are saved."""

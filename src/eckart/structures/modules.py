@@ -37,10 +37,12 @@ class StructuredLinear(nn.Module):
         size: its size; of factors the rank.
         leader: the name in the model of the first module of its site, which holds what they share; `None` of
             that one itself, and of a site of one.
+        inner: as of a `Shape`.
     """
 
     structure: ClassVar[str]
     leader: str | None = None
+    inner: tuple[str, int] | None = None
 
     def __init__(self, in_features: int, out_features: int, size: int) -> None:
         super().__init__()
@@ -102,4 +104,5 @@ def parts_of(module: Any) -> dict[str, Part]:
     if isinstance(module, StructuredEmbedding):
         return structure.parts(Shape(module.num_embeddings, module.embedding_dim), module.size)
     has_bias = any(name.rpartition(".")[2] == "bias" for name, _ in module.named_parameters())
-    return structure.parts(Shape(module.out_features, module.in_features, has_bias), module.size)
+    shape = Shape(module.out_features, module.in_features, has_bias, module.inner)
+    return structure.parts(shape, module.size)

@@ -288,6 +288,7 @@ class Manifest(BaseModel):
         files: SHA-256 of each file that the weights and the code are in.
         merged: whether the products of the factors were put back in the dense weights' places. A target
             with a rank then has the structure `dense`, as has one whose factors would have been no smaller.
+        narrow: whether it is a model of its class like any other, whose config has a smaller number.
     """
 
     format_version: int = 2
@@ -304,10 +305,16 @@ class Manifest(BaseModel):
     held_out: HeldOut | None = None
     training: list[TrainingRecord] = []
     merged: bool = False
+    narrow: bool = False
     left_out: list[str] = []
     notes: list[str] = []
     probe: Probe | None = None
     files: dict[str, str] = {}
+
+    @property
+    def plain(self) -> bool:
+        """Whether it loads with nothing but transformers, and no code of its own."""
+        return self.merged or self.narrow
 
 
 @dataclass(repr=False)

@@ -17,12 +17,20 @@ Quantize = Literal["int8", "int4"]
 
 @dataclass(frozen=True)
 class Target:
-    """A weight that may be replaced. Shapes are those of `torch.nn.Linear`: `W (out, in)`."""
+    """A weight that may be replaced. Shapes are those of `torch.nn.Linear`: `W (out, in)`.
+
+    Attributes:
+        inner: where it writes or reads the inner channels of an MLP, on which side they are, `outputs` or
+            `inputs`, and how many.
+        group: the name of what reads those channels.
+    """
 
     name: str
     out_features: int
     in_features: int
     bias: bool
+    inner: tuple[str, int] | None = None
+    group: str | None = None
 
 
 @dataclass

@@ -42,6 +42,7 @@ def make_manifest(
     notes: Sequence[str],
     runs: Sequence[TrainingRecord] = (),
     merged: bool = False,
+    narrow: bool = False,
 ) -> Manifest:
     """What became of a model.
 
@@ -51,6 +52,7 @@ def make_manifest(
         notes: beside those of the cut.
         runs: trainings.
         merged: whether the factors were multiplied out again.
+        narrow: whether it is a plain model of smaller numbers.
     """
     after, unasked = replacing.count_parameters(model), before.probe.unasked
     return Manifest(
@@ -73,6 +75,7 @@ def make_manifest(
         held_out=cut.held_out,
         training=list(runs),
         merged=merged,
+        narrow=narrow,
         left_out=before.left_out,
         notes=[*notes, *cut.notes, *([f"outputs: {unasked}"] if unasked else [])],
         probe=before.probe,
@@ -94,7 +97,7 @@ def summary_of(manifest: Manifest) -> str:
 def seal(manifest: Manifest, folder: Path) -> None:
     """Write the manifest of a folder that is complete but for it, with the hashes of what must not change."""
     files = [*checkpoint.open_checkpoint(folder).files]
-    if not manifest.merged:
+    if not manifest.plain:
         files.append(folder / f"{saving.MODELING_FILE}.py")
     manifest.files = {path.name: checkpoint.sha256(path) for path in files}
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")

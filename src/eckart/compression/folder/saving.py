@@ -17,7 +17,7 @@ def save_folder(model: Any, tokenizer: Any, manifest: Manifest, folder: Path | N
     Args:
         tokenizer: saved beside it, unless `folder`, that the model was loaded from, brings its own.
     """
-    save = saving.save_merged if manifest.merged else saving.save_model
+    save = saving.save_plain if manifest.plain else saving.save_model
     with checkpoint.appearing(out) as temporary:
         save(model, temporary, manifest.source, summary_of(manifest), origin=folder)
         if tokenizer is not None and folder is None:

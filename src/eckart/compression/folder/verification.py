@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from eckart import checkpoint, structures
 from eckart.compression.folder.manifests import read_manifest
 from eckart.model import building, configs, loading, probe, reading, replacing, saving
@@ -116,20 +118,32 @@ def _record_fault(model: Any, record: TargetRecord, tensors: Mapping[str, checkp
         tensors: as they are stored, by the names that transformers loads them by.
     """
     module = dict(model.named_modules()).get(record.name)
+    experts = dict(model.named_parameters()).get(record.name.rpartition(".")[0])
+    if module is None and experts is not None:
+        return _narrow_fault(experts[0], record)
     if module is None:
         return f"{record.name} is a target of the manifest: the model has no such module"
     built, option = structures.structure_of(module), record.option
+    if built is None and option.structure != "dense" and structures.find(option.structure).channels:
+        return _narrow_fault(module.weight, record)
     name, size = (built.name, getattr(module, "size", None)) if built else ("dense", None)
     # What was multiplied out has the size that it had, and nothing to show it by.
     expected = None if option.structure == "dense" else option.size
     if (name, size) != (option.structure, expected):
         said = [f"{n} of size {s}" if s else n for n, s in ((name, size), (option.structure, expected))]
         return f"{record.name} is {said[0]} by the config, {said[1]} by the manifest"
-    if built is None:
-        return None
+    return None if built is None else _stored_fault(model, record, built, tensors)
+
+
+def _stored_fault(
+    model: Any, record: TargetRecord, built: structures.Structure, tensors: Mapping[str, checkpoint.Stored]
+) -> str | None:
+    """The same of the tensors that a structure is stored in."""
+    module, option = model.get_submodule(record.name), record.option
     held = module.state_dict()
     biased = any(key.rpartition(".")[2] == "bias" for key in held)
-    parts = built.parts(structures.Shape(record.out_features, record.in_features, biased), option.size or 0)
+    shape = structures.Shape(record.out_features, record.in_features, biased, getattr(module, "inner", None))
+    parts = built.parts(shape, option.size or 0)
     for key, part in structures.stored_tensors(parts, option.bits, 1).items():
         full = f"{record.name}.{key}"
         # A head that is tied is stored as the embedding, whose indices it has without saving them.
@@ -137,6 +151,14 @@ def _record_fault(model: Any, record: TargetRecord, tensors: Mapping[str, checkp
         if key in held and (found is None or found.shape != part.shape):
             return f"{record.name} is not stored at {built.size_name} {option.size}"
     return None
+
+
+def _narrow_fault(weight: Tensor, record: TargetRecord) -> str | None:
+    """The same of a plain layer, or one expert of a tensor, that is narrower than it was."""
+    there, said = weight.numel(), record.parameters_after
+    if there == said:
+        return None
+    return f"{record.name} has {there:,} parameters by the config, {said:,} by the manifest"
 
 
 def check_loading(folder: Path, manifest: Manifest) -> Check:
@@ -152,8 +174,8 @@ def check_loading(folder: Path, manifest: Manifest) -> Check:
 
 def check_plain_loading(folder: Path, manifest: Manifest) -> Check:
     """Outputs of the model in a process that has transformers only, and sees no code but Eckart's own."""
-    if manifest.merged:
-        return _check_merged_loading(folder, manifest)
+    if manifest.plain:
+        return _check_stock_loading(folder, manifest)
     name = "loads without eckart, trust_remote_code"
     file = folder / f"{saving.MODELING_FILE}.py"
     config = configs.raw_config(folder)
@@ -163,12 +185,12 @@ def check_plain_loading(folder: Path, manifest: Manifest) -> Check:
     return _check_isolated(name, folder, manifest, saving.auto_of(autos, config["architectures"][0]), [file])
 
 
-def _check_merged_loading(folder: Path, manifest: Manifest) -> Check:
-    """A merged model is a dense one, and names no code."""
+def _check_stock_loading(folder: Path, manifest: Manifest) -> Check:
+    """A model of plain layers names no code."""
     name = "loads without eckart"
     config = configs.raw_config(folder)
     if strange := next((entry for entry in ("quantization_config", "auto_map") if entry in config), None):
-        return Check(name, False, f"it was merged, and its config.json has {strange}")
+        return Check(name, False, f"it is a plain model, and its config.json has {strange}")
     autos = saving.auto_classes(building.build_empty(loading.load_config(folder)))
     return _check_isolated(name, folder, manifest, saving.auto_of(autos, config["architectures"][0]), [])
 

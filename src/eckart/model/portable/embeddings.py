@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -23,19 +24,27 @@ def shape_of(module: Any) -> Shape:
     return Shape(int(rows), int(columns), getattr(module, "bias", None) is not None)
 
 
-def layer_like(old: Any, structure: str, size: int) -> Any:
+def layer_like(old: Any, structure: str, size: int, inner: tuple[str, int] | None = None) -> Any:
     """An empty structure of a linear layer's shape and dtype, on its device."""
-    return find(structure).layer(shape_of(old), size, old.weight.device, old.weight.dtype)
+    shape = replace(shape_of(old), inner=inner)
+    return find(structure).layer(shape, size, old.weight.device, old.weight.dtype)
 
 
 def put_structure(
-    model: nn.Module, name: str, tied: list[str], structure: str, size: int, scale: float
+    model: nn.Module,
+    name: str,
+    tied: list[str],
+    structure: str,
+    size: int,
+    scale: float,
+    inner: tuple[str, int] | None = None,
 ) -> nn.Module:
     """Replace a layer or an embedding, and what is tied to it, by empty structures with the same tensors.
 
     Args:
         tied: names of what is tied to it.
         scale: what the embeddings among them multiply by.
+        inner: as of a `Shape`.
 
     Returns:
         The first of the structures.
@@ -47,7 +56,7 @@ def put_structure(
             device = old.weight.device if first is None else "meta"
             new = find(structure).embedding(old, size, scale, device)
         else:
-            new = layer_like(old, structure, size)
+            new = layer_like(old, structure, size, inner)
         if first is None:
             first = new
         else:

@@ -32,6 +32,25 @@ def read_entry(name: str, entry: Any) -> tuple[str, int]:
     return structure, size
 
 
+def read_inner(name: str, entry: Any, shape: Shape) -> tuple[str, int] | None:
+    """On which side of a layer the inner channels of an MLP are, and how many, where its entry says that.
+
+    Raises:
+        ValueError: the layer has no such side.
+    """
+    inner = entry.get("inner") if isinstance(entry, dict) else None
+    if inner is None:
+        return None
+    sides = {"outputs": shape.out_features, "inputs": shape.in_features}
+    side, width = inner if isinstance(inner, list) and len(inner) == 2 else (None, None)
+    if side not in sides or not isinstance(width, int) or width < 1 or sides[side] % width:
+        raise ValueError(
+            f"{name}: the config says that its inner channels are {inner!r}, and it is "
+            f"{shape.out_features}x{shape.in_features} in this model; fetch or save the folder again"
+        )
+    return side, width
+
+
 def require_entries(modules: Any) -> None:
     """Raises ValueError where `modules` is not a name to an entry for each module."""
     if not isinstance(modules, dict):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from eckart.model.portable.embeddings import layer_like, put_structure, retie, shape_of
-from eckart.model.portable.entries import read_entry, require_size
+from eckart.model.portable.entries import read_entry, read_inner, require_size
 from eckart.model.portable.groups import share_groups
 from eckart.structures.modules import StructuredEmbedding, StructuredLinear, put
 from eckart.structures.registry import find
@@ -70,7 +71,8 @@ def swap_modules(model: nn.Module, modules: dict[str, Any]) -> None:
                 f"the config says that {saved_name!r} is compressed, but it is a {type(old).__name__} here: "
                 "load it by the class that it was saved from, or fetch the folder again"
             )
-        require_size(saved_name, structure, size, shape_of(old))
+        shape = replace(shape_of(old), inner=read_inner(saved_name, modules[saved_name], shape_of(old)))
+        require_size(saved_name, structure, size, shape)
         if isinstance(old, nn.Embedding):
             if "embedding" not in find(structure).supports:
                 raise ValueError(f"{saved_name}: an embedding cannot be {structure}; fetch the folder again")
@@ -78,7 +80,7 @@ def swap_modules(model: nn.Module, modules: dict[str, Any]) -> None:
             tied = [other for saved in entry.get("tied", []) if (other := find_module(model, saved))]
             put_structure(model, name, tied, structure, size, entry.get("scale", 1.0))
             continue
-        new = layer_like(old, structure, size)
+        new = layer_like(old, structure, size, shape.inner)
         new.leader = _leader(model, saved_name, modules)
         put(model, name, new)
     share_groups(model)
