@@ -105,6 +105,7 @@ class Reference:
         parts = []
         for index in range(len(self._said)):
             with self._before(index) as said:
+                # Of what are logarithms of probabilities already these are the same.
                 parts.append(self._part(said, said, index))
         self.before = self.moved(parts)
 
@@ -114,9 +115,8 @@ class Reference:
 
     def part(self, index: int, output: Any) -> Part:
         """What a changed model's output for one batch says."""
-        after = _says(output, self.batches[index], self.behind)[0]
         with self._before(index) as before:
-            return self._part(before, after, index)
+            return self._part(before, _answer(output, self.batches[index], self.behind)[0], index)
 
     def moved(self, parts: Sequence[Part]) -> Moved:
         """How far a changed model is from it, by its output for every batch.
@@ -140,17 +140,20 @@ class Reference:
             self._waiting.away(said)
 
     def _part(self, before: Tensor, after: Tensor, index: int) -> Part:
+        """What logits, or embeddings, say beside those before."""
         if not self.headed:
             return Part(embeddings=after)
-        divergence = sum(
-            float((one.exp() * (one - other)).sum(dtype=torch.float64))
-            for one, other in zip(before.split(ROWS), after.split(ROWS), strict=True)
-        )
-        if not self.writes:
-            return Part(divergence, len(before))
-        labels = _labels(self.batches[index]).to(after.device)
-        chosen = after[labels >= 0].gather(1, labels[labels >= 0, None])
-        return Part(divergence, len(before), -float(chosen.sum(dtype=torch.float64)), len(chosen))
+        labels = _labels(self.batches[index]).to(after.device) if self.writes else None
+        divergence = loss = 0.0
+        for at in range(0, len(before), ROWS):
+            one, other = before[at : at + ROWS], _logarithms(after[at : at + ROWS])
+            divergence += float((one.exp() * (one - other)).sum(dtype=torch.float64))
+            if labels is not None:
+                some = labels[at : at + ROWS]
+                chosen = other[some >= 0].gather(1, some[some >= 0, None])
+                loss -= float(chosen.sum(dtype=torch.float64))
+        predicted = 0 if labels is None else int((labels >= 0).sum())
+        return Part(divergence, len(before), loss, predicted)
 
     def _by_logits(self, parts: Sequence[Part]) -> Moved:
         divergence = sum(part.divergence for part in parts)
@@ -190,10 +193,21 @@ def _output(model: Any, batch: Batch) -> Any:
 @torch.no_grad()
 def _says(output: Any, batch: Batch, head: Head | None) -> tuple[Tensor, bool]:
     """Log probabilities `(tokens, vocabulary)` and true; or embeddings of length 1, and false."""
+    answer, headed = _answer(output, batch, head)
+    return (_logarithms(answer) if headed else answer), headed
+
+
+def _logarithms(logits: Tensor) -> Tensor:
+    """Of probabilities."""
+    return nn.functional.log_softmax(logits.float(), -1)
+
+
+@torch.no_grad()
+def _answer(output: Any, batch: Batch, head: Head | None) -> tuple[Tensor, bool]:
+    """Logits `(tokens, vocabulary)` and true; or embeddings of length 1, and false."""
     logits = getattr(output, "logits", None)
     if logits is not None:
-        rows = logits if logits.ndim == 2 else logits[_mask(batch).bool().to(logits.device)]
-        return nn.functional.log_softmax(rows.float(), -1), True
+        return logits if logits.ndim == 2 else logits[_mask(batch).bool().to(logits.device)], True
     hidden = getattr(output, "last_hidden_state", None)
     if hidden is None:
         raise EckartError(f"{type(output).__name__} has neither logits nor hidden states to compare")
