@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +62,11 @@ class Part:
     embeddings: Tensor | None = None
 
 
+def _logarithms(logits: Tensor) -> Tensor:
+    """Of probabilities."""
+    return nn.functional.log_softmax(logits.float(), -1)
+
+
 class Reference:
     """What the model says now, kept to be compared with.
 
@@ -105,8 +110,7 @@ class Reference:
         parts = []
         for index in range(len(self._said)):
             with self._before(index) as said:
-                # Of what are logarithms of probabilities already these are the same.
-                parts.append(self._part(said, said, index))
+                parts.append(self._part(said, said, index, logarithms=lambda rows: rows))
         self.before = self.moved(parts)
 
     def of(self, model: Any) -> Moved:
@@ -139,14 +143,20 @@ class Reference:
         finally:
             self._waiting.away(said)
 
-    def _part(self, before: Tensor, after: Tensor, index: int) -> Part:
-        """What logits, or embeddings, say beside those before."""
+    def _part(
+        self,
+        before: Tensor,
+        after: Tensor,
+        index: int,
+        logarithms: Callable[[Tensor], Tensor] = _logarithms,
+    ) -> Part:
+        """What logits, or embeddings, say beside the logarithms, or embeddings, before."""
         if not self.headed:
             return Part(embeddings=after)
         labels = _labels(self.batches[index]).to(after.device) if self.writes else None
         divergence = loss = 0.0
         for at in range(0, len(before), ROWS):
-            one, other = before[at : at + ROWS], _logarithms(after[at : at + ROWS])
+            one, other = before[at : at + ROWS], logarithms(after[at : at + ROWS])
             divergence += float((one.exp() * (one - other)).sum(dtype=torch.float64))
             if labels is not None:
                 some = labels[at : at + ROWS]
@@ -195,11 +205,6 @@ def _says(output: Any, batch: Batch, head: Head | None) -> tuple[Tensor, bool]:
     """Log probabilities `(tokens, vocabulary)` and true; or embeddings of length 1, and false."""
     answer, headed = _answer(output, batch, head)
     return (_logarithms(answer) if headed else answer), headed
-
-
-def _logarithms(logits: Tensor) -> Tensor:
-    """Of probabilities."""
-    return nn.functional.log_softmax(logits.float(), -1)
 
 
 @torch.no_grad()

@@ -22,8 +22,6 @@ from eckart.types import Target, UsageError
 
 UNSET = re.compile(r"inner|intermediate|ffn|feed_forward")
 """Names of what a config may leave out, to be a multiple of the model's width."""
-ELEMENTWISE = 1e-2
-"""Of the largest number of an answer: rounding, where channels come in another order."""
 TOLD = "give --targets that leave them out, or another --structure"
 
 
@@ -153,7 +151,8 @@ def require_elementwise(model: Any, targets: Sequence[Target]) -> None:
             f"{type(model).__name__} answers no question, so whether its MLPs can be narrowed is unknown; "
             "try another --structure"
         )
-    if max(differ.values()) > ELEMENTWISE:
+    # Rounding, where sums are added up in another order.
+    if max(differ.values()) > probe.tolerance(str(model.dtype).removeprefix("torch.")):
         raise UsageError(
             f"the inner channels of {type(model).__name__}'s MLPs depend on each other: in another order "
             f"they give another answer. They cannot be narrowed; {TOLD}"
