@@ -25,7 +25,7 @@ CROWDED = {
 }
 """Folders of more than fifteen files, and why."""
 
-STRUCTURE_NAME = re.compile(r"\"(lowrank|pivoted|quantized\+lowrank|kronecker)\"")
+STRUCTURE_NAME = re.compile(r"\"(lowrank|pivoted|quantized\+lowrank|kronecker|narrow-mlp)\"")
 PRODUCTS = {"matmul", "mm", "bmm", "mv", "addmm", "einsum", "tensordot", "dot", "vdot", "inner", "outer"}
 SOLVERS = {"norm", "svd", "svdvals", "eigh", "eig", "qr", "lu", "cholesky", "lstsq", "pinv", "inv", "solve"}
 COMPUTING = PRODUCTS | SOLVERS | {"linalg"}

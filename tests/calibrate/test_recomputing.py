@@ -10,7 +10,7 @@ from architectures import ARCHITECTURES, LLAMA
 from torch.autograd.graph import saved_tensors_hooks
 from watching import ALL, cut_for, targets_of
 
-from eckart.calibrate import recomputing, watch
+from eckart.calibrate import modes, watch
 from eckart.calibrate.losses import softened
 from eckart.model.targets import stacks_of
 from eckart.model.text import batches
@@ -21,7 +21,7 @@ def test_every_sum_is_the_same_to_the_last_bit(architecture, tokenizer, data, mo
     model = architecture.build()
     names, read = targets_of(model), batches(model, tokenizer, cut_for(model, tokenizer, data)[:4])
     kept = watch(model, names, read, ALL, loss=softened())
-    monkeypatch.setattr(recomputing, "WAITING_BYTES", 0)
+    monkeypatch.setattr(modes, "WAITING_BYTES", 0)
     again = watch(model, names, read, ALL, loss=softened(), blocks=stacks_of(model, names))
     assert again.tokens == kept.tokens
     for one, other in ((kept.moments, again.moments), (kept.gradients, again.gradients)):
@@ -57,11 +57,11 @@ def test_little_of_a_block_waits_for_the_way_back(tokenizer, data, monkeypatch):
     before = waiting(model, batch)
     gradients = [each.grad.clone() for each in model.parameters()]
     model.zero_grad()
-    with recomputing.recomputing(model, blocks, 1):
+    with modes.recomputing(model, blocks, 1):
         assert waiting(model, batch) == before  # too little to be worth it
     model.zero_grad()
-    monkeypatch.setattr(recomputing, "WAITING_BYTES", 0)
-    with recomputing.recomputing(model, blocks, 1):
+    monkeypatch.setattr(modes, "WAITING_BYTES", 0)
+    with modes.recomputing(model, blocks, 1):
         assert waiting(model, batch) < before / 3
     for one, other in zip(gradients, (each.grad for each in model.parameters()), strict=True):
         assert torch.equal(one, other)
@@ -71,7 +71,7 @@ def test_a_block_that_has_a_forward_of_its_own_has_it_again(monkeypatch):
     model = LLAMA.build()
     (block, *_) = blocks = stacks_of(model, targets_of(model))
     own = block.forward = block.forward
-    monkeypatch.setattr(recomputing, "WAITING_BYTES", 0)
-    with recomputing.recomputing(model, blocks, 1):
+    monkeypatch.setattr(modes, "WAITING_BYTES", 0)
+    with modes.recomputing(model, blocks, 1):
         assert block.forward is not own
     assert block.forward is own

@@ -21,6 +21,8 @@ FEWER = [name for name in structures.replacements() if structures.find(name).few
 """Structures with fewer parameters, so that a share of them can be asked for. The others take bytes."""
 SPECTRAL = [name for name in FEWER if structures.find(name).spectral]
 OTHERS = [name for name in structures.replacements() if name not in SPECTRAL]
+CHANNELS = [name for name in FEWER if structures.find(name).channels]
+"""Structures whose sites are the inner channels of MLPs."""
 LEARNING = tuple(recipes.SELECTIONS)
 CUTTING = [name for name, row in recipes.METHODS.items() if row.structure in FEWER]
 PLAIN = [name for name in CUTTING if name not in LEARNING and recipes.METHODS[name].structure in SPECTRAL]
@@ -40,7 +42,17 @@ ROWS = [
     *product(("kfac", "svd-llm"), ("pivoted",), [each for each in ALLOCATIONS if each != "learned"]),
 ]
 KEEP = 0.7
+WIDER = 8 * 3 * 2 * LLAMA.make().config.hidden_size
+"""Parameters of eight channels more in both MLPs: where all are of one width, so many may be left over."""
 SIZE = 80_000
+
+
+NARROW = LLAMA.make().config.hidden_size
+
+
+def within(after: int, before: int, allocation: str) -> bool:
+    """Whether as much of a budget is used as whole sizes allow: half a percent is left, or no next size."""
+    return after >= (KEEP - 0.005) * before or (allocation == "equal" and after + WIDER > KEEP * before)
 
 
 @pytest.fixture(scope="module")
@@ -102,11 +114,12 @@ class TestEveryRow:
             sum(
                 tensor.numel()
                 for name, tensor in load_file(folder / "model.safetensors").items()
-                if not name.endswith((".order", ".scales"))
+                if not name.endswith((".order", ".scales", ".rows", ".columns"))
             )
             for folder in (decaying, out)
         )
-        assert KEEP - 0.005 <= after / before <= KEEP
+        assert after / before <= KEEP
+        assert within(after, before, allocation)
 
     def test_of_targets_counts_the_budget_over_the_targets_alone(
         self, decaying, data, method, structure, allocation
@@ -126,7 +139,8 @@ class TestEveryRow:
             allocation=allocation,
             data=data,
         ).manifest.parameters
-        assert KEEP - 0.005 <= count.targets_after / count.targets_before <= KEEP
+        assert count.targets_after / count.targets_before <= KEEP
+        assert within(count.targets_after, count.targets_before, allocation)
         assert count.before - count.after == count.targets_before - count.targets_after
 
     def test_predicted_error_is_the_measured_one(self, made, method, structure, allocation):
@@ -140,7 +154,9 @@ class TestEveryRow:
                 assert recipes.METHODS[method].recovery == "refit+imitation", record.name
                 continue
             assert record.measured_error == pytest.approx(record.predicted_error, abs=1e-6), record.name
-            assert (record.measured_error > 1e-4) == (record.rank is not None), record.name
+            # What writes channels keeps what is read of it as it was.
+            writes = structure in CHANNELS and record.site is not None and record.in_features == NARROW
+            assert (record.measured_error > 1e-4) == (record.rank is not None and not writes), record.name
 
     def test_manifest_says_which_row_it_was(self, made, method, structure, allocation):
         recipe = made(method, structure, allocation)[0].manifest.recipe
@@ -162,7 +178,8 @@ def test_again_in_another_process_gives_the_same_bytes(
         "--structure", structure, "--allocate", allocation, *dial,
     )  # fmt: skip
     assert answer.code == 0, answer.err
-    for name in ("model.safetensors", "config.json", "eckart.json", "modeling_eckart.py", "README.md"):
+    code = () if structure in CHANNELS and allocation == "equal" else ("modeling_eckart.py",)
+    for name in ("model.safetensors", "config.json", "eckart.json", "README.md", *code):
         assert (again / name).read_bytes() == (out / name).read_bytes(), name
 
 
@@ -219,8 +236,15 @@ def test_a_row_without_data_ignores_it(made, decaying, method):
     assert one.calibration_tokens is None
 
 
-@pytest.mark.parametrize("method", [name for name in CUTTING if name not in LEARNING])
-@pytest.mark.parametrize("blocks", [False, True])
+@pytest.mark.parametrize(
+    ("method", "blocks"),
+    [
+        (name, blocks)
+        for name in CUTTING
+        for blocks in (False, True)
+        if name not in LEARNING and not (blocks and recipes.METHODS[name].structure in CHANNELS)
+    ],
+)
 def test_weights_that_are_exact_already_are_no_trouble(decaying, data, tmp_path, method, blocks):
     """Of zeros, so that what reads them is given nothing; constant; of one row; of rank one."""
     dense = LLAMA.load(decaying)

@@ -8,10 +8,8 @@ import pytest
 import torch
 from architectures import BERT, GEMMA3, GPT2, LLAMA, T5, outputs, some_inputs
 
-from eckart.compression import imitation
-from eckart.compression.answers import Answers, UnknownHeadError
 from eckart.compression.course import WORSE, Course
-from eckart.compression.imitation import UNTRAINED, Imitation
+from eckart.compression.imitation import UNTRAINED, Answers, Imitation, UnknownHeadError, training
 from eckart.compression.loaded import Loaded, prepare
 from eckart.data import read_texts
 from eckart.evaluation import Reference
@@ -127,14 +125,14 @@ def test_the_rate_is_the_largest_whose_first_step_does_not_hurt(tokenizer, data)
                 model.get_parameter(name).copy_(before[name] - step * sign)
             moved[step] = float(objective(model, learned.answers, batch)[0])
     assert moved[rate] <= float(loss.detach())
-    assert rate == imitation.MOST_RATE or moved[2 * rate] > float(loss.detach())
+    assert rate == training.MOST_RATE or moved[2 * rate] > float(loss.detach())
 
 
 def test_what_is_learned_survives_rounding(tokenizer, data):
     model = LLAMA.build(torch.bfloat16)
     weight = model.model.layers[0].mlp.up_proj.weight
     model.requires_grad_(False)
-    with imitation.in_float32(model):
+    with training.in_float32(model):
         weight.requires_grad_(True)
         before = weight.detach().clone()
         with torch.no_grad():
@@ -172,10 +170,10 @@ def test_a_head_that_does_more_is_noticed_and_said(tokenizer, data, monkeypatch)
 def test_few_windows_are_learned_from_a_few_times_alone(tokenizer, data):
     ready = prepared(LLAMA, tokenizer, data)
     learned = Imitation.of(ready.bench.model, ready.store.divided)
-    assert learned.settings(ready.bench.model).tokens == imitation.imitated_tokens(
+    assert learned.settings(ready.bench.model).tokens == training.imitated_tokens(
         learned.tokens, learned.effort
     )
-    assert learned.tokens < imitation.imitated_tokens(learned.tokens, learned.effort) <= 8 * learned.tokens
+    assert learned.tokens < training.imitated_tokens(learned.tokens, learned.effort) <= 8 * learned.tokens
 
 
 def test_a_refit_comes_before_it_where_both_are_asked_for(tokenizer, data):

@@ -13,9 +13,9 @@ from torch import nn
 import eckart
 from eckart import allocate
 from eckart.compression import loaded
-from eckart.compression.bench import picked
 from eckart.compression.course import Course
 from eckart.compression.loaded import Loaded
+from eckart.compression.search import picked
 from eckart.data import read_texts
 from eckart.estimate import budget
 from eckart.evaluation import Moved, Reference

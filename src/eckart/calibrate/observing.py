@@ -18,7 +18,7 @@ from typing import Any
 
 from eckart import calibrate, checkpoint
 from eckart.calibrate import GRADIENT_KINDS, INPUT_KINDS, TEMPERATURE, Observed
-from eckart.calibrate.recomputing import waiting_bytes
+from eckart.calibrate.modes import waiting_bytes
 from eckart.model import sentences, targets, text
 from eckart.types import EckartError, Track, silent
 

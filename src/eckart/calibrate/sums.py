@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from eckart.calibrate import recomputing
+from eckart.calibrate import modes
 from eckart.calibrate.rows import module_input, real_tokens, widened, windows_of
 from eckart.linalg import products_of
 from eckart.types import EckartError, Moment
@@ -30,7 +30,7 @@ class InputSum:
         self.moment = Moment(tokens=0)
 
     def __call__(self, module: nn.Module, positional: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
-        if recomputing.again():
+        if modes.again():
             return
         rows = real_tokens(module_input(positional, named).detach(), self.masks, self.space)
         x = widened(rows)
@@ -75,7 +75,7 @@ class OutputSum:
         if not y.requires_grad:
             # A copy, since a model may change in place what it gets, and a leaf does not bear that.
             y = y.detach().requires_grad_().clone()
-        if y.requires_grad and not recomputing.again():
+        if y.requires_grad and not modes.again():
             self.calls += 1
             x = module_input(positional, named).detach() if "fisher" in self.kinds else None
             y.register_hook(partial(self._add, x))

@@ -14,9 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eckart.calibrate.modes import evaluating, frozen, uncached
+from eckart.calibrate.modes import evaluating, frozen, recomputing, uncached
 from eckart.calibrate.observed import GRADIENT_KINDS, INPUT_KINDS, Observed
-from eckart.calibrate.recomputing import recomputing
 from eckart.calibrate.rows import Batch, masks_of, module_input
 from eckart.calibrate.sums import InputSum, OutputSum, mirror
 from eckart.linalg import wide_products

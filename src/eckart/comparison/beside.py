@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from eckart.compression.answers import Answers, UnknownHeadError
+from eckart.compression.imitation import Answers, UnknownHeadError
 from eckart.evaluation.tasks.against import compared
 from eckart.model import text
 from eckart.types import Text, Track

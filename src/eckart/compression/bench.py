@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from eckart import allocate, calibrate, linalg, recipes, structures
+from eckart import calibrate, linalg, recipes, structures
 from eckart.compression.store import Store
 from eckart.estimate.prices import Prices, SiteErrors
 from eckart.linalg import Problem
@@ -66,8 +66,7 @@ class Bench:
     @property
     def size(self) -> int:
         """Of all sites, dense, in the budget's unit."""
-        dense = self.prices.dense()
-        return sum(self.prices.cost(site, dense) for site in self.sites)
+        return sum(self.prices.cost(site, self.prices.dense()) for site in self.sites)
 
     def sides(self, name: str) -> tuple[linalg.Side, linalg.Side]:
         """The metric of a target: how errors weigh on its outputs, and on its inputs."""
@@ -225,8 +224,8 @@ class Bench:
         bits = next((each for each in self.recipe.bits if each is not None), None)
         problems = self.problems(site, bits)
         if site.dense:
-            whole = np.array([sum(problem.norm(problem.weight) ** 2 for problem in problems)])
-            return dict.fromkeys(self.recipe.structures, whole)
+            (only,) = problems
+            return dict.fromkeys(self.recipe.structures, np.array([only.norm(only.weight) ** 2]))
         try:
             found = {
                 name: structures.find(name).errors(site, problems).numpy() for name in self.recipe.structures
@@ -314,9 +313,8 @@ class Bench:
             raise EckartError(f"{site.name} could not be decomposed: {error}") from error
         records = []
         for target, problem, fitted in zip(site.targets, problems, fits, strict=True):
-            predicted = fitted.error
-            if predicted is None:
-                predicted = structure.relative_error(problem, values_of(fitted), size)
+            said = fitted.error
+            predicted = structure.relative_error(problem, values_of(fitted), size) if said is None else said
             self.keep(target, keep_dense)
             held = replacing.replace(self.model, target.name, option, fitted.tensors, target.inner)
             measured = structure.relative_error(problem, held, size)
@@ -386,18 +384,3 @@ class _DenseProblem(Problem):
 
     def solve(self, rank: int | None) -> linalg.Decomposition:
         return self._bench.decomposition(self._target, rank if self._once else None)
-
-
-def allocated(bench: Bench, allocation: str, budget: int) -> list[Option]:
-    """Options by one allocator, from the errors where it needs them."""
-    needs_errors = allocation in allocate.NEEDS_ERRORS
-    curves = bench.curves() if needs_errors else bench.costs()
-    return picked(bench, curves, allocate.ALLOCATORS[allocation](curves, budget))
-
-
-def picked(bench: Bench, curves: Sequence[Curve], picks: Sequence[int | None]) -> list[Option]:
-    """The options at these positions of curves."""
-    dense = bench.prices.dense()
-    return [
-        dense if pick is None else curve.options[pick - 1] for curve, pick in zip(curves, picks, strict=True)
-    ]

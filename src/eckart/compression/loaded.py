@@ -111,14 +111,7 @@ def compress_loaded(
     if reference is not None:
         cut = cut.measured(reference, course.store.moved(reference))
     replacing.describe(model)
-    return make_manifest(
-        model,
-        before,
-        recipe,
-        cut,
-        course.tokens,
-        [*course.store.notes, *narrow],
-        runs,
-        merged=merge,
-        narrow=bool(narrow),
-    )
+    notes = [*course.store.notes, *narrow]
+    manifest = make_manifest(model, before, recipe, cut, course.tokens, notes, runs, merged=merge)
+    manifest.narrow = bool(narrow)
+    return manifest

@@ -12,10 +12,9 @@ from torch import nn
 
 from eckart import calibrate, recipes
 from eckart.calibrate.observing import Gradients, MomentCache, observe
-from eckart.compression.answers import UnknownHeadError
 from eckart.compression.blocks.units import KeptMoments, Units
 from eckart.compression.dividing import divide
-from eckart.compression.imitation import UNTRAINED, Imitation
+from eckart.compression.imitation import UNTRAINED, Imitation, UnknownHeadError
 from eckart.compression.store import OUTSIDE, Store
 from eckart.estimate.memory import SHELVED_BYTES
 from eckart.evaluation import Moved, Reference

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from eckart import allocate
-from eckart.compression.bench import Bench, allocated, picked
+from eckart.compression.bench import Bench
 from eckart.estimate import budget
 from eckart.evaluation import Moved, Reference
 from eckart.recipes import making
@@ -164,3 +164,18 @@ def allowed(reference: Reference, max_loss: float) -> float:
     """The loss that a limit allows: relative to the dense model's, or itself where that is nothing."""
     before = reference.before
     return before.loss * (1 + max_loss) if before.loss > before.divergence else max_loss
+
+
+def allocated(bench: Bench, allocation: str, budget: int) -> list[Option]:
+    """Options by one allocator, from the errors where it needs them."""
+    needs_errors = allocation in allocate.NEEDS_ERRORS
+    curves = bench.curves() if needs_errors else bench.costs()
+    return picked(bench, curves, allocate.ALLOCATORS[allocation](curves, budget))
+
+
+def picked(bench: Bench, curves: Sequence[Curve], picks: Sequence[int | None]) -> list[Option]:
+    """The options at these positions of curves."""
+    dense = bench.prices.dense()
+    return [
+        dense if pick is None else curve.options[pick - 1] for curve, pick in zip(curves, picks, strict=True)
+    ]

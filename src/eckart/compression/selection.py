@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from eckart import linalg
-from eckart.compression.bench import Bench, picked
+from eckart.compression.bench import Bench
+from eckart.compression.search import picked
 from eckart.compression.cuts import Cut
 from eckart.estimate import budget
 from eckart.recovery.bases import BasisLinear, Selecting, ranks

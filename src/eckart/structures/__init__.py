@@ -11,33 +11,34 @@ from eckart.structures import (
     lowrank,
     modules,
     narrow_mlp,
+    pieces,
     pivoted,
     quantized,
     quantized_lowrank,
     registry,
 )
-from eckart.structures.contract import (
+from eckart.structures.contract import LinearStructure, Structure
+from eckart.structures.factored import FactoredEmbedding, FactoredLinear, FactoredStructure
+from eckart.structures.lowrank import LowRankLinear
+from eckart.structures.modules import StructuredEmbedding, StructuredLinear, parts_of, put
+from eckart.structures.narrow_mlp import NarrowLinear
+from eckart.structures.pieces import (
     Fitted,
-    LinearStructure,
     Part,
     Problem,
     Rounded,
     Shape,
     Shard,
     Site,
-    Structure,
     stored_once,
     values_of,
 )
-from eckart.structures.factored import FactoredEmbedding, FactoredLinear, FactoredStructure
-from eckart.structures.lowrank import LowRankLinear
-from eckart.structures.modules import StructuredEmbedding, StructuredLinear, parts_of, put
-from eckart.structures.narrow_mlp import NarrowLinear
 from eckart.structures.pivoted import PivotedLinear
 from eckart.structures.quantized import BITS, QuantizedLinear, float_tensors, stored_tensors
 from eckart.structures.registry import STRUCTURES, add, find, replacements, structure_of
 
 FILES = (
+    pieces,
     contract,
     registry,
     modules,

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from eckart.structures.contract import Fitted, LinearStructure, Part, Problem, Shard, Site
+from eckart.structures.contract import LinearStructure
+from eckart.structures.pieces import Fitted, Part, Problem, Shard, Site
 from eckart.structures.registry import add
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eckart.structures.contract import LinearStructure, Problem, Rounded, Site
+from eckart.structures.contract import LinearStructure
 from eckart.structures.modules import StructuredEmbedding, StructuredLinear, rows_of
+from eckart.structures.pieces import Problem, Rounded, Site
 
 
 class FactoredLinear(StructuredLinear):

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eckart.structures.contract import Fitted, LinearStructure, Part, Problem, Site
+from eckart.structures.contract import LinearStructure
 from eckart.structures.modules import StructuredLinear
+from eckart.structures.pieces import Fitted, Part, Problem, Site
 from eckart.structures.registry import add
 
 ROUNDS = 3

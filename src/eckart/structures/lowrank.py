@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from eckart.structures.contract import Fitted, Part, Problem, Shard
 from eckart.structures.factored import FactoredEmbedding, FactoredLinear, FactoredStructure
+from eckart.structures.pieces import Fitted, Part, Problem, Shard
 from eckart.structures.registry import add
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from eckart.structures.contract import Part, Shape
+from eckart.structures.pieces import Part, Shape
 from eckart.structures.registry import structure_of
 
 

@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from eckart.structures.contract import Fitted, Part, Problem, Rounded, Site, Structure
+from eckart.structures.contract import Structure
 from eckart.structures.modules import StructuredLinear
+from eckart.structures.pieces import Fitted, Part, Problem, Rounded, Site
 from eckart.structures.registry import add
 
 RIDGE = 1e-10

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from eckart.structures.contract import Fitted, Part, Problem, Shard
 from eckart.structures.factored import FactoredEmbedding, FactoredLinear, FactoredStructure
 from eckart.structures.modules import rows_of
+from eckart.structures.pieces import Fitted, Part, Problem, Shard
 from eckart.structures.registry import add
 
 FEW = 16

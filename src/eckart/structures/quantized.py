@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from eckart.structures.contract import INDEX_BYTES, Part, stored_once
+from eckart.structures.pieces import INDEX_BYTES, Part, stored_once
 
 BITS = {"int8": 8, "int4": 4}
 """What a weight may be rounded to."""

@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from eckart.structures.contract import Fitted, LinearStructure, Part, Problem, Rounded, Site
+from eckart.structures.contract import LinearStructure
 from eckart.structures.factored import FactoredLinear
+from eckart.structures.pieces import Fitted, Part, Problem, Rounded, Site
 from eckart.structures.registry import add
 
 ROUNDS = 5

@@ -42,7 +42,6 @@ def make_manifest(
     notes: Sequence[str],
     runs: Sequence[TrainingRecord] = (),
     merged: bool = False,
-    narrow: bool = False,
 ) -> Manifest:
     """What became of a model.
 
@@ -52,7 +51,6 @@ def make_manifest(
         notes: beside those of the cut.
         runs: trainings.
         merged: whether the factors were multiplied out again.
-        narrow: whether it is a plain model of smaller numbers.
     """
     after, unasked = replacing.count_parameters(model), before.probe.unasked
     return Manifest(
@@ -75,7 +73,6 @@ def make_manifest(
         held_out=cut.held_out,
         training=list(runs),
         merged=merged,
-        narrow=narrow,
         left_out=before.left_out,
         notes=[*notes, *cut.notes, *([f"outputs: {unasked}"] if unasked else [])],
         probe=before.probe,

@@ -8,8 +8,8 @@ from typing import Any
 from torch import nn
 
 from eckart.model.portable.groups import group_ties
-from eckart.structures.contract import Shape
 from eckart.structures.modules import StructuredEmbedding, StructuredLinear, parts_of, put
+from eckart.structures.pieces import Shape
 from eckart.structures.registry import find, structure_of
 
 TIED_WHEN_DENSE = "_eckart_tied_when_dense"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from eckart.structures.contract import Shape
+from eckart.structures.pieces import Shape
 from eckart.structures.registry import find, replacements
 
 BARE = next(name for name in replacements() if find(name).entry(1) == 1)

@@ -17,7 +17,7 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming, ren
 
 from eckart.model.portable.entries import read_entry
 from eckart.model.portable.swapping import find_module
-from eckart.structures.contract import Shape
+from eckart.structures.pieces import Shape
 from eckart.structures.registry import find, replacements, structure_of
 
 Shapes = dict[str, tuple[int, ...]]

@@ -1,4 +1,4 @@
-"""A short training behind a cut: on the windows calibrated on, say what the dense model said."""
+"""The training: who learns, from what, how fast, and how it is undone."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from eckart import checkpoint
-from eckart.calibrate.modes import evaluating, uncached
-from eckart.calibrate.recomputing import recomputing
-from eckart.compression.answers import Answers
+from eckart.calibrate.modes import evaluating, recomputing, uncached
 from eckart.compression.dividing import Divided
+from eckart.compression.imitation.answers import Answers
 from eckart.estimate.time import imitated_tokens
 from eckart.linalg import rounded_at_random
 from eckart.model import targets, text
