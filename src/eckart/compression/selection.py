@@ -8,8 +8,8 @@ import torch
 
 from eckart import linalg
 from eckart.compression.bench import Bench
-from eckart.compression.search import picked
 from eckart.compression.cuts import Cut
+from eckart.compression.search import picked
 from eckart.estimate import budget
 from eckart.recovery.bases import BasisLinear, Selecting, ranks
 from eckart.recovery.runs import TrainingSetup, training_tokens

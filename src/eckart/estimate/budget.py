@@ -21,7 +21,7 @@ def options_by_hand(sites: Sequence[Site], recipe: Recipe, prices: Prices) -> li
     found = []
     for site, option in zip(sites, _asked(sites, recipe, prices), strict=True):
         count = prices.parameters if structures.find(option.structure).fewer else prices.bytes
-        possible = option.size in structures.find(option.structure).sizes(site)
+        possible = not site.dense and option.size in structures.find(option.structure).sizes(site)
         found.append(option if possible and count(site, option) < count(site, dense) else dense)
     return found
 
@@ -70,7 +70,7 @@ def dense_notes(
         return []
     groups: dict[tuple[tuple[tuple[int, int], ...], Option], list[Site]] = {}
     for site, wanted, option in zip(sites, _asked(sites, recipe, prices), options, strict=True):
-        if option.structure == "dense":
+        if option.structure == "dense" and not site.dense:
             shapes = tuple((target.out_features, target.in_features) for target in site.targets)
             groups.setdefault((shapes, wanted), []).append(site)
     return [_dense_note(len(members), members[0], wanted, prices) for (_, wanted), members in groups.items()]
@@ -99,7 +99,11 @@ def _asked(sites: Sequence[Site], recipe: Recipe, prices: Prices) -> list[Option
     """The option that `--rank`, or `--ratio` of the smaller side, asks for, whether or not it pays."""
     found = []
     for site in sites:
-        smaller = min(min(target.out_features, target.in_features) for target in site.targets)
+        structure = structures.find(prices.structures[0])
+        smaller = min(
+            structure.largest(target) if structure.channels else min(target.out_features, target.in_features)
+            for target in site.targets
+        )
         wanted = recipe.rank if recipe.rank is not None else max(1, int((recipe.ratio or 0) * smaller))
         size = min(wanted, smaller)
         found.append(Option(structure=prices.structures[0], size=size, bits=prices.bits[-1]))

@@ -36,12 +36,13 @@ def planned_options(sites: Sequence[Site], recipe: Recipe, prices: Prices, notes
     allowed = budget.require_possible(sites, recipe, prices)
     if recipe.keep == 1:
         return [prices.dense()] * len(sites)
-    if recipe.allocation != "uniform":
+    allocator = allocate.ALLOCATORS.get(recipe.allocation)
+    if allocator is None or recipe.allocation in allocate.NEEDS_ERRORS:
+        allocator = allocate.uniform
         notes.append(
             f"the ranks of {recipe.allocation} depend on the weights: shown are uniform ones of the same size"
         )
-    curves = prices.curves(sites)
-    picks = allocate.uniform(curves, allowed)
+    picks = allocator(curves := prices.curves(sites), allowed)
     return [
         prices.dense() if pick is None else curve.options[pick - 1]
         for curve, pick in zip(curves, picks, strict=True)
@@ -56,7 +57,9 @@ def plan_site(site: Site, option: Option, prices: Prices) -> PlannedSite:
         parameters_before=prices.parameters(site, Option(structure="dense")),
         parameters_after=prices.parameters(site, option),
         break_even={
-            name: len(structures.find(name).sizes(site))
+            name: 0
+            if site.dense and structures.find(name).channels
+            else len(structures.find(name).sizes(site))
             for name in dict.fromkeys([*prices.structures, *structures.replacements()])
             if structures.find(name).fewer and (name in prices.structures or structures.find(name).spectral)
         },
