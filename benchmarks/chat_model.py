@@ -23,6 +23,8 @@ METHODS: dict[str, list[str]] = {
     "auto, --recovery none": ["--recovery", "none"],
     "auto, --effort fast": ["--effort", "fast"],
     "auto": [],
+    "narrow-mlp": ["--method", "narrow-mlp"],
+    "narrow-mlp, trained": ["--method", "narrow-mlp", "--recovery", "imitation"],
 }
 
 

@@ -15,8 +15,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from eckart import allocate, calibrate, evaluation
-from eckart.compression.search import picked
 from eckart.compression.loaded import Loaded, prepare
+from eckart.compression.search import picked
 from eckart.data import read_texts
 from eckart.model import loading, targets, text
 from eckart.recipes.making import make_recipe
