@@ -63,11 +63,20 @@ class Width:
     @property
     def groups(self) -> dict[str, list[str]]:
         """The weights that write the channels which each reader reads, by the reader's name."""
-        found: dict[str, list[str]] = {name: [] for name, side in self.sides.items() if side == "inputs"}
+        # A mixture has thousands: only those of one owner are compared.
+        owners: dict[tuple[str, ...], list[str]] = {}
         for name, side in self.sides.items():
-            if side == "outputs" and found:
-                found[max(found, key=lambda reader: _nearness(reader, name))].append(name)
-        return {reader: writers for reader, writers in found.items() if writers}
+            parts = tuple(name.split("."))
+            for depth in range(len(parts)) if side == "inputs" else ():
+                owners.setdefault(parts[:depth], []).append(name)
+        found: dict[str, list[str]] = {}
+        for name, side in self.sides.items():
+            if side == "outputs":
+                parts = tuple(name.split("."))
+                near = next(parts[:depth] for depth in reversed(range(len(parts))) if parts[:depth] in owners)
+                reader = max(owners[near], key=lambda other: _alike(other.split(".")[::-1], parts[::-1]))
+                found.setdefault(reader, []).append(name)
+        return found
 
 
 def with_channels(model: Any, targets: Sequence[Target]) -> list[Target]:
@@ -325,12 +334,8 @@ def _linears(model: Any) -> Iterator[tuple[str, Any]]:
             yield name, module
 
 
-def _nearness(one: str, other: str) -> tuple[int, int]:
-    """How much two names have in common from their beginning, and from their end."""
-    first, second = one.split("."), other.split(".")
-    return _alike(first, second), _alike(first[::-1], second[::-1])
-
-
-def _alike(one: list[str], other: list[str]) -> int:
+def _alike(one: Sequence[str], other: Sequence[str]) -> int:
     """How many of the first words are the same."""
-    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(one))
+    return next(
+        (at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+    )
