@@ -141,9 +141,36 @@ def test_a_model_of_one_width_is_plain_and_loads_without_eckart(
     assert 0.7 < count.targets_after / count.targets_before <= 0.8
     assert not hasattr(model.config, "quantization_config")
     assert not any(isinstance(module, NarrowLinear) for module in model.modules())
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "an ordinary model of its class" in card
+    assert "as large as before" not in card
     loaded = getattr(transformers, architecture.auto).from_pretrained(tmp_path / "out").eval()
     assert torch.allclose(outputs(loaded, inputs), outputs(model, inputs), atol=1e-5)
     assert eckart.verify(tmp_path / "out").ok
+
+
+def test_a_narrow_folder_is_exported_and_trained_as_what_it_is(
+    tokenizer: Any, data: str, tmp_path: Any
+) -> None:
+    made = eckart.compress(
+        LLAMA.build(),
+        tmp_path / "narrow",
+        tokenizer=tokenizer,
+        method="narrow-mlp",
+        keep=0.8,
+        of="targets",
+        data=data,
+        cache=False,
+    )
+    exported = eckart.export(tmp_path / "narrow", tmp_path / "ready", format="gguf-ready")
+    assert not any("as large" in note for note in exported.notes)
+    eckart.recover(tmp_path / "narrow", tmp_path / "trained", data=data, steps=2, batch=2, train="all")
+    for name in ("ready", "trained"):
+        manifest = eckart.verify(tmp_path / name)
+        assert manifest.ok, name
+        loaded = loading.load_model(tmp_path / name)
+        assert count_parameters(loaded) == made.manifest.parameters.after
+        assert not hasattr(loaded.config, "quantization_config")
 
 
 @pytest.mark.parametrize("architecture", [LLAMA, GPT2, OPT, PHI3, T5, BERT, MIXTRAL], ids=str)

@@ -51,6 +51,23 @@ model = {auto}.from_pretrained("this folder")
 What was done, to which weights and at what error, is in `eckart.json`; `eckart verify` checks it.
 """
 
+NARROW = """\
+# {source}, narrower
+
+{summary}
+
+Some of the channels inside its MLPs were dropped: this is an ordinary model of its class, with a smaller
+number in its config, and loads as such:
+
+```python
+from transformers import {auto}
+
+model = {auto}.from_pretrained("this folder")
+```
+
+What was done, to which weights and at what error, is in `eckart.json`; `eckart verify` checks it.
+"""
+
 KEPT = ("license", "license_name", "license_link", "language", "datasets", "pipeline_tag")
 """Of the front matter of the original's card: these hold for what was made of it too."""
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -60,23 +77,24 @@ def write(folder: Path, card: str, source: str, origin: Path | None, **words: st
     """Write `README.md`, with front matter as the hub reads it.
 
     Args:
-        card: `COMPRESSED`, `MERGED`, or another text with a place for the source.
+        card: `COMPRESSED`, `MERGED`, `NARROW`, or another text with a place for the source.
         source: the original's name; one of the hub is the base model.
         origin: the folder of the original; of its card licence, language and tags are kept.
     """
     text = card.format(source=in_markdown(source), **words)
-    whole = f"---\n{_front_matter(source, origin)}\n---\n\n{text}"
+    kind = "pruning" if card is NARROW else "low-rank"
+    whole = f"---\n{_front_matter(source, origin, kind)}\n---\n\n{text}"
     (folder / "README.md").write_text(whole, encoding="utf-8")
 
 
-def _front_matter(source: str, origin: Path | None) -> str:
+def _front_matter(source: str, origin: Path | None, kind: str) -> str:
     before = {} if origin is None else _of_card(origin / "README.md")
     kept = {name: before[name] for name in KEPT if _is_plain(before.get(name))}
     tags = [*before["tags"]] if isinstance(before.get("tags"), list) and _is_plain(before["tags"]) else []
     return ModelCardData(
         base_model=source if HUB_NAME.fullmatch(source) else None,
         library_name=before["library_name"] if _is_plain(before.get("library_name")) else "transformers",
-        tags=list(dict.fromkeys([*tags, "eckart", "low-rank"])),
+        tags=list(dict.fromkeys([*tags, "eckart", kind])),
         **kept,
     ).to_yaml()
 

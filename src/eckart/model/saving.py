@@ -50,12 +50,19 @@ def save_model(
     cards.write(folder, cards.COMPRESSED, source, origin, summary=summary, auto=auto, file=MODELING_FILE)
 
 
-def save_plain(model: Any, folder: Path, source: str, summary: str, origin: Path | None = None) -> None:
-    """The same of a model that has plain layers alone, and needs no modelling file."""
+def save_plain(
+    model: Any, folder: Path, source: str, summary: str, origin: Path | None = None, narrow: bool = False
+) -> None:
+    """The same of a model that has plain layers alone, and needs no modelling file.
+
+    Args:
+        narrow: whether it is smaller than it was; else it was multiplied out.
+    """
     with quiet(), _lenient_generation_config(model, folder):
         model.save_pretrained(folder, max_shard_size=SHARD)
     auto = auto_of(auto_classes(model), stock_class(model).__name__)
-    cards.write(folder, cards.MERGED, source, origin, summary=summary, auto=auto)
+    card = cards.NARROW if narrow else cards.MERGED
+    cards.write(folder, card, source, origin, summary=summary, auto=auto)
 
 
 @contextmanager

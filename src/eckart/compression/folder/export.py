@@ -75,7 +75,7 @@ def export_dense(source: Source, out: Path, format: str, check: bool) -> Exporte
         bytes=Bytes(before=source.stored.nbytes, after=size),
         checks=checks,
         commands=_converter_commands(out) if format == GGUF_READY else [],
-        notes=[NO_GAIN, *notes],
+        notes=notes if made.narrow else [NO_GAIN, *notes],
     )
 
 
@@ -134,7 +134,7 @@ def _merged(manifest: Manifest, model: Any, compressed: int) -> Manifest:
     Args:
         compressed: bytes of the weights before that.
     """
-    if manifest.merged:
+    if manifest.plain:
         return manifest
     cut = Cut(manifest.targets, None, manifest.notes).merged()
     before = manifest.parameters.before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ def save_folder(model: Any, tokenizer: Any, manifest: Manifest, folder: Path | N
     Args:
         tokenizer: saved beside it, unless `folder`, that the model was loaded from, brings its own.
     """
-    save = saving.save_plain if manifest.plain else saving.save_model
+    save = partial(saving.save_plain, narrow=manifest.narrow) if manifest.plain else saving.save_model
     with checkpoint.appearing(out) as temporary:
         save(model, temporary, manifest.source, summary_of(manifest), origin=folder)
         if tokenizer is not None and folder is None:
