@@ -134,22 +134,24 @@ def require_elementwise(model: Any, targets: Sequence[Target]) -> None:
     Raises:
         UsageError: they are not, or the model answers no question.
     """
-    readers = [target for target in targets if target.group == target.name]
-    if not readers:
+    groups: dict[str, list[Target]] = {}
+    for target in targets:
+        if target.group is not None:
+            groups.setdefault(target.group, []).append(target)
+    if not groups:
         return
     question = probe.question_of(model)
     before = probe.answers(model, question)
     undo = []
     chance = torch.Generator().manual_seed(0)
     try:
-        for reader in readers:
-            assert reader.inner is not None
-            order = torch.randperm(reader.inner[1], generator=chance)
-            for target in targets:
-                if target.group == reader.name:
-                    module = model.get_submodule(target.name)
-                    undo.append((module, target, order.argsort()))
-                    _reorder(module, target, order)
+        for members in groups.values():
+            assert members[0].inner is not None
+            order = torch.randperm(members[0].inner[1], generator=chance)
+            for target in members:
+                module = model.get_submodule(target.name)
+                undo.append((module, target, order.argsort()))
+                _reorder(module, target, order)
         after = probe.answers(model, question)
     finally:
         for module, target, order in undo:
