@@ -50,9 +50,12 @@ SIZE = 80_000
 NARROW = LLAMA.make().config.hidden_size
 
 
-def within(after: int, before: int, allocation: str) -> bool:
+def within(after: int, before: int, structure: str, allocation: str) -> bool:
     """Whether as much of a budget is used as whole sizes allow: half a percent is left, or no next size."""
-    return after >= (KEEP - 0.005) * before or (allocation == "equal" and after + WIDER > KEEP * before)
+    if allocation != "equal":
+        return after >= (KEEP - 0.005) * before
+    # Eight ranks more of each of a few small matrices are a tenth of them.
+    return after + WIDER > KEEP * before if structure in CHANNELS else after >= (KEEP - 0.1) * before
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +122,7 @@ class TestEveryRow:
             for folder in (decaying, out)
         )
         assert after / before <= KEEP
-        assert within(after, before, allocation)
+        assert within(after, before, structure, allocation)
 
     def test_of_targets_counts_the_budget_over_the_targets_alone(
         self, decaying, data, method, structure, allocation
@@ -140,7 +143,7 @@ class TestEveryRow:
             data=data,
         ).manifest.parameters
         assert count.targets_after / count.targets_before <= KEEP
-        assert within(count.targets_after, count.targets_before, allocation)
+        assert within(count.targets_after, count.targets_before, structure, allocation)
         assert count.before - count.after == count.targets_before - count.targets_after
 
     def test_predicted_error_is_the_measured_one(self, made, method, structure, allocation):

@@ -59,7 +59,8 @@ def test_plan_says_what_compress_does(stored, made, structure):
     saved = manifest(made(structure))
     assert planned.parameters.model_dump() == saved["parameters"]
     assert planned.bytes.after == saved["bytes"]["after"]
-    assert {row.site.name: row.option.model_dump() for row in planned.sites} == {
+    of_targets = {each.name: row.option for row in planned.sites for each in row.site.targets}
+    assert {name: option.model_dump() for name, option in of_targets.items()} == {
         target["name"]: target["option"] for target in saved["targets"]
     }
     assert {row.option.structure for row in planned.sites} <= {structure, "dense"}
@@ -80,11 +81,14 @@ def test_what_is_stored_is_what_its_tensors_say(made, structure):
         name: tuple(each.shape) for name, each in load_file(folder / "model.safetensors").items()
     }
     found = structures.find(structure)
+    entries = json.loads((folder / "config.json").read_text())["quantization_config"]["modules"]
     for target in manifest(folder)["targets"]:
         option = target["option"]
         if option["structure"] == "dense":
             continue
-        shape = structures.Shape(target["out_features"], target["in_features"])
+        entry = entries[target["name"]]
+        inner = entry.get("inner") if isinstance(entry, dict) else None
+        shape = structures.Shape(target["out_features"], target["in_features"], inner=inner)
         parts = found.parts(shape, option["size"])
         expected = structures.stored_tensors(parts, option["bits"], 4)
         prefix = f"{target['name']}."
@@ -157,6 +161,11 @@ def test_it_is_trained_or_says_why_not(stored, data, structure):
 @every_structure
 def test_block_by_block_is_the_same(stored, made, data, tmp_path, structure):
     out = tmp_path / "out"
+    if structures.find(structure).channels:
+        with pytest.raises(eckart.UsageError, match="need the whole model in memory"):
+            eckart.compress(stored(LLAMA), out, data=data, blocks=True, **dial(structure))
+        assert not out.exists()
+        return
     eckart.compress(stored(LLAMA), out, data=data, blocks=True, **dial(structure))
     assert [target["option"] for target in manifest(out)["targets"]] == [
         target["option"] for target in manifest(made(structure))["targets"]
@@ -169,6 +178,8 @@ def test_block_by_block_is_the_same(stored, made, data, tmp_path, structure):
 @every_structure
 @pytest.mark.parametrize("blocks", [False, True])
 def test_auto_chooses_measures_and_refits_it(stored, data, tmp_path, structure, blocks):
+    if blocks and structures.find(structure).channels:
+        pytest.skip("it is made of whole models alone")
     out = tmp_path / "out"
     options = dial(structure, method="auto", blocks=blocks)
     result = eckart.compress(stored(LLAMA), out, data=data, **options)
