@@ -211,16 +211,21 @@ def test_vllm_serves_it_or_is_told_why_not(structure):
     }
 
 
+ENDS = ("self_attn.q_proj", "self_attn.o_proj")
+"""What two processes split by outputs, and by inputs."""
+
+
 @every_structure
 def test_processes_of_transformers_share_it_or_are_told_why_not(made, structure):
     model = LLAMA.load(made(structure))
-    plan = {"model.layers.*.self_attn.q_proj": "colwise", "model.layers.*.self_attn.o_proj": "rowwise"}
+    ends = ("mlp.up_proj", "mlp.down_proj") if structures.find(structure).channels else ENDS
+    plan = {f"model.layers.*.{ends[0]}": "colwise", f"model.layers.*.{ends[1]}": "rowwise"}
     split_structures(model, plan)
-    style = plan["model.layers.*.self_attn.o_proj"]
+    style = plan[f"model.layers.*.{ends[1]}"]
     assert style.startswith("eckart_")
     from transformers.distributed.parallel_utils import ALL_PARALLEL_STYLES
 
-    (name,) = [each for each in of_structure(model, structure) if each.endswith("0.self_attn.o_proj")]
+    (name,) = [each for each in of_structure(model, structure) if each.endswith(f"0.{ends[1]}")]
     module = model.get_submodule(name)
     if "sharding" in structures.find(structure).supports:
         assert ALL_PARALLEL_STYLES[style].install_forward(module, None) is module
@@ -232,8 +237,15 @@ def test_processes_of_transformers_share_it_or_are_told_why_not(made, structure)
 @every_structure
 def test_experts_become_it(stored, tmp_path, structure):
     out = tmp_path / "out"
+    # Channels are narrowed where they are written and where they are read.
+    targets = (
+        ["experts.gate_up_proj", "experts.down_proj"]
+        if structures.find(structure).channels
+        else ["experts.down_proj"]
+    )
+    size = 8 if structures.find(structure).channels else 2
     result = eckart.compress(
-        stored(MIXTRAL), out, targets=["experts.down_proj"], structure=structure, method="svd", rank=2
+        stored(MIXTRAL), out, targets=targets, structure=structure, method="svd", rank=size
     )
     assert any(record.structure == structure for record in result.manifest.targets)
     inputs = some_inputs(MIXTRAL)
@@ -263,6 +275,10 @@ def test_it_stands_beside_another_where_it_serves_better(stored, data, tmp_path,
     if not structures.find(structure).fewer:
         asked["quantize"] = "int4"
     out = tmp_path / "out"
+    if structures.find(structure).channels:
+        with pytest.raises(eckart.UsageError, match="replaces other groups of weights"):
+            eckart.compress(stored(LLAMA), out, data=data, **asked)
+        return
     result = eckart.compress(stored(LLAMA), out, data=data, **asked)
     assert {record.structure for record in result.manifest.targets} <= {structure, other, "dense"}
     inputs = some_inputs(LLAMA)
