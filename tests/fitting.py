@@ -16,6 +16,8 @@ from eckart.types import Option
 
 SMALLER = [name for name in structures.replacements() if structures.find(name).fewer]
 """With fewer parameters than a dense weight."""
+SINGLE = [name for name in SMALLER if not structures.find(name).channels]
+"""Those of them for weights of any kind, which no model becomes a plain one by."""
 SPECTRAL = [name for name in SMALLER if structures.find(name).spectral]
 """Those of them that stand for the best approximation of a rank."""
 EMBEDDING = [name for name in SMALLER if "embedding" in structures.find(name).supports]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from architectures import ARCHITECTURES, GPT2, LLAMA, Architecture, outputs, some_inputs
-from fitting import SMALLER
+from fitting import SINGLE
 from safetensors.torch import load_file
 
 import eckart
@@ -21,7 +21,7 @@ KINDS = pytest.mark.parametrize("architecture", ARCHITECTURES, ids=str)
 
 
 @KINDS
-@pytest.mark.parametrize("structure", SMALLER)
+@pytest.mark.parametrize("structure", SINGLE)
 def test_a_merged_model_is_the_factored_one_in_the_layers_it_had(
     architecture: Architecture, structure: str
 ) -> None:

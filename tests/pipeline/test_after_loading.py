@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 from architectures import BERT, GPT2, LLAMA, T5, outputs, some_inputs
-from fitting import SMALLER
+from fitting import SINGLE
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
@@ -18,7 +18,7 @@ from torch import nn
 import eckart
 from eckart.structures import StructuredLinear
 
-BOTH = pytest.mark.parametrize("structure", SMALLER)
+BOTH = pytest.mark.parametrize("structure", SINGLE)
 THREE = pytest.mark.parametrize("architecture", [LLAMA, BERT, T5], ids=str)
 
 
