@@ -45,6 +45,11 @@ def found_in(model: Any) -> Any:
     return channels.find_targets(model, None, None, ["narrow-mlp"])
 
 
+def narrowed(model: Any, out: Any, tokenizer: Any, data: str, **more: Any) -> Any:
+    asked = {"method": "narrow-mlp", "of": "targets", "data": data, "cache": False, **more}
+    return eckart.compress(model, out, tokenizer=tokenizer, **asked)
+
+
 @pytest.mark.parametrize("architecture", PLAIN, ids=str)
 @pytest.mark.parametrize("meta", [False, True])
 def test_what_writes_and_reads_channels_is_found(architecture: Any, meta: bool) -> None:
@@ -125,16 +130,7 @@ def test_a_model_of_one_width_is_plain_and_loads_without_eckart(
     import transformers
 
     model, inputs = architecture.build(), some_inputs(architecture)
-    made = eckart.compress(
-        model,
-        tmp_path / "out",
-        tokenizer=tokenizer,
-        method="narrow-mlp",
-        keep=0.8,
-        of="targets",
-        data=data,
-        cache=False,
-    )
+    made = narrowed(model, tmp_path / "out", tokenizer, data, keep=0.8)
     assert made.manifest.narrow
     count = made.manifest.parameters
     assert count.after == count_parameters(model)
@@ -152,16 +148,7 @@ def test_a_model_of_one_width_is_plain_and_loads_without_eckart(
 def test_a_narrow_folder_is_exported_and_trained_as_what_it_is(
     tokenizer: Any, data: str, tmp_path: Any
 ) -> None:
-    made = eckart.compress(
-        LLAMA.build(),
-        tmp_path / "narrow",
-        tokenizer=tokenizer,
-        method="narrow-mlp",
-        keep=0.8,
-        of="targets",
-        data=data,
-        cache=False,
-    )
+    made = narrowed(LLAMA.build(), tmp_path / "narrow", tokenizer, data, keep=0.8)
     exported = eckart.export(tmp_path / "narrow", tmp_path / "ready", format="gguf-ready")
     assert not any("as large" in note for note in exported.notes)
     eckart.recover(tmp_path / "narrow", tmp_path / "trained", data=data, steps=2, batch=2, train="all")
@@ -178,17 +165,7 @@ def test_widths_of_their_own_are_saved_with_entries_and_come_back(
     architecture: Any, tokenizer: Any, data: str, tmp_path: Any
 ) -> None:
     model, inputs = architecture.build(), some_inputs(architecture)
-    made = eckart.compress(
-        model,
-        tmp_path / "out",
-        tokenizer=tokenizer,
-        method="narrow-mlp",
-        allocation="waterfill",
-        keep=0.8,
-        of="targets",
-        data=data,
-        cache=False,
-    )
+    made = narrowed(model, tmp_path / "out", tokenizer, data, keep=0.8, allocation="waterfill")
     sizes = {each.option.size for each in made.manifest.targets if each.option.size}
     if not made.manifest.narrow:
         assert len(sizes) > 1
@@ -204,16 +181,7 @@ def test_the_narrow_model_is_the_dense_one_with_what_is_read_fitted(
 ) -> None:
     """As plain modules, it answers as the dense model with the weights that its structures stand for."""
     model, inputs = architecture.build(), some_inputs(architecture)
-    eckart.compress(
-        model,
-        tokenizer=tokenizer,
-        method="narrow-mlp",
-        allocation="waterfill",
-        keep=0.7,
-        of="targets",
-        data=data,
-        cache=False,
-    )
+    narrowed(model, None, tokenizer, data, keep=0.7, allocation="waterfill")
     narrow = outputs(model, inputs)
 
     replacing.merge(model)

@@ -15,7 +15,8 @@ from transformers import PreTrainedConfig
 
 from eckart.model import probe
 from eckart.model import targets as targets_
-from eckart.model.portable import ExpertStack, roll, unroll
+from eckart.model.portable import roll
+from eckart.model.replacing import empty_like, undescribe
 from eckart.model.targets import weight_of
 from eckart.structures import NarrowLinear, find, put
 from eckart.types import Target, UsageError
@@ -109,14 +110,11 @@ def widths(model: Any) -> list[Width]:
     """Every number in the model's config that inner channels of MLPs, and nothing else, depend on."""
     linears = {name: tuple(weight_of(module).shape) for name, module in _linears(model)}
     config = copy.deepcopy(model.config)
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    stacks = [name for name, module in model.named_modules() if isinstance(module, ExpertStack)]
-    kind = type(model)
-    base = _shapes(kind, config, stacks)
+    undescribe(config)
+    base = _shapes(model, config)
     if base is None:
         return []
-    shapes = partial(_shapes, kind, stacks=stacks)
+    shapes = partial(_shapes, model)
     found: list[Width] = []
     for path, value in _numbers(config):
         taken = {name for each in found for name in each.sides}
@@ -198,8 +196,7 @@ def make_plain(model: Any) -> list[str]:
 
 
 def _rebuilt(model: Any, config: Any, narrow: dict[str, Any], changes: list[tuple[Width, int]]) -> bool:
-    stacks = [name for name, module in model.named_modules() if isinstance(module, ExpertStack)]
-    plain = _empty(type(model), config, stacks)
+    plain = empty_like(model, config)
     made: dict[str, Any] = {}
     for name, old in narrow.items():
         new = plain.get_submodule(name)
@@ -310,21 +307,13 @@ def _changed(config: Any, width: Width, value: int) -> Any:
     return changed
 
 
-def _empty(kind: Any, config: Any, stacks: list[str]) -> Any:
-    """A model without weights, experts as the other one has them."""
-    with torch.device("meta"):
-        model = kind(config)
-    unroll(model, stacks)
-    return model
-
-
-def _shapes(kind: Any, config: Any, stacks: list[str]) -> dict[str, tuple[int, ...]] | None:
-    """Shapes of all parameters of a config's model; `None` where none can be built."""
+def _shapes(model: Any, config: Any) -> dict[str, tuple[int, ...]] | None:
+    """Shapes of all parameters of the model of another config; `None` where none can be built."""
     try:
-        model = _empty(kind, config, stacks)
+        other = empty_like(model, config)
     except Exception:  # code of any architecture, on a number that it may not allow
         return None
-    return {name: tuple(each.shape) for name, each in model.named_parameters()}
+    return {name: tuple(each.shape) for name, each in other.named_parameters()}
 
 
 def _linears(model: Any) -> Iterator[tuple[str, Any]]:

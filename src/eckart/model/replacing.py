@@ -126,9 +126,7 @@ def merge(model: Any) -> list[str]:
     if not replaced:
         roll(model)
         return []
-    with torch.device("meta"):
-        plain = type(model)(config)
-    unroll(plain, stacks_of(model))
+    plain = empty_like(model, config)
     for name, module in replaced.items():
         weight, bias = dense_of(module)
         new = plain.get_submodule(name).to(module.weight.dtype).to_empty(device=weight.device)
@@ -221,6 +219,14 @@ def _first_matrix(module: Any) -> int:
     name = next(name for name, part in parts_of(module).items() if part.role == "matrix")
     owner, _, leaf = name.rpartition(".")
     return id(module.get_submodule(owner)._parameters.get(leaf))
+
+
+def empty_like(model: Any, config: Any) -> Any:
+    """A model of the same class by another config, without weights, its experts as the model has them."""
+    with torch.device("meta"):
+        empty = type(model)(config)
+    unroll(empty, stacks_of(model))
+    return empty
 
 
 def stacks_of(model: Any) -> list[str]:

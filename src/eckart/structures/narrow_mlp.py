@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from eckart.structures.contract import Structure
 from eckart.structures.modules import StructuredLinear
-from eckart.structures.pieces import Fitted, Part, Problem, Rounded, Site
+from eckart.structures.pieces import Fitted, Part, Problem, Site
 from eckart.structures.registry import add
 
 RIDGE = 1e-10
@@ -114,8 +114,6 @@ class NarrowMLP(Structure):
     def errors(self, site: Site, problems: Sequence[Problem]) -> Tensor:
         reader = problems[-1]
         whole = reader.norm(reader.weight) ** 2
-        if len(site.targets) > 1 and not len(self.sizes(site)):
-            return torch.tensor([whole], dtype=torch.float64)
         _, lost = _dropped(reader, 1)
         errors = torch.cat([torch.tensor([whole], dtype=torch.float64), lost.flip(0), lost.new_zeros(1)])
         return errors.clamp(max=whole).flip(0).cummax(0).values.flip(0)
@@ -123,19 +121,15 @@ class NarrowMLP(Structure):
     def fit(self, problems: Sequence[Problem], size: int) -> list[Fitted]:
         reader = problems[-1]
         kept = _kept(reader, size)
-        weight = reader.weight.double()
-        width = weight.shape[1]
-        places = torch.full((width,), DROPPED, dtype=torch.int32, device=weight.device)
-        places[kept] = torch.arange(size, dtype=torch.int32, device=weight.device)
+        width, device = reader.weight.shape[1], reader.weight.device
+        places = torch.full((width,), DROPPED, dtype=torch.int32, device=device)
+        places[kept] = torch.arange(size, dtype=torch.int32, device=device)
         fitted = []
         for problem in problems[:-1]:
             rows = problem.weight.unflatten(0, (-1, width))[:, kept].flatten(0, 1).double()
             fitted.append(Fitted({"rows": places, "linear.weight": rows}, 0.0))
-        reads = _refitted(reader, kept)
-        found = {"columns": places, "linear.weight": reads}
-        whole = reader.norm(weight)
-        error = reader.norm(weight - self.dense(found, size)[0]) / whole if whole else 0.0
-        return [*fitted, Fitted(found, error)]
+        found = {"columns": places, "linear.weight": _refitted(reader, kept)}
+        return [*fitted, Fitted(found, self.relative_error(reader, found, size))]
 
     def approximate(self, problems: Sequence[Problem], size: int) -> list[Tensor]:
         # What nobody reads may be written.
@@ -160,8 +154,7 @@ class NarrowMLP(Structure):
         if "rows" in tensors:
             lost = tensors["rows"].eq(DROPPED).repeat(len(found) // len(tensors["rows"]))
             found[lost] = problem.weight[lost].double()
-        whole = problem.norm(problem.weight)
-        return problem.norm(problem.weight.double() - found) / whole if whole else 0.0
+        return problem.relative_error(found)
 
     def biases(self, tensors: Mapping[str, Tensor], bias: Tensor) -> dict[str, Tensor]:
         if "rows" not in tensors:
@@ -169,15 +162,6 @@ class NarrowMLP(Structure):
         rows = tensors["rows"]
         kept = channels_of(rows, int((rows != DROPPED).sum()))
         return {"linear.bias": bias.unflatten(0, (-1, len(rows)))[:, kept].flatten()}
-
-    def round(
-        self, problem: Problem, size: int, tensors: Mapping[str, Tensor]
-    ) -> tuple[dict[str, Rounded], float]:
-        rounded = problem.round(tensors["linear.weight"])
-        after = self.dense({**tensors, "linear.weight": rounded.values()}, size)[0]
-        before = self.dense(tensors, size)[0]
-        whole = problem.norm(before)
-        return {"linear.weight": rounded}, problem.norm(before - after) / whole if whole else 0.0
 
     def layer(
         self,
