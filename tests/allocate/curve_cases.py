@@ -37,11 +37,11 @@ def squares(draw: st.DrawFn, count: int) -> list[float]:
     return [unit * decay**place * factor for place, factor in enumerate(ragged)]
 
 
-def random_curves(seed: int) -> list[Curve]:
+def random_curves(seed: int, sides: tuple[int, int] = (6, 13)) -> list[Curve]:
     """Three weights whose best allocation is seldom at an end."""
     draw = np.random.default_rng(seed)
     curves = []
-    for m, n in draw.integers(6, 13, (3, 2)).tolist():
+    for m, n in draw.integers(*sides, (3, 2)).tolist():
         count = min(m, n)
         decay = 10 ** draw.uniform(-0.5, 0.5) * draw.choice([1.0, 0.9, 0.6]) ** np.arange(count)
         curves.append(curve(draw.choice(SPECTRAL), m, n, decay * draw.uniform(0.7, 1.3, count)))
