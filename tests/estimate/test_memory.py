@@ -57,7 +57,8 @@ def test_less_memory_makes_smaller_batches_and_less_that_waits() -> None:
 
 
 def takes(of: list[Target], asked: Recipe, dtype: torch.dtype = torch.float32, **read: int) -> float:
-    return pace.seconds(of, 10**8, asked, dtype, pace.Reading(**read))
+    entries = sum(target.in_features * target.out_features for target in of)
+    return pace.seconds(of, 100 * entries, asked, dtype, pace.Reading(**read))
 
 
 def test_more_to_do_takes_longer(monkeypatch: pytest.MonkeyPatch) -> None:

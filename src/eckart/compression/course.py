@@ -15,14 +15,13 @@ from eckart.compression.search import Found, Search
 from eckart.compression.store import Store
 from eckart.estimate import budget
 from eckart.estimate.prices import Prices
+from eckart.estimate.time import refit_comes
 from eckart.evaluation import Moved
 from eckart.model import vocabulary
 from eckart.recipes import making
 from eckart.structures import find
 from eckart.types import Candidate, EckartError, Option, Recipe, Target, UsageError
 
-REFIT_WORK = 10**12
-"""Entries of all targets times tokens, up to which a refit comes before what is trained."""
 WORSE = f"{UNTRAINED}: on held-out data that moved it further"
 UNFITTED = "not refitted: on held-out data the refit moved the model further"
 
@@ -60,15 +59,14 @@ class Course:
         """
         # Asked of the dense model, which is not there afterwards.
         imitation = self.store.imitation() if making.imitates(recipe) else None
-        refits = making.refits(recipe) and (imitation is None or self._is_small)
+        refits = self._refits(recipe, imitation)
         cut = self._cut(recipe, refits, keep_dense)
         return self._imitated(cut, imitation) if cut and imitation else cut
 
-    @property
-    def _is_small(self) -> bool:
-        """Whether a refit takes little time; of a larger model what is trained behind it does as much."""
-        entries = sum(target.out_features * target.in_features for target in self.bench.targets)
-        return entries * (self.tokens or 0) <= REFIT_WORK
+    def _refits(self, recipe: Recipe, imitation: Imitation | None) -> bool:
+        if imitation is None:
+            return making.refits(recipe)
+        return refit_comes(recipe, self.bench.targets, self.tokens or 0)
 
     def _cut(self, recipe: Recipe, refits: bool, keep_dense: bool) -> Cut | None:
         """Without what is trained behind it."""

@@ -16,7 +16,7 @@ from eckart.compression.dividing import divide
 from eckart.data import digest_of, texts_of
 from eckart.estimate import time
 from eckart.estimate.gains import slower
-from eckart.model import building, channels, loading, replacing
+from eckart.model import building, channels, loading
 from eckart.recipes import making
 from eckart.recovery.runs import working_folder
 from eckart.recovery.settings import Training
@@ -54,8 +54,7 @@ def takes(folder: Path, recipe: Recipe, texts: Sequence[Text]) -> tuple[dict[str
     tokenizer = loading.load_tokenizer(folder, recipe.bos) if texts else None
     divided = divide(empty, tokenizer, recipe, texts) if texts else None
     reading = time.Reading() if divided is None else divided.reading
-    parameters = replacing.count_parameters(empty)
-    efforts = time.by_effort(found, parameters, recipe, loading.dtype_of(config, recipe.dtype), reading)
+    efforts = time.by_effort(found, empty, recipe, loading.dtype_of(config, recipe.dtype), reading)
     return efforts, reading.calibrating if texts else None
 
 

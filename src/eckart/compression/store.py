@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 OUTSIDE = "outside"
 """Stands for what is in no block."""
+FITTED_TOKENS = 2048
+"""In a batch that a refit is fitted to: more take more memory and no less time."""
 
 
 class Store(ABC):
@@ -129,7 +131,7 @@ class Store(ABC):
 
     def batches_to_fit(self) -> list[Any]:
         """What a refit is fitted to."""
-        return self.divided.fitting()
+        return self.divided.fitting(FITTED_TOKENS)
 
     def has_gradient(self, name: str) -> bool | None:
         """Whether the loss depends on a target, where that is known without its moments."""

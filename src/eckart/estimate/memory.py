@@ -9,8 +9,9 @@ from typing import Any
 from eckart import recipes
 from eckart.calibrate import GRADIENT_KINDS
 from eckart.calibrate.sums import dtype_of
+from eckart.estimate import time
 from eckart.recipes import making
-from eckart.types import Recipe, Target
+from eckart.types import SAMPLE_TOKENS, Recipe, Target
 
 INTERPRETER_BYTES = 700_000_000
 """Python with torch and transformers loaded."""
@@ -90,6 +91,11 @@ def need(weights: int, item: int, blocks: dict[str, list[Target]], outside: int,
     token = PER_TOKEN * widest * max(item, SINGLE) if metric.moments else 0
     # The metric of one target's outputs: its moment, shrunk, and factored.
     left = 2 * DOUBLE * max((t.out_features**2 for t in every), default=0) if two_sided else 0
+    fitted = 0
+    if making.needs_data(recipe) and time.refit_comes(recipe, every, SAMPLE_TOKENS):
+        # What every space of a block read of all tokens, and where both models are.
+        read = max((sum(_spaces(targets)) for targets in blocks.values()), default=0)
+        fitted = SAMPLE_TOKENS * item * (read + 2 * min((t.in_features for t in every), default=0))
     block = 0
     for name in blocks:
         watching = max(inputs[name], outputs[name]) + (SINGLE * widest**2 if metric.moments else 0)
@@ -97,19 +103,27 @@ def need(weights: int, item: int, blocks: dict[str, list[Target]], outside: int,
         block = max(block, there + max(watching, inputs[name] + outputs[name] + left + solving))
     moments = sum(inputs.values()) + sum(outputs.values())
     running = BATCH_TOKENS // 4 * token
+    summed = min(moments, SHELVED_BYTES)
     # What is summed is there until it is solved, and many sums wait on disk; then what is trained is there.
-    solved = kept + left + solving + min(moments, SHELVED_BYTES)
+    solved = kept + left + solving + summed
     return Need(
-        whole=INTERPRETER_BYTES + weights + max(moments + running, solved, trained + running),
+        whole=INTERPRETER_BYTES
+        + weights
+        + max(moments + running, solved, kept + summed + fitted + running, trained + running),
         block=INTERPRETER_BYTES + outside + block,
         token=token,
     )
 
 
 def _inputs(targets: Sequence[Target]) -> int:
-    """A Gram for each input space; those that share one have one parent and one width."""
+    """A Gram for each input space."""
+    return sum(map(_sum_bytes, _spaces(targets)))
+
+
+def _spaces(targets: Sequence[Target]) -> list[int]:
+    """Widths of the input spaces; those that share one have one parent and one width."""
     spaces = {(target.name.rpartition(".")[0], target.in_features) for target in targets}
-    return sum(_sum_bytes(width) for _, width in spaces)
+    return [width for _, width in spaces]
 
 
 def _sum_bytes(width: int) -> int:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 import torch
 
 from eckart import linalg, recipes
 from eckart.calibrate import GRADIENT_KINDS
+from eckart.evaluation import speed
 from eckart.recipes import making
 from eckart.recipes.efforts import Effort
 from eckart.types import SAMPLE_TOKENS, Recipe, Target
@@ -21,6 +23,12 @@ BACK = 2
 TRAIN = 2
 """A pass back that weights learn from too, in passes forward."""
 MOST_PASSES = 8
+REFIT_WORK = 10**12
+"""Entries of all targets times tokens, up to which a refit comes before what is trained."""
+FITTED = 5
+"""Passes that a refit takes: of the dense model one, of the cut one a part for each input space."""
+BETWEEN = 192
+"""Of layers of this width what is done to activations between products takes as long as the products."""
 STARTING = 1.5
 """Seconds to read, to ask the model before and after, and to write: of a small model most of it."""
 
@@ -46,7 +54,7 @@ def seconds(
     """An estimate: passes over the data, moments, decompositions.
 
     Args:
-        parameters: of the whole model.
+        parameters: that a token is multiplied with on its way through the model.
         dtype: that passes are computed in: without instructions for it a CPU is several times slower.
     """
     effort = making.effort_of(recipe)
@@ -54,7 +62,7 @@ def seconds(
     cuts = 1 + len(effort.floors)
     kinds = recipes.find_metric(recipe.metric).moments
     products = sum(2.0 * solve_operations(target) for target in targets)
-    refits = making.refits(recipe) and making.needs_data(recipe)
+    refits = making.needs_data(recipe) and refit_comes(recipe, targets, reading.calibrating)
     passed = summed = cut = 0.0
     if making.needs_data(recipe):
         passed += reading.calibrating
@@ -65,7 +73,7 @@ def seconds(
         summed += differentiated * sum(target.out_features**2 for target in targets)
     if refits:
         products *= 2
-        passed += 2 * reading.fitting
+        passed += FITTED * reading.fitting
         summed += 2 * reading.fitting * sum(target.in_features**2 for target in targets)
     imitated = making.imitates(recipe) and making.needs_data(recipe)
     if making.needs_held_out(recipe):
@@ -82,15 +90,27 @@ def seconds(
     single, double = linalg.rate(torch.float32), linalg.rate(torch.float64)
     computed = 2 * passed * parameters / linalg.rate(dtype, width)
     computed += 2 * learned * parameters / linalg.rate(torch.float32, width)
+    computed *= 1 + BETWEEN / max(width, 1)
     return STARTING + computed + (2 * summed + cut) / single + products / double
 
 
 def by_effort(
-    targets: Sequence[Target], parameters: int, recipe: Recipe, dtype: torch.dtype, reading: Reading
+    targets: Sequence[Target], model: Any, recipe: Recipe, dtype: torch.dtype, reading: Reading
 ) -> dict[str, float]:
-    """An estimate for each effort; of a recipe that knows but one, for that."""
+    """An estimate for each effort; of a recipe that knows but one, for that.
+
+    Args:
+        model: may be on the meta device.
+    """
+    parameters = speed.passed_through(model)
     made = making.by_effort(recipe) or {recipe.effort: recipe}
     return {name: seconds(targets, parameters, each, dtype, reading) for name, each in made.items()}
+
+
+def refit_comes(recipe: Recipe, targets: Sequence[Target], tokens: int) -> bool:
+    """Whether a refit is asked for, and before imitation takes little time: later imitation does as much."""
+    entries = sum(target.out_features * target.in_features for target in targets)
+    return making.refits(recipe) and (not making.imitates(recipe) or entries * tokens <= REFIT_WORK)
 
 
 def imitated_tokens(there: int, effort: Effort) -> int:

@@ -134,7 +134,7 @@ def _plan(
         sites=planned,
         seconds=watch.seconds(),
         memory=needed(empty, recipe),
-        efforts=pace.by_effort(found.targets, before, recipe, empty.dtype, pace.Reading()),
+        efforts=pace.by_effort(found.targets, empty, recipe, empty.dtype, pace.Reading()),
         tokens=pace.Reading().calibrating if making.needs_data(recipe) else None,
         embedding_parameters=counted.embedding_parameters,
         tied=counted.tied,
