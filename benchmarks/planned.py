@@ -33,7 +33,7 @@ def main() -> None:
         cases["MiniLM"] = [str(model), "--data", str(shared / "tasks" / "stsb_train.csv")]
     if (model := os.environ.get("SMOLLM2")) and shared.is_dir():
         text = shared / "text" / "wikitext2_valid.txt"
-        cases["SmolLM2"] = [model, "--data", str(text), "--samples", "32", "--dtype", "float32"]
+        cases["SmolLM2"] = [model, "--data", str(text), "--samples", "64"]
     print("| model | method | s planned | s | ratio | GB planned | GB | ratio |")
     print("|---|---|---|---|---|---|---|---|")
     for name, options in cases.items():

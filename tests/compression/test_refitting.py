@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import ARCHITECTURES, BERT, GPT2, LLAMA, MIXTRAL, PHI3, T5, outputs, some_inputs
+from architectures import ARCHITECTURES, LLAMA, T5, outputs, some_inputs
 
 from eckart.compression.course import Course
 from eckart.compression.loaded import Loaded, prepare
@@ -40,20 +40,6 @@ def test_every_architecture_is_refitted_within_its_budget_and_made_dense_again(a
     assert torch.equal(outputs(model, inputs), before)
 
 
-@pytest.mark.parametrize("architecture", [LLAMA, GPT2, PHI3, BERT, T5, MIXTRAL], ids=str)
-def test_narrow_mlps_are_refitted_and_made_dense_again(architecture, tokenizer, data):
-    model = architecture.build()
-    inputs = some_inputs(architecture)
-    before, size = outputs(model, inputs), replacing.count_parameters(model)
-    ready = prepared(architecture, tokenizer, data, model, method="narrow-mlp", keep=0.7)
-    cut = ready.cut(ready.recipe, keep_dense=True)
-    assert not [note for note in cut.notes if "refitted" in note]
-    assert replacing.count_parameters(model) < size
-    assert torch.isfinite(outputs(model, inputs)).all()
-    ready.bench.restore()
-    assert torch.equal(outputs(model, inputs), before)
-
-
 def test_what_reads_the_dense_models_own_input_is_cut_as_without_a_refit(tokenizer, data):
     name = "model.layers.0.self_attn.q_proj"
     weights = []
@@ -66,16 +52,11 @@ def test_what_reads_the_dense_models_own_input_is_cut_as_without_a_refit(tokeniz
     torch.testing.assert_close(weights[0], weights[1], rtol=0.02, atol=0.02)
 
 
-@pytest.mark.parametrize(
-    "choices",
-    [{"allocation": "uniform", "metric": "input"}, {"method": "narrow-mlp"}],
-    ids=["ranks", "channels"],
-)
-def test_fit_of_the_outputs_is_closer_than_without(tokenizer, data, choices):
+def test_fit_of_the_outputs_is_closer_than_without(tokenizer, data):
     """What the last block writes is nearer to the dense model's on the data that was fitted on."""
     distances = []
     for recovery in ("none", "refit"):
-        ready = prepared(LLAMA, tokenizer, data, recovery=recovery, **choices)
+        ready = prepared(LLAMA, tokenizer, data, allocation="uniform", metric="input", recovery=recovery)
         given = ready.store.batches_to_fit()
         with torch.no_grad():
             dense = [LLAMA.build().model(**batch).last_hidden_state for batch in given]
@@ -84,7 +65,7 @@ def test_fit_of_the_outputs_is_closer_than_without(tokenizer, data, choices):
         masks = [batch["attention_mask"].bool() for batch in given]
         rows = [(one[m] - other[m]).square().sum() for one, other, m in zip(dense, cut, masks, strict=True)]
         distances.append(float(sum(rows)))
-    assert distances[1] < share * distances[0]
+    assert distances[1] < 0.8 * distances[0]
 
 
 def test_targets_that_stay_dense_are_refitted_too(tokenizer, data):

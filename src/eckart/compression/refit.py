@@ -26,9 +26,8 @@ def refit(bench: Bench, options: Mapping[str, Option], batches: Sequence[Any], k
     parameter.
 
     Blocks are walked in order with two streams of hidden states, the dense model's and the compressed
-    one's, through one set of modules, and finished one by one. The channels of an MLP are fitted in what
-    reads them. Sites outside the blocks, other groups, and all in a model that cannot be walked, are replaced
-    without a refit.
+    one's, through one set of modules, and finished one by one. Sites outside the blocks, groups, and all in a
+    model that cannot be walked, are replaced without a refit.
 
     Args:
         options: by the names of the sites.
@@ -71,9 +70,9 @@ class _Block:
         """
         found: dict[str, list[Site]] = {}
         for site in self.sites:
-            if len(site.targets) == 1 or site.targets[-1].group is not None:
-                found.setdefault(spaces[site.targets[-1].name], []).append(site)
-        return {members[0].targets[-1].name: members for members in found.values()}
+            if len(site.targets) == 1:
+                found.setdefault(spaces[site.name], []).append(site)
+        return {members[0].name: members for members in found.values()}
 
 
 def _walk_block(
@@ -145,7 +144,7 @@ def _place_refitted(
 ) -> list[TargetRecord]:
     assert pair.cross is not None
     assert pair.second is not None
-    *writers, target = site.targets
+    (target,) = site.targets
     dense = bench.weight(target.name)
     try:
         weight, right = linalg.follow(dense, pair.cross, pair.second, pair.tokens, RIDGE)
@@ -153,8 +152,7 @@ def _place_refitted(
         raise EckartError(f"{target.name} could not be refitted: {error}") from error
     bits = None if option.bits is None else BITS[option.bits]
     problem = linalg.Problem(weight, bench.left(target.name), right, dense.dtype, bits)
-    written = bench.problems(site, option.bits)[:-1] if writers else []
-    records = bench.place(site, option, [*written, problem], keep_dense=keep_dense)
+    records = bench.place(site, option, [problem], keep_dense=keep_dense)
     if option.structure == "dense":
         bench.reweigh(target, weight, keep_dense)
     return records
