@@ -198,7 +198,16 @@ assert not heavy, heavy
 
 
 @pytest.mark.parametrize(
-    "line", [["--help"], ["compress", "-h"], ["--version"], [], ["plan", "pocket", "--kep"]]
+    "line",
+    [
+        ["--help"],
+        ["compress", "-h"],
+        ["--version"],
+        [],
+        ["plan", "pocket", "--kep"],
+        ["compress", "pocket", "-o", "out"],
+        ["compress", "pocket", "-o", "out", "--keep", "8"],
+    ],
 )
 def test_what_needs_no_model_imports_nothing_heavy(line: list[str]) -> None:
     run = subprocess.run(

@@ -13,7 +13,7 @@ from eckart.cli.options import ModelOrRecipe, Out, RecipeFile, verb
 from eckart.cli.planning import plan_json, show_plan
 from eckart.cli.pushing import PushToHub, pushed, require_pushable
 from eckart.cli.saying import note, show_notes, shrunk, tell, track, warn
-from eckart.recipes import verbs
+from eckart.recipes import reading, verbs
 
 
 @verb(verbs.Compress, "eckart compress MODEL -o SMALL --keep 80% --data FILE")
@@ -31,6 +31,9 @@ def compress(
     # Of several processes torch warns each about what Eckart chose.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     require_pushable(push_to_hub)
+    if model is not None and recipe is None:
+        # Before anything heavy is imported: this is what is forgotten most.
+        reading.require_size(reading.completed(verbs.Compress, reading.given(verbs.Compress, given)))
     if dry_run:
         from eckart.pipeline.plan import dry_run as planned_alone
 

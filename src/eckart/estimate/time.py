@@ -31,6 +31,8 @@ BETWEEN = 192
 """Of layers of this width what is done to activations between products takes as long as the products."""
 STARTING = 1.5
 """Seconds to read, to ask the model before and after, and to write: of a small model most of it."""
+LISTENING = 1.0
+"""Seconds more where there is data, which is read, made tokens of, and measured on at the end."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,8 @@ def seconds(
     computed = 2 * passed * parameters / linalg.rate(dtype, width)
     computed += 2 * learned * parameters / linalg.rate(torch.float32, width)
     computed *= 1 + BETWEEN / max(width, 1)
-    return STARTING + computed + (2 * summed + cut) / single + products / double
+    started = STARTING + (LISTENING if making.needs_data(recipe) else 0.0)
+    return started + computed + (2 * summed + cut) / single + products / double
 
 
 def by_effort(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import inf
 from os import PathLike
 from typing import Any, Unpack, get_args
 
@@ -81,7 +80,7 @@ def make_recipe(**options: Unpack[verbs.Cut]) -> Recipe:
             raise UsageError(unknown("quantize", bits, QUANTIZE))
     if asked["effort"] not in EFFORTS:
         raise UsageError(unknown("effort", asked["effort"], EFFORTS))
-    _check_dials(asked)
+    reading.require_size(asked)
     _check_structures(chosen, asked["keep"], selection)
     made = Recipe(
         **{
@@ -269,32 +268,6 @@ def has_budget(recipe: Recipe) -> bool:
 def needs_held_out(recipe: Recipe) -> bool:
     """Whether the recipe measures the model on data that it was not calibrated on."""
     return recipe.max_loss is not None or (has_budget(recipe) and recipe.allocation in MEASURED)
-
-
-def _check_dials(asked: Mapping[str, Any]) -> None:
-    """Raises UsageError where not exactly one says how small, or a number is out of range."""
-    keep, max_loss, energy, rank, ratio, size = (asked[name] for name in reading.DIALS)
-    dials = {f"--{name.replace('_', '-')}": asked[name] for name in reading.DIALS}
-    given = [name for name, value in dials.items() if value is not None]
-    if len(given) != 1:
-        had = f"{' and '.join(given)} were given" if given else "none was given"
-        raise UsageError(f"say how small by exactly one of {', '.join(dials)}: {had}")
-    if keep is not None and not 0 < keep <= 1:
-        raise UsageError(f"keep {keep:g} is not a share of the parameters: it is above 0 and at most 1")
-    if max_loss is not None and not 0 < max_loss < inf:
-        raise UsageError(
-            f"max-loss {max_loss:g} is not an increase of the loss: it is above 0, as 2% or 0.02"
-        )
-    if energy is not None and not 0 < energy <= 1:
-        raise UsageError(f"energy {energy:g} is not a share of the energy: it is above 0 and at most 1")
-    if ratio is not None and not 0 < ratio <= 1:
-        raise UsageError(f"ratio {ratio:g} is not a share of the smaller side: it is above 0 and at most 1")
-    if rank is not None and rank < 1:
-        raise UsageError(f"rank {rank} is not a rank: it is 1 or more")
-    if size is not None and size < 1:
-        raise UsageError(f"size {size} is not a number of bytes: it is 1 or more, as 300MB")
-    if (asked["samples"] is not None and asked["samples"] < 1) or asked["max_length"] < 1:
-        raise UsageError("--samples and --max-length are 1 or more")
 
 
 def _known_structures(names: str) -> list[Structure]:

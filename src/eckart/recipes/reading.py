@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from math import inf
 from numbers import Integral, Real
 from typing import Any, get_args
 
@@ -105,6 +106,39 @@ def given(kind: type, values: Mapping[str, Any], where: str = "") -> Given:
         else:
             found.options[name] = one
     return found
+
+
+def require_size(asked: Mapping[str, Any]) -> None:
+    """Look at what says how small, and at how much data.
+
+    Args:
+        asked: every option of a cut, as of `completed`.
+
+    Raises:
+        UsageError: not exactly one says how small, or a number is out of range.
+    """
+    keep, max_loss, energy, rank, ratio, size = (asked[name] for name in DIALS)
+    dials = {f"--{name.replace('_', '-')}": asked[name] for name in DIALS}
+    given = [name for name, value in dials.items() if value is not None]
+    if len(given) != 1:
+        had = f"{' and '.join(given)} were given" if given else "none was given"
+        raise UsageError(f"say how small by exactly one of {', '.join(dials)}: {had}")
+    if keep is not None and not 0 < keep <= 1:
+        raise UsageError(f"keep {keep:g} is not a share of the parameters: it is above 0 and at most 1")
+    if max_loss is not None and not 0 < max_loss < inf:
+        raise UsageError(
+            f"max-loss {max_loss:g} is not an increase of the loss: it is above 0, as 2% or 0.02"
+        )
+    if energy is not None and not 0 < energy <= 1:
+        raise UsageError(f"energy {energy:g} is not a share of the energy: it is above 0 and at most 1")
+    if ratio is not None and not 0 < ratio <= 1:
+        raise UsageError(f"ratio {ratio:g} is not a share of the smaller side: it is above 0 and at most 1")
+    if rank is not None and rank < 1:
+        raise UsageError(f"rank {rank} is not a rank: it is 1 or more")
+    if size is not None and size < 1:
+        raise UsageError(f"size {size} is not a number of bytes: it is 1 or more, as 300MB")
+    if (asked["samples"] is not None and asked["samples"] < 1) or asked["max_length"] < 1:
+        raise UsageError("--samples and --max-length are 1 or more")
 
 
 def words_of(option: Option, of: Any) -> str:
