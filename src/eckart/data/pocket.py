@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import islice
 from pathlib import Path
 
-from eckart.pocket import SKILLS, samples
 from eckart.types import Text, UsageError
 
 POCKET_TEXTS = 1000
@@ -25,6 +24,9 @@ def pocket_texts(source: str, split: str, count: int = POCKET_TEXTS) -> list[Tex
     Raises:
         UsageError: the pocket has no such skill.
     """
+    # Whoever reads no data of the pocket does not wait for its generators.
+    from eckart.pocket import SKILLS, samples
+
     skill = source.removeprefix("pocket").removeprefix("-")
     if skill and skill not in SKILLS:
         raise UsageError(
