@@ -445,7 +445,7 @@ BAD_CHOICES: dict[str, tuple[list[str], list[str]]] = {
     "far method": (["--keep", "0.8", "--method", "xyzzy"], ["'xyzzy'", "there are: svd, "]),
     "metric": (["--keep", "0.8", "--metric", "inputs"], ["'inputs'", "did you mean input?"]),
     "structure": (["--keep", "0.8", "--structure", "low-rank"], ["'low-rank'", "did you mean lowrank?"]),
-    "dense": (["--keep", "0.8", "--structure", "dense"], ["'dense'", "lowrank", "pivoted"]),
+    "dense": (["--keep", "0.8", "--structure", "dense"], ["'dense'", ", ".join(structures.replacements())]),
     "allocation": (["--keep", "0.8", "--allocate", "unifrm"], ["'unifrm'", "did you mean uniform?"]),
     "of": (["--keep", "0.8", "--of", "layers"], ["--of layers", "model", "targets"]),
     "target": (["--keep", "0.8", "--targets", "q_proj,v_prj"], ["v_prj", "did you mean v_proj?"]),

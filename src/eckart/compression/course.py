@@ -59,14 +59,11 @@ class Course:
         """
         # Asked of the dense model, which is not there afterwards.
         imitation = self.store.imitation() if making.imitates(recipe) else None
-        refits = self._refits(recipe, imitation)
+        # Where nothing can be trained behind it, the refit comes whatever it takes.
+        comes = imitation is None or refit_comes(recipe, self.bench.targets, self.tokens or 0)
+        refits = making.refits(recipe) and comes
         cut = self._cut(recipe, refits, keep_dense)
         return self._imitated(cut, imitation) if cut and imitation else cut
-
-    def _refits(self, recipe: Recipe, imitation: Imitation | None) -> bool:
-        if imitation is None:
-            return making.refits(recipe)
-        return refit_comes(recipe, self.bench.targets, self.tokens or 0)
 
     def _cut(self, recipe: Recipe, refits: bool, keep_dense: bool) -> Cut | None:
         """Without what is trained behind it."""

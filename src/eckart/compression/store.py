@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 OUTSIDE = "outside"
 """Stands for what is in no block."""
 FITTED_TOKENS = 2048
-"""In a batch that a refit is fitted to: more take more memory and no less time."""
+"""In a batch that a refit is fitted to: more take more memory."""
 
 
 class Store(ABC):

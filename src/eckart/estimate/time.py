@@ -59,14 +59,14 @@ def seconds(
         parameters: that a token is multiplied with on its way through the model.
         dtype: that passes are computed in: without instructions for it a CPU is several times slower.
     """
-    effort = making.effort_of(recipe)
+    effort, reads = making.effort_of(recipe), making.needs_data(recipe)
     # One more than it tries floors: uniform sizes.
     cuts = 1 + len(effort.floors)
     kinds = recipes.find_metric(recipe.metric).moments
     products = sum(2.0 * solve_operations(target) for target in targets)
-    refits = making.needs_data(recipe) and refit_comes(recipe, targets, reading.calibrating)
+    refits = reads and refit_comes(recipe, targets, reading.calibrating)
     passed = summed = cut = 0.0
-    if making.needs_data(recipe):
+    if reads:
         passed += reading.calibrating
         summed += reading.calibrating * sum(target.in_features**2 for target in targets)
     if kinds & GRADIENT_KINDS:
@@ -77,13 +77,13 @@ def seconds(
         products *= 2
         passed += FITTED * reading.fitting
         summed += 2 * reading.fitting * sum(target.in_features**2 for target in targets)
-    imitated = making.imitates(recipe) and making.needs_data(recipe)
+    imitated = making.imitates(recipe) and reads
     if making.needs_held_out(recipe):
         passed += (1 + cuts) * reading.held
         cut = cuts * sum(
             2.0 * t.out_features * t.in_features * min(t.out_features, t.in_features) for t in targets
         )
-    elif making.needs_data(recipe):
+    elif reads:
         passed += 2 * reading.held
     width = round(median(target.in_features for target in targets))
     # Its answers once, and each token of the training forward and, with the weights, back.
@@ -93,7 +93,7 @@ def seconds(
     computed = 2 * passed * parameters / linalg.rate(dtype, width)
     computed += 2 * learned * parameters / linalg.rate(torch.float32, width)
     computed *= 1 + BETWEEN / max(width, 1)
-    started = STARTING + (LISTENING if making.needs_data(recipe) else 0.0)
+    started = STARTING + (LISTENING if reads else 0.0)
     return started + computed + (2 * summed + cut) / single + products / double
 
 
