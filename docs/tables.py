@@ -14,8 +14,8 @@ from typing import Any
 
 from eckart import recipes, structures, types
 from eckart.comparison import protocol
-from eckart.recipes import making
 from eckart.recipes.efforts import EFFORTS
+from eckart.recipes.names import ALLOCATIONS, RECOVERIES
 
 DOCS = Path(__file__).parent
 SAVED: dict[str, Any] = {
@@ -88,8 +88,8 @@ def values() -> str:
     """The values of the other axes."""
     axes = {
         "structure": structures.replacements(),
-        "allocation": making.ALLOCATIONS,
-        "recovery": making.RECOVERIES,
+        "allocation": ALLOCATIONS,
+        "recovery": RECOVERIES,
     }
     return table(
         ["axis", "values"], [[axis, ", ".join(f"`{one}`" for one in known)] for axis, known in axes.items()]

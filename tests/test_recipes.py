@@ -9,12 +9,17 @@ import pytest
 
 from eckart import structures
 from eckart.allocate import ALLOCATORS, NEEDS_ERRORS
-from eckart.recipes import METHODS, METRICS, MOMENTS, Gram, Method, find_method, find_metric, making
+from eckart.recipes import METHODS, METRICS, MOMENTS, Gram, Method, find_method, find_metric, making, names
 from eckart.recipes.catalogue import by_name
-from eckart.recipes.making import ALLOCATIONS, RECOVERIES
+from eckart.recipes.names import ALLOCATIONS, RECOVERIES
 from eckart.types import UsageError
 
 rows = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+
+
+def test_names_known_without_their_rooms_are_those_of_the_rooms() -> None:
+    assert set(names.ALLOCATIONS) == {*ALLOCATORS, *names.MEASURED, names.LEARNED}
+    assert set(names.STRUCTURES) == set(structures.replacements())
 
 
 @rows

@@ -207,6 +207,14 @@ assert not heavy, heavy
         ["plan", "pocket", "--kep"],
         ["compress", "pocket", "-o", "out"],
         ["compress", "pocket", "-o", "out", "--keep", "8"],
+        ["compress", "pocket", "-o", "out", "--keep", "0.8", "--method", "svdd"],
+        ["compress", "pocket", "-o", "out", "--keep", "0.8", "--structure", "low"],
+        ["compress", "pocket", "-o", "out", "--keep", "0.8", "--allocate", "energies"],
+        ["compress", "pocket", "-o", "out", "--keep", "0.8", "--data", "nowhere.txt"],
+        ["compress", "./nowhere", "-o", "out", "--keep", "0.8"],
+        ["recover", "pocket", "-o", "out", "--teacher", "./nowhere", "--data", "pocket"],
+        ["compare", "pocket", "-o", "out", "--keep", "0.8", "--methods", "svd,svd:fast:best"],
+        ["evaluate", "pocket", "--task", "perplexity", "--data", "nowhere/"],
     ],
 )
 def test_what_needs_no_model_imports_nothing_heavy(line: list[str]) -> None:
@@ -238,3 +246,18 @@ def test_completion_names_commands_options_and_choices(shell: str) -> None:
     assert "svd-llm" in completed("eckart compress pocket --method svd")
     assert "svd,kfac" in completed("eckart compare pocket --methods svd,kf")
     assert "pocket-math" in completed("eckart evaluate pocket --task pock")
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_standard_input_is_data_of_a_command(more: list[str], tmp_path: Path) -> None:
+    line = ["compress", "pocket", "-o", "small", "--keep", "0.8", "--method", "svd-llm", "--samples", "4"]
+    run = subprocess.run(
+        [sys.executable, "-m", "eckart", *line, "--data", "-", *more],
+        input="the cat sat on the mat and the dog lay by the door\n" * 200,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / "small").exists() != bool(more)

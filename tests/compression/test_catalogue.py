@@ -15,7 +15,7 @@ from torch import nn
 
 import eckart
 from eckart import recipes, structures
-from eckart.recipes.making import ALLOCATIONS
+from eckart.recipes.names import ALLOCATIONS
 
 FEWER = [name for name in structures.replacements() if structures.find(name).fewer]
 """Structures with fewer parameters, so that a share of them can be asked for. The others take bytes."""

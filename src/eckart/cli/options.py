@@ -9,15 +9,16 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from eckart import recipes
+from eckart import data, recipes
 from eckart.cli.ending import errors
 from eckart.cli.help import EXAMPLES, OUTPUT
 from eckart.cli.saying import print_json, say, settle
-from eckart.recipes import reading, verbs
+from eckart.model import finding
+from eckart.recipes import names, reading, verbs
 from eckart.recipes.efforts import EFFORTS
 from eckart.recipes.options import Option
 from eckart.recovery import processes
-from eckart.types import ExistsError, Quantize, UsageError
+from eckart.types import ExistsError, UsageError
 
 
 def filled(parameter: typer.CallbackParam, value: str | None) -> str | None:
@@ -89,22 +90,23 @@ OVERWRITING = {
 begun for the same request is gone on with."""
 _WRITES = ("out", "save", "recipe", "push_to_hub")
 """Options that name no file which is read while the work lasts."""
+MODELS = ("model", "against", "teacher")
+"""Arguments and options that name a model."""
 
 
-_ROWS = recipes.METHODS.values()
 CHOICES = {
     "method": list(recipes.METHODS),
     "methods": list(recipes.METHODS),
     "metric": list(recipes.METRICS),
-    "structure": sorted({row.structure for row in _ROWS}),
-    "allocate": sorted({row.allocation for row in _ROWS}),
-    "recovery": sorted({row.recovery for row in _ROWS}),
+    "structure": list(names.STRUCTURES),
+    "allocation": list(names.ALLOCATIONS),
+    "recovery": list(names.RECOVERIES),
     "task": [
         task.strip() for task in verbs.TASKS_HELP.partition(" for any")[0].replace(" or ", " ").split(",")
     ],
     "effort": list(EFFORTS),
-    "quantize": list(get_args(Quantize)),
-    "of": ["model", "targets"],
+    "quantize": list(names.QUANTIZE),
+    "of": list(names.OF),
     "dtype": ["auto", "float32", "bfloat16", "float16"],
     "device": ["cpu", "cuda"],
 }
@@ -140,6 +142,7 @@ def verb(kind: type | None, *examples: str) -> Callable[[Command], Callable[...,
                     if name not in found or (value is not None and value != [])
                 }
                 try:
+                    given |= _looked_at(kind, given)
                     with _overwriting(given.pop("overwrite", False), given):
                         answer = command(**given)
                 except ExistsError as error:
@@ -179,6 +182,27 @@ def verb(kind: type | None, *examples: str) -> Callable[[Command], Callable[...,
         return called
 
     return give
+
+
+def _looked_at(kind: type | None, given: dict[str, Any]) -> dict[str, Any]:
+    """Look whether models, data and what goes by a name are there, before anything heavy is imported.
+
+    Returns:
+        what was given otherwise than it is to be read: standard input, which is read here, once.
+    """
+    for name in MODELS:
+        if isinstance(given.get(name), str):
+            finding.require_there(given[name])
+    if kind is None:
+        return {}
+    found = reading.given(kind, {name: given[name] for name in verbs.fields(kind) if name in given}).options
+    names.require_known(found)
+    if asked := found.get("structure"):
+        names.require_structures(asked)
+    sources = {name: found[name] for name in reading.DATA if name in found}
+    for source in sources.values():
+        data.require_there(source)
+    return sources
 
 
 @contextmanager

@@ -7,17 +7,9 @@ from typing import Any
 
 from eckart import recipes, structures
 from eckart.recipes import making
-from eckart.recipes.efforts import EFFORTS
+from eckart.recipes.names import choices_of
 from eckart.recovery.settings import LENGTHS, Training, make_training
-from eckart.types import Recipe, UsageError, unknown
-
-AXIS_VALUES: dict[str, tuple[str, ...]] = {
-    "structure": tuple(structures.replacements()),
-    "allocation": making.ALLOCATIONS,
-    "recovery": making.RECOVERIES,
-    "metric": tuple(recipes.METRICS),
-    "effort": tuple(EFFORTS),
-}
+from eckart.types import Recipe, UsageError
 
 
 def read_sizes(keep: Sequence[float]) -> list[float]:
@@ -48,7 +40,10 @@ def read_methods(
     _refuse_twice("method", labels)
     found = {}
     for label in labels:
-        made = [making.make_recipe(**_choices(label), **shared, keep=size) for size in sizes]
+        made = [
+            making.make_recipe(**choices_of(label, structures.replacements()), **shared, keep=size)
+            for size in sizes
+        ]
         found[label] = made[0]
         if made[0].selection is not None and not trained:
             raise UsageError(
@@ -80,21 +75,6 @@ def _allowed(name: str, shared: dict[str, Any]) -> bool:
     except UsageError:
         return False
     return True
-
-
-def _choices(label: str) -> dict[str, Any]:
-    """The method and the axes that a label names."""
-    name, *values = label.split(":")
-    found = {"method": recipes.find_method(name).name}
-    for value in values:
-        axis = next((axis for axis, known in AXIS_VALUES.items() if value in known), None)
-        if axis is None:
-            known = [value for values in AXIS_VALUES.values() for value in values]
-            raise UsageError(f"method {label}: {unknown('value', value, known)}")
-        if axis in found:
-            raise UsageError(f"method {label}: {found[axis]} and {value} both say the {axis}")
-        found[axis] = value
-    return found
 
 
 def _refuse_twice(kind: str, names: list[str]) -> None:

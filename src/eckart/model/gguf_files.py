@@ -18,7 +18,6 @@ from eckart.model.configs import said
 from eckart.model.quietness import quiet
 from eckart.types import EckartError, UsageError
 
-SUFFIX = ".gguf"
 MAGIC = b"GGUF"
 UNPACKED = "unpacked"
 FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -26,11 +25,6 @@ FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 FACTORS = "rope_freqs"
 CARD = {"license": "general.license", "language": "general.languages", "tags": "general.tags"}
 """Of a model's card, and where a GGUF file has it."""
-
-
-def is_gguf(path: Path) -> bool:
-    """Whether a path is that of a GGUF file, by its name."""
-    return path.suffix.lower() == SUFFIX and path.is_file()
 
 
 def unpacked(path: Path, weights: bool = True) -> Path:

@@ -14,7 +14,7 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
 from eckart import checkpoint
-from eckart.model import accounting, building, gguf_files, portable, sentences, text
+from eckart.model import accounting, building, finding, gguf_files, portable, sentences, text
 from eckart.model.configs import require_usable, said
 from eckart.model.quietness import quiet
 from eckart.pocket import MODEL_DIR
@@ -36,15 +36,14 @@ def find_model(name: str | Path, weights: bool = True) -> Path:
         UsageError: there is no such model.
     """
     folder, name = Path(name), str(name)
+    finding.require_there(name)
     if folder.is_dir():
         _refuse_gguf_alone(folder)
         return folder
-    if gguf_files.is_gguf(folder):
+    if finding.is_gguf(folder):
         return gguf_files.unpacked(folder, weights)
     if name == "pocket":
         return MODEL_DIR
-    if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise UsageError(f"no such model: {name} is not a folder")
     from huggingface_hub import snapshot_download
     from huggingface_hub.constants import is_offline_mode
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
@@ -70,7 +69,7 @@ def find_model(name: str | Path, weights: bool = True) -> Path:
 
 
 def _refuse_gguf_alone(folder: Path) -> None:
-    files = sorted(folder.glob(f"*{gguf_files.SUFFIX}"))
+    files = sorted(folder.glob(f"*{finding.GGUF}"))
     if files and not (folder / "config.json").is_file():
         raise UsageError(f"{folder} holds GGUF files and no config.json: name one of them, as {files[0]}")
 

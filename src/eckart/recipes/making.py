@@ -5,35 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
-from typing import Any, Unpack, get_args
+from typing import Any, Unpack
 
 from pydantic import ValidationError
 
-from eckart import allocate, recipes, structures
-from eckart.recipes import reading, verbs
+from eckart import recipes, structures
+from eckart.recipes import names, reading, verbs
 from eckart.recipes.catalogue import Method
 from eckart.recipes.efforts import EFFORTS, NORMAL, Effort
+from eckart.recipes.names import IMITATION, LEARNED, MEASURED, REFIT, TRYING
 from eckart.recipes.options import Adapters
 from eckart.recovery.settings import Training, make_training
 from eckart.structures import Structure
-from eckart.types import (
-    Quantize,
-    Recipe,
-    Selection,
-    UsageError,
-    unknown,
-)
-
-TRYING = "auto"
-"""The allocation that tries others on held-out data, and takes the best."""
-MEASURED = ("measured", TRYING)
-"""Allocations that run the model on held-out data."""
-LEARNED = "learned"
-"""The allocation that comes out of training, where recovery is one of `recipes.SELECTIONS`."""
-ALLOCATIONS = (*allocate.ALLOCATORS, *MEASURED, LEARNED)
-REFIT, IMITATION = "refit", "imitation"
-RECOVERIES = ("none", REFIT, IMITATION, f"{REFIT}+{IMITATION}", *recipes.SELECTIONS)
-QUANTIZE = get_args(Quantize)
+from eckart.types import Recipe, Selection, UsageError
 
 
 def make_recipe(**options: Unpack[verbs.Cut]) -> Recipe:
@@ -50,6 +34,7 @@ def make_recipe(**options: Unpack[verbs.Cut]) -> Recipe:
         UsageError: a value that does not exist, no dial or more than one, or no data where some are needed.
     """
     asked = reading.completed(verbs.Cut, reading.given(verbs.Cut, options))
+    names.require_known(asked)
     row = _row(asked)
     structure = asked["structure"] or row.structure
     recovery = asked["recovery"] or row.recovery
@@ -65,21 +50,7 @@ def make_recipe(**options: Unpack[verbs.Cut]) -> Recipe:
     quantize = (
         asked["quantize"] or row.quantize or ("int4" if all(each.needs_bits for each in chosen) else None)
     )
-    recipes.find_metric(asked["metric"] or row.metric)
-    for kind, value, known in (
-        ("allocation", allocation, ALLOCATIONS),
-        ("recovery", recovery, RECOVERIES),
-    ):
-        if value not in known:
-            raise UsageError(unknown(kind, value, known))
     selection = make_selection(reading.selection_of(asked), allocation, recovery, asked["keep"])
-    if asked["of"] not in ("model", "targets"):
-        raise UsageError(f"--of {asked['of']}: keep is counted over the model or over the targets")
-    for bits in quantize.split(",") if quantize else ():
-        if bits not in (*QUANTIZE, "none"):
-            raise UsageError(unknown("quantize", bits, QUANTIZE))
-    if asked["effort"] not in EFFORTS:
-        raise UsageError(unknown("effort", asked["effort"], EFFORTS))
     reading.require_size(asked)
     _check_structures(chosen, asked["keep"], selection)
     made = Recipe(
@@ -270,16 +241,14 @@ def needs_held_out(recipe: Recipe) -> bool:
     return recipe.max_loss is not None or (has_budget(recipe) and recipe.allocation in MEASURED)
 
 
-def _known_structures(names: str) -> list[Structure]:
+def _known_structures(asked: str) -> list[Structure]:
     """The structures named, by commas.
 
     Raises:
         UsageError: there is no such one.
     """
-    for name in names.split(","):
-        if name not in structures.replacements():
-            raise UsageError(unknown("structure", name, structures.replacements()))
-    return [structures.find(name) for name in names.split(",")]
+    names.require_structures(asked, structures.replacements())
+    return [structures.find(name) for name in asked.split(",")]
 
 
 def _usual_method(asked: Sequence[Structure], by_hand: bool, has_data: bool) -> str:
