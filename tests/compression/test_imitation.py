@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,10 +15,12 @@ from eckart.compression.loaded import Loaded, prepare
 from eckart.data import read_texts
 from eckart.evaluation import Reference
 from eckart.model import replacing, text
+from eckart.recipes.efforts import EFFORTS
 from eckart.recipes.making import make_recipe
 from eckart.recovery import learning
 from eckart.recovery.distillation import Distillation
 from eckart.recovery.windows import Collator
+from eckart.structures import StructuredLinear
 from eckart.types import silent
 
 KINDS = [LLAMA, GPT2, GEMMA3, T5, BERT]
@@ -148,6 +151,47 @@ def test_what_is_learned_survives_rounding(tokenizer, data):
 def test_answers_are_heard_while_it_is_calibrated_on(architecture, method, tokenizer, data):
     answers = prepared(architecture, tokenizer, data, method=method).store._imitation.answers
     assert set(answers.said) == set(answers._windows)
+
+
+@pytest.mark.parametrize("architecture", [LLAMA, GPT2], ids=str)
+def test_of_long_windows_the_beginnings_are_learned_from(architecture, tokenizer, data, monkeypatch):
+    monkeypatch.setattr(training, "STEP_TOKENS", 8)
+    windows = prepared(architecture, tokenizer, data).store.divided.calibrating
+    tokens = sum(len(window.ids) for window in windows)
+
+    def learning_from(most: int) -> Course:
+        monkeypatch.setitem(EFFORTS, "normal", replace(EFFORTS["normal"], imitated_tokens=most))
+        return prepared(architecture, tokenizer, data)
+
+    twice, ready = learning_from(2 * tokens), learning_from(2 * tokens - 1)
+    rows = {
+        at: [list(each.ids) for each in course.store._imitation.examples]
+        for at, course in enumerate((twice, ready))
+    }
+    assert rows == {0: [each.ids for each in windows], 1: [each.ids[:8] for each in windows]}
+    # What was heard of whole windows is what the model says to their beginnings.
+    heard = ready.store._imitation.answers
+    asked = Answers(ready.bench.model, tokenizer, ready.store.divided.imitated(8))
+    asked.ask(silent)
+    assert heard.said.keys() == asked.said.keys()
+    for key, said in asked.said.items():
+        torch.testing.assert_close(heard.said[key], said, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("structure", ["lowrank", "pivoted", "kronecker"])
+def test_of_factors_what_makes_the_outputs_learns(structure, tokenizer, data):
+    ready = prepared(LLAMA, tokenizer, data, structure=structure, recovery="none")
+    ready.cut(ready.recipe)
+    learning.choose_outputs(ready.bench.model)
+    names = {name for name, each in ready.bench.model.named_parameters() if each.requires_grad}
+    cut = {
+        f"{name}.{inner}"
+        for name, module in ready.bench.model.named_modules()
+        if isinstance(module, StructuredLinear)
+        for inner, _ in module.named_parameters()
+    }
+    assert names
+    assert names == {each for each in cut if ".V." not in each}
 
 
 def test_a_head_that_does_more_is_noticed_and_said(tokenizer, data, monkeypatch):

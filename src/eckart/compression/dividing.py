@@ -67,9 +67,18 @@ class Divided:
             return []
         return self._batches(_spread(self.calibrating, REFIT_TOKENS), tokens)
 
-    def imitated(self) -> list[text.Window]:
-        """Of what is calibrated on, what the cut model learns from."""
-        return _spread(self.calibrating, self.effort.imitated_tokens)
+    def imitated(self, step: int) -> list[text.Window]:
+        """Of what is calibrated on, what the cut model learns from.
+
+        Args:
+            step: tokens of a step. Of plain text that a decoder reads in longer windows their beginnings are
+                taken, so that there are more steps, unless there is time for all of it twice.
+        """
+        windows, most = self.calibrating, self.effort.imitated_tokens
+        cut = text.is_causal(self.model) and all(window.said is None for window in windows)
+        if cut and 2 * _tokens(windows) > most:
+            windows = [text.Window(window.ids[:step]) for window in windows]
+        return _spread(windows, most)
 
     def held_out(self) -> list[text.Batch]:
         """What is measured on."""

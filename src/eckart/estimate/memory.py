@@ -21,8 +21,8 @@ LEAST_BATCH_TOKENS = 256
 PER_TOKEN = 12
 """All activations of a block for a token while it runs, as multiples of the widest."""
 LEAST_WAITING = 64_000_000
-TRAINED = 16
-"""Bytes of a weight that is trained: itself in float32, its gradient, and two moments of it."""
+TRAINED = 10
+"""Bytes of a weight: itself in float32 and, of the half that is trained, a gradient and two moments."""
 SHELVED_BYTES = 2**28
 """Of moments, above which a store in memory has them wait on disk."""
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8

@@ -13,7 +13,7 @@ import torch
 from eckart.model import lora
 from eckart.model.portable import QUANT_METHOD
 from eckart.recovery.settings import FACTORS, Training
-from eckart.structures import StructuredEmbedding, StructuredLinear
+from eckart.structures import StructuredEmbedding, StructuredLinear, structure_of
 from eckart.types import EckartError, UsageError
 
 VARIANTS = {"dora": ("lora", {"use_dora": True}), "rslora": ("lora", {"use_rslora": True})}
@@ -68,6 +68,19 @@ def choose(model: Any, training: Training) -> Callable[[], Any]:
         return model.requires_grad_(True)
 
     return done
+
+
+def choose_outputs(model: Any) -> None:
+    """Let what makes the outputs of replaced layers learn, `U` of `U V`, and nothing else.
+
+    A short training gets as far with it: the fewer weights move at once, the longer a step they bear.
+    """
+    model.requires_grad_(False)
+    for module in model.modules():
+        if isinstance(module, (StructuredLinear, StructuredEmbedding)):
+            structure = structure_of(module)
+            factor = structure.output_factor if structure and isinstance(module, StructuredLinear) else None
+            (module.get_submodule(factor) if factor else module).requires_grad_(True)
 
 
 def cast(model: Any, config: Any) -> None:

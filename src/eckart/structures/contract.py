@@ -41,6 +41,8 @@ class Structure(ABC):
         needs_bits: whether a matrix of it is always in few bits.
         channels: whether its sites are the inner channels of MLPs, and its layers plain ones that are
             narrower. What has no such channels stays dense.
+        output_factor: the module of its layers that makes the output of what another one made of the input; a
+            short training is of it alone. `None` where there is no such one.
         supports: `training` (its tensors can learn), `embedding`, `sharding` (over processes).
         columns, rows: how its linear layers are split over processes where outputs, or inputs, are: `split`,
             or `gathered` where the outputs are needed whole.
@@ -52,6 +54,7 @@ class Structure(ABC):
     spectral: ClassVar[bool] = False
     needs_bits: ClassVar[bool] = False
     channels: ClassVar[bool] = False
+    output_factor: ClassVar[str | None] = None
     supports: ClassVar[frozenset[str]] = frozenset({"training"})
     columns: ClassVar[Mapping[str, str]] = {}
     rows: ClassVar[Mapping[str, str]] = {}

@@ -113,6 +113,7 @@ class FactoredStructure(LinearStructure):
     """A structure that stands for the best approximation of a rank: its error is the spectral tail."""
 
     spectral = True
+    output_factor = "U"
 
     @abstractmethod
     def left(self, U: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:

@@ -32,15 +32,23 @@ class Answers(nn.Module):
         model: dense. The first window is asked at once.
         windows: what it is asked.
         by_rows: whether who learns reads a few rows of logits at a time: they are made as they are read.
+        beginnings: of a longer window of a decoder, so many tokens that are one of `windows` will do: what it
+            says to them does not depend on what follows.
 
     Raises:
         UnknownHeadError: more than the output embedding makes its logits.
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, windows: Sequence[text.Window], by_rows: bool = False
+        self,
+        model: Any,
+        tokenizer: Any,
+        windows: Sequence[text.Window],
+        by_rows: bool = False,
+        beginnings: int | None = None,
     ) -> None:
         super().__init__()
+        self._beginnings = beginnings if text.is_causal(model) else None
         self._by_rows = by_rows
         self.config, self.device = model.config, model.device
         # In tuples, so that they are no submodules: the model's own are not to be moved or put into a mode.
@@ -99,9 +107,11 @@ class Answers(nn.Module):
             mask = batch.get("decoder_attention_mask", batch.get("attention_mask"))
             if mask is None or (answer.ndim != 2 and answer.shape[:2] != mask.shape):
                 return
-            for key, row, real in zip(_keys(batch), answer, mask, strict=True):
-                if key in self._windows and key not in self.said:
-                    self.said[key] = (row if row.ndim == 1 else row[: int(real.sum())]).detach().clone()
+            for cut in {None, self._beginnings}:
+                for key, row, real in zip(_keys(batch, cut), answer, mask, strict=True):
+                    if key in self._windows and key not in self.said:
+                        said = row if row.ndim == 1 else row[: int(real.sum())][:cut]
+                        self.said[key] = said.detach().clone()
 
         def read(module: nn.Module, given: tuple[Tensor, ...]) -> None:
             hear(given[0])
@@ -206,12 +216,12 @@ _NAMES = ("input_ids", "attention_mask")
 """Of a batch, whatever else it has."""
 
 
-def _keys(batch: Any) -> list[bytes]:
-    """A name for each window of a batch: its real tokens."""
+def _keys(batch: Any, first: int | None = None) -> list[bytes]:
+    """A name for each window of a batch: its real tokens, the first of them alone where that is said."""
     keys = [b"" for _ in batch["input_ids"]]
     for part in ("", "decoder_"):
         if f"{part}input_ids" in batch:
             mask = batch[f"{part}attention_mask"].bool().cpu()
             for at, (row, real) in enumerate(zip(batch[f"{part}input_ids"].cpu(), mask, strict=True)):
-                keys[at] += b";" + row[real].numpy().tobytes()
+                keys[at] += b";" + row[real][:first].numpy().tobytes()
     return keys
