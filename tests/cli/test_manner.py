@@ -210,11 +210,9 @@ assert not heavy, heavy
         ["compress", "pocket", "-o", "out", "--keep", "0.8", "--method", "svdd"],
         ["compress", "pocket", "-o", "out", "--keep", "0.8", "--structure", "low"],
         ["compress", "pocket", "-o", "out", "--keep", "0.8", "--allocate", "energies"],
-        ["compress", "pocket", "-o", "out", "--keep", "0.8", "--data", "nowhere.txt"],
         ["compress", "./nowhere", "-o", "out", "--keep", "0.8"],
         ["recover", "pocket", "-o", "out", "--teacher", "./nowhere", "--data", "pocket"],
         ["compare", "pocket", "-o", "out", "--keep", "0.8", "--methods", "svd,svd:fast:best"],
-        ["evaluate", "pocket", "--task", "perplexity", "--data", "nowhere/"],
     ],
 )
 def test_what_needs_no_model_imports_nothing_heavy(line: list[str]) -> None:

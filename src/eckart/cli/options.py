@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from eckart import data, recipes
+from eckart import recipes
 from eckart.cli.ending import errors
 from eckart.cli.help import EXAMPLES, OUTPUT
 from eckart.cli.saying import print_json, say, settle
@@ -185,7 +185,7 @@ def verb(kind: type | None, *examples: str) -> Callable[[Command], Callable[...,
 
 
 def _looked_at(kind: type | None, given: dict[str, Any]) -> dict[str, Any]:
-    """Look whether models, data and what goes by a name are there, before anything heavy is imported.
+    """Look whether models and what goes by a name are there, before anything heavy is imported.
 
     Returns:
         what was given otherwise than it is to be read: standard input, which is read here, once.
@@ -199,10 +199,7 @@ def _looked_at(kind: type | None, given: dict[str, Any]) -> dict[str, Any]:
     names.require_known(found)
     if asked := found.get("structure"):
         names.require_structures(asked)
-    sources = {name: found[name] for name in reading.DATA if name in found}
-    for source in sources.values():
-        data.require_there(source)
-    return sources
+    return {name: found[name] for name in reading.DATA if name in found}
 
 
 @contextmanager

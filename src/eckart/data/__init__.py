@@ -3,7 +3,7 @@
 from eckart.data.files import SEPARATOR
 from eckart.data.hub import without_bars
 from eckart.data.pocket import POCKET_TEXTS, is_built_in
-from eckart.data.reading import read_pairs, read_rows, read_texts, require_there, texts_of
+from eckart.data.reading import read_pairs, read_rows, read_texts, texts_of
 from eckart.data.shapes import SHAPES, Shape
 from eckart.data.sources import digest_of, named, remember
 
@@ -19,7 +19,6 @@ __all__ = [
     "read_rows",
     "read_texts",
     "remember",
-    "require_there",
     "texts_of",
     "without_bars",
 ]

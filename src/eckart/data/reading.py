@@ -138,16 +138,6 @@ def read_pairs(source: str) -> list[tuple[float, str, str]]:
     return pairs
 
 
-def require_there(source: str) -> None:
-    """Look whether there is a source of that name, without reading it; what may be at the hub may be there.
-
-    Raises:
-        UsageError: there is none, or a folder or a pattern has no file that is read.
-    """
-    if not is_built_in(source) and not files_of(source) and not is_hub_name(source):
-        _file(source)
-
-
 def _file(source: str) -> Path:
     path = Path(source)
     if not path.is_file():
