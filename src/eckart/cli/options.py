@@ -90,7 +90,7 @@ OVERWRITING = {
 begun for the same request is gone on with."""
 _WRITES = ("out", "save", "recipe", "push_to_hub")
 """Options that name no file which is read while the work lasts."""
-MODELS = ("model", "against", "teacher")
+_MODELS = ("model", "other", "against", "teacher")
 """Arguments and options that name a model."""
 
 
@@ -190,7 +190,7 @@ def _looked_at(kind: type | None, given: dict[str, Any]) -> dict[str, Any]:
     Returns:
         what was given otherwise than it is to be read: standard input, which is read here, once.
     """
-    for name in MODELS:
+    for name in _MODELS:
         if isinstance(given.get(name), str):
             finding.require_there(given[name])
     if kind is None:

@@ -77,9 +77,9 @@ def choices_of(label: str, known: Sequence[str] = STRUCTURES) -> dict[str, Any]:
     found: dict[str, Any] = {"method": find_method(name).name}
     axes = {**AXES, "structure": tuple(known)}
     for value in values:
-        axis = next((axis for axis, values in axes.items() if value in values), None)
+        axis = next((axis for axis, there in axes.items() if value in there), None)
         if axis is None:
-            every = [value for values in axes.values() for value in values]
+            every = [each for there in axes.values() for each in there]
             raise UsageError(f"method {label}: {unknown('value', value, every)}")
         if axis in found:
             raise UsageError(f"method {label}: {found[axis]} and {value} both say the {axis}")

@@ -71,16 +71,25 @@ def choose(model: Any, training: Training) -> Callable[[], Any]:
 
 
 def choose_outputs(model: Any) -> None:
-    """Let what makes the outputs of replaced layers learn, `U` of `U V`, and nothing else.
+    """Let the weights of `output_weights` learn, and no others.
 
-    A short training gets as far with it: the fewer weights move at once, the longer a step they bear.
+    A short training gets as far with them: the fewer weights move at once, the longer a step they bear.
     """
     model.requires_grad_(False)
-    for module in model.modules():
+    for parameter in output_weights(model).values():
+        parameter.requires_grad_(True)
+
+
+def output_weights(model: Any) -> dict[str, torch.nn.Parameter]:
+    """What makes the outputs of replaced layers, `U` of `U V`, by name; of a layer without one, all of it."""
+    found: dict[str, torch.nn.Parameter] = {}
+    for name, module in model.named_modules():
         if isinstance(module, (StructuredLinear, StructuredEmbedding)):
             structure = structure_of(module)
             factor = structure.output_factor if structure and isinstance(module, StructuredLinear) else None
-            (module.get_submodule(factor) if factor else module).requires_grad_(True)
+            within = f"{name}.{factor}" if factor else name
+            found |= {f"{within}.{key}": each for key, each in model.get_submodule(within).named_parameters()}
+    return found
 
 
 def cast(model: Any, config: Any) -> None:

@@ -32,23 +32,17 @@ class Answers(nn.Module):
         model: dense. The first window is asked at once.
         windows: what it is asked.
         by_rows: whether who learns reads a few rows of logits at a time: they are made as they are read.
-        beginnings: of a longer window of a decoder, so many tokens that are one of `windows` will do: what it
-            says to them does not depend on what follows.
 
     Raises:
         UnknownHeadError: more than the output embedding makes its logits.
     """
 
     def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        windows: Sequence[text.Window],
-        by_rows: bool = False,
-        beginnings: int | None = None,
+        self, model: Any, tokenizer: Any, windows: Sequence[text.Window], by_rows: bool = False
     ) -> None:
         super().__init__()
-        self._beginnings = beginnings if text.is_causal(model) else None
+        # What a decoder says to the beginning of a longer window does not depend on what follows.
+        self._longest = max(len(each.ids) for each in windows) if text.is_causal(model) else None
         self._by_rows = by_rows
         self.config, self.device = model.config, model.device
         # In tuples, so that they are no submodules: the model's own are not to be moved or put into a mode.
@@ -107,11 +101,10 @@ class Answers(nn.Module):
             mask = batch.get("decoder_attention_mask", batch.get("attention_mask"))
             if mask is None or (answer.ndim != 2 and answer.shape[:2] != mask.shape):
                 return
-            for cut in {None, self._beginnings}:
-                for key, row, real in zip(_keys(batch, cut), answer, mask, strict=True):
-                    if key in self._windows and key not in self.said:
-                        said = row if row.ndim == 1 else row[: int(real.sum())][:cut]
-                        self.said[key] = said.detach().clone()
+            for key, row, real in zip(_keys(batch, self._longest), answer, mask, strict=True):
+                if key in self._windows and key not in self.said:
+                    said = row if row.ndim == 1 else row[: int(real.sum())][: self._longest]
+                    self.said[key] = said.detach().clone()
 
         def read(module: nn.Module, given: tuple[Tensor, ...]) -> None:
             hear(given[0])

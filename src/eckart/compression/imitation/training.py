@@ -25,7 +25,7 @@ from eckart.recovery import learning
 from eckart.recovery.distillation import Distillation
 from eckart.recovery.settings import Training
 from eckart.recovery.windows import Collator, Example
-from eckart.structures import StructuredEmbedding, StructuredLinear
+from eckart.structures import StructuredLinear
 from eckart.types import Track
 
 STEP_TOKENS = 256
@@ -58,7 +58,7 @@ class Imitation:
             UnknownHeadError: its answers cannot be kept.
         """
         taken = divided.imitated(STEP_TOKENS)
-        answers = Answers(model, divided.tokenizer, taken, by_rows=True, beginnings=STEP_TOKENS)
+        answers = Answers(model, divided.tokenizer, taken, by_rows=True)
         examples = [
             Example(
                 array("i", window.ids),
@@ -154,12 +154,7 @@ class Imitation:
     def undoable(model: Any) -> Iterator[Callable[[], None]]:
         """Meanwhile what the training changes waits on disk, to be had again by a call."""
         with checkpoint.Spill(Path(tempfile.gettempdir()), limit=0) as waiting:
-            weights = {
-                f"{at}.{name}": each.detach().clone()
-                for at, module in model.named_modules()
-                if isinstance(module, (StructuredLinear, StructuredEmbedding))
-                for name, each in module.named_parameters()
-            }
+            weights = {name: each.detach().clone() for name, each in learning.output_weights(model).items()}
             for each in weights.values():
                 waiting.away(each)
 
