@@ -16,7 +16,7 @@ from eckart.linalg import wide_products
 
 ACTIVATIONS = 18
 """Numbers of its width that a block of usual proportions hands from module to module, for each token."""
-WAITING_BYTES = 2**27
+WAITING_BYTES = 2**29
 """Of activations waiting for the way back, above which blocks are run again: a third more time."""
 
 _AGAIN: ContextVar[bool] = ContextVar("again", default=False)

@@ -18,6 +18,7 @@ from eckart.compression.imitation import UNTRAINED, Imitation, UnknownHeadError
 from eckart.compression.store import OUTSIDE, Store
 from eckart.estimate.memory import SHELVED_BYTES
 from eckart.evaluation import Moved, Reference
+from eckart.evaluation.machine import returning
 from eckart.model import targets as targets_
 from eckart.model import vocabulary
 from eckart.recipes import making
@@ -56,7 +57,7 @@ class MemoryStore(Store):
         track: Track,
         cache: MomentCache | None = None,
     ) -> None:
-        self.model, self.track, self.device = model, track, model.device
+        self.model, self.track, self.device = model, returning(track), model.device
         self.targets, self.notes = list(targets), []
         self.tokens: dict[str, Moment] = {}
         self.observed = None

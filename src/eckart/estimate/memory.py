@@ -25,8 +25,6 @@ TRAINED = 10
 """Bytes of a weight: itself in float32 and, of the half that is trained, a gradient and two moments."""
 SHELVED_BYTES = 2**28
 """Of moments, above which a store in memory has them wait on disk."""
-M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
-"""Of glibc's malloc.h."""
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,20 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
+
+from eckart.types import Track
 
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
 """Of glibc's malloc.h."""
 PIECE = 1 << 20
+PAUSE = 1.0
+"""Seconds at least between two times that what is freed is given back: to look for it takes some of them."""
 GROUPS, PROCESS_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 V1 = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
 V2 = "memory.max", "memory.current", "inactive_file"
@@ -45,6 +50,31 @@ def give_back() -> None:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(M_MMAP_THRESHOLD, PIECE)
         libc.mallopt(M_ARENA_MAX, 1)
+
+
+def returning(track: Track) -> Track:
+    """A track that between its items, and behind the last, has what is freed given back to the system.
+
+    Unlike `give_back` it leaves how memory is got as it is: work that is short of time has its pieces again
+    and again, and where they came from new each time it would wait for them.
+    """
+    libc = None
+    with suppress(OSError):
+        libc = ctypes.CDLL("libc.so.6")
+    trim = getattr(libc, "malloc_trim", None)
+    if trim is None:
+        return track
+
+    def tracked(items: Iterable[Any], description: str, total: int) -> Iterator[Any]:
+        last = time.monotonic()
+        for item in track(items, description, total):
+            yield item
+            if time.monotonic() - last > PAUSE:
+                trim(0)
+                last = time.monotonic()
+        trim(0)
+
+    return tracked
 
 
 def available(device: str = "cpu") -> int:
