@@ -294,6 +294,29 @@ def test_perplexity_is_of_the_answers(model: Path, data: str) -> None:
     assert beside["tokens"] == count
 
 
+def test_on_all_counts_what_every_side_says(model: Path, data: str, process: Eckart, tmp_path: Path) -> None:
+    tokenizer = tokenizer_of(CHATML)
+    lengths = [len(chats.rendered(tokenizer, text).text) for text in read_texts(data)]
+    answers = [len(f"it is {at}.<|im_end|>\n") for at in range(48)]
+    score = eckart.evaluate(model, "perplexity", data=data, on="all")
+    assert score.details["tokens"] == sum(lengths) - len(lengths)
+    for on, most in (("all", sum(lengths)), ("answers", sum(answers))):
+        cut = eckart.compress(model, keep=0.8, method="svd-llm", data=data, on=on)
+        assert cut.manifest.recipe.on == on
+        held = cut.manifest.held_out
+        assert held is not None
+        # What is held out is a share of the same texts.
+        assert held.tokens < most / 4
+        assert cut.manifest.calibration_tokens == most - held.tokens
+    learned = eckart.recover(model, tmp_path / "all", data=data, on="all", steps=1, train="all")
+    assert learned.manifest.training[0].recipe.on == "all"
+    asked = process("compress", model, "-o", "small", "--keep", "0.8", "--data", data, "--on", "answer")
+    assert (asked.code, asked.out) == (2, "")
+    assert "--on answer: of a chat its answers count, or all of it" in asked.err
+    with pytest.raises(UsageError, match="--on every"):
+        eckart.evaluate(model, "perplexity", data=data, on="every")
+
+
 def test_the_main_job_on_chats(process: Eckart, model: Path, data: str, tmp_path: Path) -> None:
     made = process("compress", model, "-o", "small", "--keep", "0.8", "--method", "svd-llm", "--data", data)
     assert made.code == 0, made.err

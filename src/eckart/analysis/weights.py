@@ -21,6 +21,7 @@ from eckart.types import (
     SAMPLE_TOKENS,
     SAMPLES,
     EckartError,
+    On,
     Target,
     Text,
     Track,
@@ -99,6 +100,7 @@ def in_folder(
     layers: str | None,
     data: str | None,
     fields: str | None,
+    on: On,
     device: str,
 ) -> WeightSource:
     """A model folder, a hub id or `pocket`: loaded where there are data, or where its weights ask for it.
@@ -121,7 +123,7 @@ def in_folder(
     names = reading.stored_names(empty, stored.tensors)
     texts, tokenizer = [], None
     if data is not None:
-        texts = texts_of(data, loading.generates(config), fields)
+        texts = texts_of(data, loading.generates(config), fields, on)
         tokenizer = loading.load_tokenizer(folder)
     elsewhere = [target.name for target in found.targets if f"{target.name}.weight" not in names]
     notes = found.notes + counted.notes
@@ -156,6 +158,7 @@ def in_memory(
     layers: str | None,
     data: str | None,
     fields: str | None,
+    on: On,
     tokenizer: Any,
 ) -> WeightSource:
     """A loaded transformers model.
@@ -169,7 +172,7 @@ def in_memory(
         raise UsageError("a loaded model with data needs its tokenizer too: pass tokenizer=")
     found = find_targets(model, targets, layers)
     counted = counting.count_loaded(model)
-    texts = [] if data is None else texts_of(data, model.can_generate(), fields)
+    texts = [] if data is None else texts_of(data, model.can_generate(), fields, on)
     return WeightSource(
         model=model,
         name=loading.name_of_loaded(model),
@@ -239,9 +242,9 @@ def _rows(
     count = min(len(windows), max(1, -(-len(windows) * ROWS_TOKENS // tokens)))
     some = [windows[at * len(windows) // count] for at in range(count)]
     try:
-        return calibrate.sample(model, spaces, text.batches(model, tokenizer, some), ROWS, track)
+        return calibrate.sample(model, spaces, text.batches(model, tokenizer, some, said=True), ROWS, track)
     except calibrate.PaddingUnknownError:
-        alone = text.batches(model, tokenizer, some, batch_tokens=1)
+        alone = text.batches(model, tokenizer, some, batch_tokens=1, said=True)
         return calibrate.sample(model, spaces, alone, ROWS, track)
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from eckart.calibrate.rows import Batch, masks_of, widened
+from eckart.calibrate.rows import Batch, masks_of, real_masks, widened
 from eckart.calibrate.watch import Loss
 from eckart.model.sentences import Head
 from eckart.model.text import IGNORED, next_tokens
@@ -106,7 +106,8 @@ def true_labels() -> Loss:
                 raise EckartError("the data has no labels for this model: sample them")
             labels = batch["labels"]
         else:
-            labels = next_tokens(batch["input_ids"], masks_of(batch)[0])
+            labels = next_tokens(batch["input_ids"], real_masks(batch)[0])
+            labels = labels.masked_fill(~masks_of(batch)[0], IGNORED)
         kept = labels != IGNORED
         known = labels[kept].to(logits.device)
         return _summed(logits, kept, lambda some, at: known[at])
@@ -167,7 +168,7 @@ def _generators(batch: Batch, seed: int) -> list[torch.Generator]:
     """One for each window, from the seed and the window's real tokens."""
     digests = [hashlib.blake2b(str(seed).encode(), digest_size=8) for _ in batch["input_ids"]]
     ids = [batch[key].cpu() for key in ("input_ids", "decoder_input_ids") if key in batch]
-    for tokens, mask in zip(ids, masks_of(batch), strict=True):
+    for tokens, mask in zip(ids, real_masks(batch), strict=True):
         for row, real, digest in zip(tokens, mask.cpu(), digests, strict=True):
             digest.update(b";" + row[real].numpy().tobytes())
     return [

@@ -166,7 +166,7 @@ class _Job:
     def _batches(self, windows: Sequence[text.Window], tokens: int | None, alone: bool) -> list[text.Batch]:
         """Batches of as many tokens, or of as many as is usual; or a window at a time, so without padding."""
         size: dict[str, Any] = {"batch_tokens": 1} if alone else {"batch_tokens": tokens} if tokens else {}
-        return text.batches(self.model, self.tokenizer, windows, **size)
+        return text.batches(self.model, self.tokenizer, windows, said=text.answers(self.windows), **size)
 
 
 def spread(count: int, wanted: int | None) -> list[int]:
@@ -184,7 +184,7 @@ def _key(job: _Job, folder: Path | None, loss: list[Any]) -> str:
         "model": _weights(model) if folder is None else checkpoint.sha256_of(_model_files(folder)),
         "runs": [str(model.dtype), model.device.type, getattr(model.config, "_attn_implementation", None)],
         # What a tokenizer does, and how long a window may be, is in the windows.
-        "windows": checkpoint.json_digest([window.ids, window.labels] for window in job.windows),
+        "windows": checkpoint.json_digest([window.ids, window.labels, window.said] for window in job.windows),
         "padding": text.padding_id(job.tokenizer),
         "batches": [backward_tokens(model), text.batches.__defaults__],
         "names": list(job.names),

@@ -18,7 +18,7 @@ from eckart.recipes import names, reading, verbs
 from eckart.recipes.efforts import EFFORTS
 from eckart.recipes.options import Option
 from eckart.recovery import processes
-from eckart.types import ExistsError, UsageError
+from eckart.types import ON, ExistsError, UsageError
 
 
 def filled(parameter: typer.CallbackParam, value: str | None) -> str | None:
@@ -106,7 +106,9 @@ CHOICES = {
     ],
     "effort": list(EFFORTS),
     "quantize": list(names.QUANTIZE),
+    "goal": list(names.GOALS),
     "of": list(names.OF),
+    "on": list(ON),
     "dtype": ["auto", "float32", "bfloat16", "float16"],
     "device": ["cpu", "cuda"],
 }

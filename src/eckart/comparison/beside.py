@@ -30,7 +30,7 @@ class Beside:
     """
 
     def __init__(self, model: Any, tokenizer: Any, cut: Sequence[text.Window], track: Track) -> None:
-        self.batches = text.batches(model, tokenizer, cut, BATCH_TOKENS, answers=True)
+        self.batches = text.batches(model, tokenizer, cut, BATCH_TOKENS, said=True)
         self.answers = Answers(model, tokenizer, cut)
         self.answers.ask(track)
         self.answers.let_go()

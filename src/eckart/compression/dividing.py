@@ -92,7 +92,8 @@ class Divided:
 
     def _batches(self, windows: Sequence[text.Window], tokens: int | None) -> list[text.Batch]:
         size: dict[str, Any] = {} if tokens is None else {"batch_tokens": tokens}
-        return text.batches(self.model, self.tokenizer, windows, **size)
+        said = text.answers([*self.calibrating, *self.held])
+        return text.batches(self.model, self.tokenizer, windows, said=said, **size)
 
 
 def divide(model: Any, tokenizer: Any, recipe: Recipe, texts: Sequence[Text]) -> Divided:
@@ -107,7 +108,8 @@ def divide(model: Any, tokenizer: Any, recipe: Recipe, texts: Sequence[Text]) ->
     if tokenizer is None:
         raise UsageError("a loaded model with data needs its tokenizer too: pass tokenizer=")
     limit, least = (recipe.samples, 0) if recipe.samples else (SAMPLES, SAMPLE_TOKENS)
-    stream = text.stream(model, tokenizer, texts, recipe.max_length)
+    # What an assistant says nothing in has nothing that counts.
+    stream = filter(text.counts, text.stream(model, tokenizer, texts, recipe.max_length))
     windows = text.taken(stream, limit, least)
     text.require_readable(model, tokenizer, windows)
     divided.chooses = making.needs_held_out(recipe)

@@ -43,7 +43,9 @@ def read_data(recipe: Recipe, settings: Training | None, generates: bool) -> lis
     """The texts of a recipe, before anything heavy starts: a broken row should cost nobody a model load."""
     if recipe.data is None or not (settings or making.needs_data(recipe)):
         return []
-    return texts_of(recipe.data, generates, recipe.fields, tokens=settings.tokens if settings else None)
+    return texts_of(
+        recipe.data, generates, recipe.fields, recipe.on, tokens=settings.tokens if settings else None
+    )
 
 
 def takes(folder: Path, recipe: Recipe, texts: Sequence[Text]) -> tuple[dict[str, float], int | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from math import isfinite, nan
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from eckart.data.hub import hub_rows, is_hub_name
 from eckart.data.pocket import POCKET_TEXTS, is_built_in, pocket_texts
 from eckart.data.shapes import parse_fields, text_of
 from eckart.data.sources import MEMORY, files_of
-from eckart.types import Text, UsageError
+from eckart.types import On, Text, UsageError, require_on
 
 MADE_TOKENS = 64
 """Of a built-in text at least: so many texts are made that a run need not read one twice."""
@@ -25,6 +26,7 @@ def read_texts(
     lines: bool = False,
     split: str = "train",
     fields: str | None = None,
+    on: On = "answers",
     count: int = POCKET_TEXTS,
 ) -> list[Text]:
     """The texts of a data file, of a data set of the hub, or of the built-in `pocket`, `pocket-math`, ….
@@ -40,12 +42,14 @@ def read_texts(
         lines: a `.txt` without separators has a text a line instead: what an encoder reads.
         split: which of the pocket's texts, or of a data set's; files have no splits.
         fields: `PROMPT,COMPLETION` or `TEXT`: the names of the fields to take, as they stand.
+        on: what counts of a chat.
         count: how many of the pocket's texts.
 
     Raises:
         UsageError: no such file, an unknown kind, a broken row (its place is named), or no texts.
     """
     named = parse_fields(fields)
+    require_on(on)
     if is_built_in(source):
         return pocket_texts(source, split, count)
     with _by_its_name(source) as files:
@@ -53,7 +57,7 @@ def read_texts(
     texts = [text for text in found if text.text.strip()]
     if not texts:
         raise UsageError(f"{source} is empty: it has no text")
-    return texts
+    return [replace(text, whole=True) if text.messages else text for text in texts] if on == "all" else texts
 
 
 def _texts(
@@ -85,6 +89,7 @@ def texts_of(
     source: str,
     generates: bool,
     fields: str | None = None,
+    on: On = "answers",
     samples: int | None = None,
     tokens: int | None = None,
 ) -> list[Text]:
@@ -97,7 +102,7 @@ def texts_of(
     if is_built_in(source):
         count = samples or (tokens and -(-tokens // MADE_TOKENS))
         return read_texts(source, count=count) if count else read_texts(source)
-    return read_texts(source, lines=not generates, fields=fields)[:samples]
+    return read_texts(source, lines=not generates, fields=fields, on=on)[:samples]
 
 
 def read_rows(source: str, *, split: str = "train") -> list[dict[str, Any]]:

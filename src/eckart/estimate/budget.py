@@ -35,11 +35,14 @@ def require_possible(sites: Sequence[Site], recipe: Recipe, prices: Prices) -> i
     known = prices.curves(sites)
     dense = sum(curve.dense for curve in known)
     least = allocate.least(known)
+    smallest = "with every target at rank 1"
+    if recipe.goal == "speed":
+        smallest = "--for speed leaves dense what is no faster on this machine, and with every other at rank 1"
     if recipe.size is not None:
         if recipe.size < prices.fixed + least:
             raise UsageError(
-                f"size {said_bytes(recipe.size)} is smaller than the model can be: with every target at rank "
-                f"1 it takes {prices.fixed + least:,} bytes; ask for that or more, or name more targets"
+                f"size {said_bytes(recipe.size)} is smaller than the model can be: {smallest} it takes "
+                f"{prices.fixed + least:,} bytes; ask for that or more, or name more targets"
                 + ("" if recipe.quantize else ", or --quantize them")
             )
         return recipe.size - prices.fixed
@@ -49,7 +52,7 @@ def require_possible(sites: Sequence[Site], recipe: Recipe, prices: Prices) -> i
         lowest = (base + least) / (base + dense)
         over = "the targets" if recipe.of == "targets" else "the model"
         raise UsageError(
-            f"keep {recipe.keep:g} is lower than {over} allows: with every target at rank 1, "
+            f"keep {recipe.keep:g} is lower than {over} allows: {smallest}, "
             f"{lowest:.4f} of {over} is left; ask for keep {_up(lowest)} or more"
             + ("" if recipe.of == "targets" else ", or name more targets")
         )
@@ -65,7 +68,9 @@ def said_bytes(size: int) -> str:
 def dense_notes(
     sites: Sequence[Site], recipe: Recipe, prices: Prices, options: Sequence[Option]
 ) -> list[str]:
-    """Why sites stay dense at a size given by hand, grouped by shape."""
+    """Why sites stay dense: at a size given by hand, grouped by shape; or since no factors are faster."""
+    if recipe.goal == "speed":
+        return _speed_notes(sites, prices)
     if not recipe.by_hand:
         return []
     groups: dict[tuple[tuple[tuple[int, int], ...], Option], list[Site]] = {}
@@ -74,6 +79,21 @@ def dense_notes(
             shapes = tuple((target.out_features, target.in_features) for target in site.targets)
             groups.setdefault((shapes, wanted), []).append(site)
     return [_dense_note(len(members), members[0], wanted, prices) for (_, wanted), members in groups.items()]
+
+
+def _speed_notes(sites: Sequence[Site], prices: Prices) -> list[str]:
+    """Up to which size each shape is faster than dense."""
+    found: dict[str, None] = {}
+    for site in sites:
+        for name in prices.structures if not site.dense else ():
+            structure = structures.find(name)
+            if (most := prices.fastest(structure, site)) is not None:
+                (target,) = site.targets
+                up_to = f"up to {structure.size_name} {most}" if most else "at none"
+                found[f"{name} {up_to} of {target.out_features}x{target.in_features}"] = None
+    if not found:
+        return []
+    return [f"for speed, what is no faster than dense on this machine is not chosen: {', '.join(found)}"]
 
 
 def _dense_note(count: int, site: Site, wanted: Option, prices: Prices) -> str:

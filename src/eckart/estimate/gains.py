@@ -1,4 +1,6 @@
-"""Whether a rank that was chosen makes a layer any faster on this machine: fewer parameters need not."""
+"""Which ranks make a layer faster on this machine, and whether those that were chosen do: fewer parameters
+need not.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +26,13 @@ COPIES, COPIES_BYTES = 8, 2**26
 """Of a layer, timed one after the other: in a model too its weights come from memory, not from a cache."""
 ROUNDS, RANKS = 9, 3
 """Ranks of one shape that are timed at most; those between them are interpolated."""
+FEW_ROUNDS, LONG = 3, 2**28
+"""Rounds of a layer that takes so many products at once: nothing short comes between."""
+SETTINGS = (1, 16, 512)
+"""Rows at once, of what is to be fast: a token by itself, one of each of sixteen texts, a prompt."""
+MARGIN = 1.05
+"""Times as fast as dense that a layer alone should be, so that it is no slower in a model."""
+HALVINGS = 4
 
 
 def slower(records: Sequence[TargetRecord], dtype: torch.dtype, device: str) -> list[str]:
@@ -59,13 +68,40 @@ def slower(records: Sequence[TargetRecord], dtype: torch.dtype, device: str) -> 
 
 
 @functools.cache
+def largest_faster(shape: Shape, structure: str, most: int, dtype: torch.dtype, device: str) -> int:
+    """The largest size, to a sixteenth of `most`, at which a layer is faster than dense at all `SETTINGS`.
+
+    Larger sizes are taken to be slower.
+
+    Returns:
+        0 where none is found.
+    """
+
+    def faster(size: int) -> bool:
+        timed = (
+            _seconds(shape.out_features, shape.in_features, structure, size, rows, dtype, device)
+            for rows in SETTINGS
+        )
+        return all(MARGIN * factored <= dense for factored, dense in timed)
+
+    found, above = 0, most + 1
+    for _ in range(HALVINGS):
+        middle = (found + above) // 2
+        if middle in (found, above):
+            break
+        found, above = (middle, above) if faster(middle) else (found, middle)
+    return found
+
+
+@functools.cache
 @torch.inference_mode()
 def _seconds(
     out_features: int, in_features: int, structure: str, rank: int, rows: int, dtype: torch.dtype, device: str
 ) -> tuple[float, float]:
     """What a layer with factors of this rank takes, and a dense one beside it; timed once in a process."""
     size = out_features * in_features * dtype.itemsize
-    copies = max(1, min(COPIES, COPIES_BYTES // size))
+    long = rows * out_features * in_features > LONG
+    copies = 1 if long else max(1, min(COPIES, COPIES_BYTES // size))
     options: dict[str, Any] = {"bias": False, "dtype": dtype, "device": "meta"}
     layer = structures.find(structure).layer
     factored = _filled(layer(Shape(out_features, in_features), rank, "meta", dtype), device)
@@ -75,7 +111,7 @@ def _seconds(
         speed.through([copy.deepcopy(each) for _ in range(copies)], 1, rows, place, dtype)
         for each in (factored, dense)
     ]
-    return speed.least(works[0], works[1], place, ROUNDS)
+    return speed.least(works[0], works[1], place, FEW_ROUNDS if long else ROUNDS)
 
 
 def _filled(module: nn.Module, device: str) -> nn.Module:

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
 from eckart import structures
+from eckart.estimate import gains
 from eckart.model import replacing
 from eckart.model import targets as targets_
-from eckart.structures import Part, Shape, Site
+from eckart.structures import Part, Shape, Site, Structure
 from eckart.types import Curve, Option, Quantize, Recipe, Target, UsageError
 
 ENTRY = '"":{"dtype":"BF16","shape":[,],"data_offsets":[,]},'
@@ -44,6 +46,7 @@ class Prices:
         fixed: what is in no target, in the budget's unit.
         tensors: bytes of the tensors that are in no target.
         digits: of the largest offset in a file.
+        timed: where each option is to be faster than dense: the dtype and the device.
     """
 
     structures: tuple[str, ...]
@@ -53,6 +56,7 @@ class Prices:
     fixed: int
     tensors: int
     digits: int
+    timed: tuple[torch.dtype, str] | None = None
     _known: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -85,7 +89,9 @@ class Prices:
                 if name not in tied and name.removesuffix(".weight") not in items and name not in biases
             )
             fixed = tensors + FILE * (len(blocks) + 1) + _entries(others, digits)
-        return cls(recipe.structures, recipe.bits, in_bytes, items, fixed, tensors, digits)
+        where = "cpu" if model.device.type == "meta" else str(model.device)
+        timed = (model.dtype, where) if recipe.goal == "speed" else None
+        return cls(recipe.structures, recipe.bits, in_bytes, items, fixed, tensors, digits, timed)
 
     @property
     def mixed(self) -> bool:
@@ -128,11 +134,23 @@ class Prices:
                 Option(structure=name, size=size, bits=bits)
                 for bits in self.bits
                 if not (structure.needs_bits and bits is None)
-                for size in structure.sizes(site)
+                for size in self._sizes(structure, site)
             ]
         dense = self.dense()
         rounded = [Option(structure="dense", bits=bits) for bits in self.bits if bits is not None]
         return found + [option for option in rounded if self.mixed and option != dense]
+
+    def fastest(self, structure: Structure, site: Site) -> int | None:
+        """The largest size that is faster than dense, where that is asked; `None` where every one may be."""
+        sizes = structure.sizes(site)
+        if self.timed is None or structure.channels or not sizes:
+            return None
+        (target,) = site.targets
+        shape = Shape(target.out_features, target.in_features)
+        return gains.largest_faster(shape, structure.name, max(sizes), *self.timed)
+
+    def _sizes(self, structure: Structure, site: Site) -> range:
+        return structure.sizes(site)[: self.fastest(structure, site)]
 
     def cost(self, site: Site, option: Option) -> int:
         """Of an option, in the budget's unit."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from eckart.checkpoint import Spill
 from eckart.linalg import wide_products
 from eckart.model.sentences import Head, head_of
-from eckart.model.text import Batch, next_tokens
+from eckart.model.text import SAID, Batch, next_tokens, saying
 from eckart.types import EckartError
 
 REFERENCE_BYTES = 2**28
@@ -26,6 +26,8 @@ HELD_BYTES = 2**26
 
 ROWS = 64
 """Of logits at once."""
+NOT_TOLD = ("labels", SAID)
+"""Of a batch, what is no argument of the model."""
 NEIGHBOURS = 5
 LEAST_WINDOWS = 3
 
@@ -195,7 +197,7 @@ def _output(model: Any, batch: Batch) -> Any:
     model.eval()
     try:
         with wide_products():
-            return model(**{key: value.to(model.device) for key, value in batch.items() if key != "labels"})
+            return model(**{name: batch[name].to(model.device) for name in batch if name not in NOT_TOLD})
     finally:
         model.train(training)
 
@@ -223,12 +225,14 @@ def _answer(output: Any, batch: Batch, head: Head | None) -> tuple[Tensor, bool]
 
 
 def rows_of(batch: Batch) -> int:
-    """Real tokens of a batch: as many rows of logits are kept of it."""
+    """Tokens of a batch that count: as many rows of logits are kept of it."""
     return int(_mask(batch).sum())
 
 
 def _mask(batch: Batch) -> Tensor:
-    return batch.get("decoder_attention_mask", batch["attention_mask"])
+    """What counts of a batch: of chats where the model says what the assistant says."""
+    mask = batch.get("decoder_attention_mask", batch["attention_mask"])
+    return mask * saying(batch[SAID]) if SAID in batch else mask
 
 
 def _labels(batch: Batch) -> Tensor:

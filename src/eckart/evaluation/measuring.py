@@ -17,7 +17,7 @@ from eckart.evaluation.tasks import find_task
 from eckart.evaluation.tasks.answers import FINAL, require_answers
 from eckart.evaluation.tasks.harness import find
 from eckart.model import loading
-from eckart.types import Text, Track, UsageError, unknown
+from eckart.types import On, Text, Track, UsageError, unknown
 
 POCKET = tuple(task.name for task in table.POCKET)
 TASKS = (*table.TASKS, table.HARNESS.name)
@@ -40,7 +40,7 @@ def make_settings(task: str, data: str | None, given: Mapping[str, Any]) -> Sett
     """
     found = _task(task)
     _refuse_unused(found, task, given)
-    others = ("fields", "examples", "out", "against")
+    others = ("fields", "on", "examples", "out", "against")
     settings = _settings({k: v for k, v in given.items() if v is not None and k not in others})
     if found.reads == "problems":
         from eckart.evaluation import code
@@ -71,7 +71,12 @@ def measure(
 
 
 def read_material(
-    task: str, data: str | None, generates: bool, fields: str | None = None, include: str | None = None
+    task: str,
+    data: str | None,
+    generates: bool,
+    fields: str | None = None,
+    include: str | None = None,
+    on: On = "answers",
 ) -> list[Any]:
     """What a task reads, checked: see `Task.reads`; nothing for a task that brings its own.
 
@@ -86,7 +91,7 @@ def read_material(
     if reads == "sentence pairs":
         return read_pairs(data)
     if reads == "texts":
-        return read_texts(data, lines=not generates, split="test", fields=fields)
+        return read_texts(data, lines=not generates, split="test", fields=fields, on=on)
     if reads == "problems":
         from eckart.evaluation import code
 

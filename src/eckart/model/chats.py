@@ -17,7 +17,8 @@ def rendered(tokenizer: Any, text: Text) -> Text:
     """A chat as text, with the spans of what the assistant says; any other text as it is.
 
     A span begins behind what the template puts before an answer, and ends with what it puts behind it: the
-    end of the turn is learned too. A template that marks what the assistant says is taken at its word.
+    end of the turn is learned too. A template that marks what the assistant says is taken at its word. Of a
+    chat that counts as a whole all is one span.
 
     Raises:
         UsageError: the tokenizer has no template, or its template does not take this chat.
@@ -30,6 +31,8 @@ def rendered(tokenizer: Any, text: Text) -> Text:
             "prompts and completions"
         )
     whole = _made(tokenizer, text.messages)
+    if text.whole:
+        return replace(text, prompt="", completion=whole, answers=((0, len(whole)),))
     marked = _marked(tokenizer, text.messages, whole) if MARKED.search(str(tokenizer.chat_template)) else None
     spans = _by_prefixes(tokenizer, text.messages, whole) if marked is None else marked
     weighed = [each.learned for each in text.messages if each.role == ASSISTANT]

@@ -27,7 +27,7 @@ class Window:
     """Token ids of one window: what the model reads and, for an encoder-decoder, what it should write.
 
     Attributes:
-        said: of a chat, 1 for each of `ids` that the assistant says.
+        said: of a chat whose answers alone count, 1 for each of `ids` that the assistant says.
     """
 
     ids: list[int]
@@ -129,13 +129,13 @@ def _windows(model: Any, tokenizer: Any, texts: Sequence[Text], max_length: int)
 
 
 def batches(
-    model: Any, tokenizer: Any, cut: Sequence[Window], batch_tokens: int = 8192, answers: bool = False
+    model: Any, tokenizer: Any, cut: Sequence[Window], batch_tokens: int = 8192, said: bool = False
 ) -> list[Batch]:
     """Pad windows of similar length together, on the right, in batches of about `batch_tokens` tokens.
 
     Args:
-        answers: with a mask `SAID` of what the assistant says, where all windows are of chats: it is for the
-            loss, and no argument of the model.
+        said: with a mask `SAID` of what the assistant says, where that alone counts of all windows: it is for
+            sums and losses, and no argument of the model.
 
     An encoder's and a decoder's ids in one batch never have the same length, so that a mask is known by
     its shape alone.
@@ -149,10 +149,20 @@ def batches(
             groups.append([])
         groups[-1].append(cut[index])
     made = [collate(model, group, pad) for group in groups]
-    if answers and all(window.said is not None for window in cut):
+    if said and answers(cut):
         for batch, group in zip(made, groups, strict=True):
             batch[SAID] = _padded([window.said or [] for window in group], 0)[0]
     return made
+
+
+def counts(window: Window) -> bool:
+    """Whether a decoder is asked for anything in a window: of a chat the assistant says something in it."""
+    return window.said is None or any(window.said[1:])
+
+
+def answers(cut: Sequence[Window]) -> bool:
+    """Whether all windows are of chats whose answers alone count."""
+    return all(window.said is not None for window in cut)
 
 
 def encode(
@@ -207,6 +217,11 @@ def next_tokens(ids: Tensor, real: Tensor) -> Tensor:
     return labels.masked_fill(~real, IGNORED)
 
 
+def saying(said: Tensor) -> Tensor:
+    """Where a decoder says the tokens of a mask `(windows, positions)`, bool: one position earlier."""
+    return nn.functional.pad(said[:, 1:].bool(), (0, 1))
+
+
 def begin(tokenizer: Any, bos: bool | None) -> None:
     """Have `begun` put the BOS token before every text, or none; `None` as the tokenizer does by itself."""
     tokenizer.begins_with_bos = bos
@@ -231,7 +246,8 @@ def _pieces(tokenizer: Any, text: Text, max_length: int) -> list[Window]:
     said = None
     if text.answers is not None:
         # A template has put its special tokens there.
-        ids, said = chats.coded(tokenizer, text)
+        ids, spoken = chats.coded(tokenizer, text)
+        said = None if text.whole else spoken
     else:
         ids = begun(tokenizer, tokenizer(text.text)["input_ids"]) if text.text else []
     pieces = [

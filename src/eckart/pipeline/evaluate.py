@@ -13,7 +13,7 @@ from eckart.evaluation.progress import shown
 from eckart.model import adapters, loading
 from eckart.recipes import verbs
 from eckart.recipes.calling import checked
-from eckart.types import Track, UsageError
+from eckart.types import On, Track, UsageError
 
 
 @checked(verbs.EvaluateRun)
@@ -28,6 +28,7 @@ def evaluate(
     device: str = "cpu",
     dtype: str = "auto",
     fields: str | None = None,
+    on: On | None = None,
     shots: int | None = None,
     examples: Any = None,
     out: str | Path | None = None,
@@ -59,6 +60,7 @@ def evaluate(
         max_length: tokens at once at most; default 512 where text is read, and what the model can take where
             it writes.
         fields: `PROMPT,COMPLETION`, the names of the fields in the data and the examples.
+        on: of `perplexity`, what counts of a chat: its `answers`, the default, or `all` of it.
         shots, examples: so many worked examples, the first of a file, before each prompt; of the harness's
             tasks `shots` alone.
         out: a folder for the answers, one by one, and the score; the same request goes on with it.
@@ -97,6 +99,7 @@ def evaluate(
             "against": against,
             "allow_code_execution": allow_code_execution or None,
             "fields": fields,
+            "on": on,
             "examples": examples,
             "out": out,
         },
@@ -109,13 +112,13 @@ def evaluate(
         folder = loading.find_model(model)
         with loading.dropping(drop_unused):
             config = loading.load_config(folder)
-            material = read_material(task, data, loading.generates(config), fields, include)
+            material = read_material(task, data, loading.generates(config), fields, include, on or "answers")
             tokenizer = loading.load_tokenizer(folder, bos)
             name, model = str(model), loading.load_model(folder, device, dtype)
             model = model if adapter is None else adapters.merge(model, Path(adapter))
     else:
         loading.require_transformers(model)
-        material = read_material(task, data, bool(model.can_generate()), fields, include)
+        material = read_material(task, data, bool(model.can_generate()), fields, include, on or "answers")
         name = type(model).__name__
     if tokenizer is None:
         raise UsageError("a loaded model needs its tokenizer too: pass tokenizer=")

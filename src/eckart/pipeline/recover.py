@@ -22,7 +22,7 @@ from eckart.recovery import learning, processes, requests
 from eckart.recovery.requests import find_teacher, make_objective, require_trainable
 from eckart.recovery.runs import TrainingSetup, working_folder
 from eckart.recovery.settings import make_training
-from eckart.types import RecoveryRecipe, Result, Track, UsageError
+from eckart.types import RecoveryRecipe, Result, Track, UsageError, require_on
 
 
 @takes(verbs.Recover)
@@ -71,10 +71,10 @@ def recover(
     where = processes.own_device(asked["device"])
     loading.require_dtype(made.dtype)
     loading.require_device(where)
-    texts = texts_of(made.data, loading.generates(config), made.fields, made.samples)
+    texts = texts_of(made.data, loading.generates(config), made.fields, made.on, made.samples)
     request = {
         "model": checkpoint.weight_digests(folder),
-        "data": [made.data, digest_of(made.data), made.fields, made.samples],
+        "data": [made.data, digest_of(made.data), made.fields, made.on, made.samples],
         "teacher": teaching and checkpoint.weight_digests(teaching),
         "objective": objective and asdict(objective),
         "dtype": made.dtype,
@@ -123,6 +123,7 @@ def _recipe(model: Any, asked: dict[str, Any]) -> RecoveryRecipe:
         raise UsageError("recover learns from data: give --data FILE (.jsonl, .txt, .csv)")
     if asked["samples"] is not None and asked["samples"] < 1:
         raise UsageError(f"--samples {asked['samples']}: it is 1 or more")
+    require_on(asked["on"])
     chosen = {name: value for name, value in asked.items() if name in RecoveryRecipe.model_fields}
     return RecoveryRecipe(model=str(model), **chosen)
 

@@ -19,6 +19,8 @@ from eckart.recovery.settings import Training, make_training
 from eckart.structures import Structure
 from eckart.types import Recipe, Selection, UsageError
 
+_AS_GIVEN = ("goal", "of", "layers", "data", "fields", "on", "samples", "max_length", "effort")
+
 
 def make_recipe(**options: Unpack[verbs.Cut]) -> Recipe:
     """Fill the four axes from a method's row where they were not named, and check every value.
@@ -54,10 +56,7 @@ def make_recipe(**options: Unpack[verbs.Cut]) -> Recipe:
     reading.require_size(asked)
     _check_structures(chosen, asked["keep"], selection)
     made = Recipe(
-        **{
-            name: asked[name]
-            for name in (*reading.DIALS, "of", "layers", "data", "fields", "samples", "max_length", "effort")
-        },
+        **{name: asked[name] for name in (*reading.DIALS, *_AS_GIVEN)},
         method=row.name,
         metric=asked["metric"] or row.metric,
         structure=structure,
@@ -73,6 +72,7 @@ def make_recipe(**options: Unpack[verbs.Cut]) -> Recipe:
                 f"{what} needs data: give --data FILE (.jsonl, .txt, .csv) with text like the model's own "
                 "use; svd needs none"
             )
+    _check_goal(made)
     if made.effort != NORMAL and not scales(made):
         raise UsageError(
             f"--effort {made.effort}: {made.method} takes no gradients, tries no allocations and imitates "
@@ -90,6 +90,22 @@ def made_again(values: Mapping[str, Any]) -> Recipe | None:
         )
     except UsageError:
         return None
+
+
+def _check_goal(made: Recipe) -> None:
+    if made.goal == "size":
+        return
+    reasons = {
+        "--quantize": made.quantize,
+        f"recovery {made.recovery}": made.selection,
+        "ranks by hand": made.by_hand,
+        "--energy": made.energy,
+    }
+    if why := next((name for name, there in reasons.items() if there), None):
+        raise UsageError(
+            f"--for speed chooses sizes by how fast layers of floats are, and {why} leaves no such choice: "
+            "leave one out"
+        )
 
 
 def _row(asked: Mapping[str, Any]) -> Method:

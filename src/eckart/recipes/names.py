@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from eckart.recipes.catalogue import METHODS, METRICS, SELECTIONS, find_method, find_metric
 from eckart.recipes.efforts import EFFORTS
-from eckart.types import Quantize, UsageError, unknown
+from eckart.types import Quantize, UsageError, require_on, unknown
 
 TRYING = "auto"
 """The allocation that tries others on held-out data, and takes the best."""
@@ -23,6 +23,7 @@ QUANTIZE = get_args(Quantize)
 STRUCTURES = tuple(sorted({name for row in METHODS.values() for name in row.structure.split(",")}))
 """Those of the rows: a structure that Python registers beside them has no row, and no option names it."""
 OF = ("model", "targets")
+GOALS = ("size", "speed")
 
 AXES: dict[str, tuple[str, ...]] = {
     "structure": STRUCTURES,
@@ -38,7 +39,8 @@ def require_known(asked: Mapping[str, Any]) -> None:
     """Look at the values that are names, as far as they were given.
 
     Args:
-        asked: options by name; those of `recipes.options.Axes`, `of` and `methods` are looked at.
+        asked: options by name; `goal`, `of`, `on`, `methods` and those of `recipes.options.Axes` are
+            looked at.
 
     Raises:
         UsageError: there is none of a name; names the nearest.
@@ -49,9 +51,13 @@ def require_known(asked: Mapping[str, Any]) -> None:
         find_metric(name)
     for kind in ("allocation", "recovery", "effort"):
         _require(kind, asked.get(kind), AXES[kind])
+    if (goal := asked.get("goal")) is not None and goal not in GOALS:
+        raise UsageError(f"--for {goal}: a model can be made for size or for speed")
     of = asked.get("of")
     if of is not None and of not in OF:
         raise UsageError(f"--of {of}: keep is counted over the model or over the targets")
+    if (on := asked.get("on")) is not None:
+        require_on(on)
     for bits in (asked.get("quantize") or "").split(","):
         _require("quantize", None if bits == "none" else bits, QUANTIZE)
     for label in asked.get("methods") or ():

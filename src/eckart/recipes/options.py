@@ -92,6 +92,9 @@ Fields = Annotated[
         metavar="PROMPT,COMPLETION",
     ),
 ]
+On = Annotated[
+    str, Option("What counts of a chat: answers, or all that is said.", default="answers", metavar="WHAT")
+]
 Structure = Annotated[
     str | None,
     Option("Instead of the method's: what replaces the weights (`eckart methods`), or several by commas."),
@@ -178,6 +181,15 @@ class Form(TypedDict, total=False):
         str | None,
         Option("Instead of the method's: uniform, energy, waterfill, measured or auto.", flag="--allocate"),
     ]
+    goal: Annotated[
+        str,
+        Option(
+            "What it is to be: size; or speed, so that no weight is cut where that is slower here.",
+            "size",
+            flag="--for",
+            metavar="GOAL",
+        ),
+    ]
     quantize: Annotated[
         str | None,
         Option("Round the factors, and targets that stay dense: int8 or int4, by torchao.", common=True),
@@ -221,6 +233,7 @@ class Data(Windows, total=False):
     """Data, and how they are read."""
 
     fields: Fields
+    on: On
 
 
 class Training(TypedDict, total=False):

@@ -58,6 +58,7 @@ class Texts(TypedDict, total=False):
 
     data: options.DataFile
     fields: options.Fields
+    on: options.On
     samples: Annotated[int | None, Option("Texts of the data to use at most.")]
     max_length: Annotated[int | None, Option(f"Tokens in a window at most; default {MAX_LENGTH}.")]
 
@@ -137,6 +138,7 @@ class Evaluate(TypedDict, total=False):
 
     data: options.DataFile
     fields: options.Fields
+    on: options.On
     limit: Limit
     shots: Annotated[int | None, Option("So many of --examples before each prompt.")]
     against: Annotated[

@@ -99,6 +99,10 @@ def commands(manifest: Manifest) -> list[str]:
     ]
     words += ["--metric", recipe.metric, "--structure", recipe.structure, "--allocate", recipe.allocation]
     words += ["--recovery", recipe.recovery]
+    if recipe.goal != "size":
+        words += ["--for", recipe.goal]
+    if recipe.on != "answers":
+        words += ["--on", recipe.on]
     if recipe.of != "model":
         words += ["--of", recipe.of]
     if recipe.targets:

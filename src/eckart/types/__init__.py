@@ -26,11 +26,23 @@ from eckart.types.recipe import Recipe, RecoveryRecipe, Selection
 from eckart.types.shown import Shown
 from eckart.types.speed import Memory, Pace, Race
 from eckart.types.sweep import Cell, Sample, Step, Sweep
-from eckart.types.texts import MAX_LENGTH, SAMPLE_TOKENS, SAMPLES, Message, Text, Track, silent
+from eckart.types.texts import (
+    MAX_LENGTH,
+    ON,
+    SAMPLE_TOKENS,
+    SAMPLES,
+    Message,
+    On,
+    Text,
+    Track,
+    require_on,
+    silent,
+)
 
 __all__ = [
     "MANIFEST",
     "MAX_LENGTH",
+    "ON",
     "SAMPLES",
     "SAMPLE_TOKENS",
     "Analysis",
@@ -53,6 +65,7 @@ __all__ = [
     "Memory",
     "Message",
     "Moment",
+    "On",
     "Option",
     "Pace",
     "Probe",
@@ -78,6 +91,7 @@ __all__ = [
     "TrainingRecord",
     "UsageError",
     "in_one_line",
+    "require_on",
     "silent",
     "unknown",
 ]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from eckart.types.numbers import Quantize
-from eckart.types.texts import MAX_LENGTH
+from eckart.types.texts import MAX_LENGTH, On
 
 
 class Selection(BaseModel):
@@ -55,6 +55,7 @@ class Recipe(BaseModel):
         energy: instead of a size: the share of its energy that each target keeps.
         size: instead of a share: bytes of the saved weights, at most.
         effort: how much work went into it; what each is stands in `eckart.recipes.efforts`.
+        goal: whether it is to be small, or where it is cut also faster than dense on the machine that cut it.
         of: whether `keep` is counted over the model or over the targets.
         rank, ratio: instead of a size: ranks by hand, the ratio being of the smaller side.
         quantize: what the factors, and the targets that stayed dense, were rounded to; `None` for nothing;
@@ -62,6 +63,7 @@ class Recipe(BaseModel):
         targets, layers: which weights; `None` for all in the blocks.
         data: what was calibrated and trained on: a file, a data set of the hub, or `pocket`.
         fields: which fields of the data were read.
+        on: what counted of a chat in them.
         samples, max_length: windows of the data, and tokens in one, at most; `None` for the default.
         training: the settings of the training that followed or was a part of the cut; `None` where there was
             none.
@@ -87,6 +89,7 @@ class Recipe(BaseModel):
     energy: float | None = None
     size: int | None = None
     effort: Literal["fast", "normal", "best"] = "normal"
+    goal: Literal["size", "speed"] = "size"
     of: Literal["model", "targets"] = "model"
     rank: int | None = None
     ratio: float | None = None
@@ -95,6 +98,7 @@ class Recipe(BaseModel):
     layers: str | None = None
     data: str | None = None
     fields: str | None = None
+    on: On = "answers"
     samples: int | None = None
     max_length: int = MAX_LENGTH
     training: dict[str, Any] | None = None
@@ -130,6 +134,7 @@ class RecoveryRecipe(BaseModel):
         model: the folder, hub id or `pocket` that was trained, as it was given.
         data: what was learned from, as it was given.
         fields: which fields of the data were read.
+        on: what counted of a chat in them.
         samples: texts of the data at most.
         teacher: the model that was imitated, as it was given.
         temperature, labels, hidden: how, where that was said.
@@ -143,6 +148,7 @@ class RecoveryRecipe(BaseModel):
     model: str
     data: str
     fields: str | None = None
+    on: On = "answers"
     samples: int | None = None
     teacher: str | None = None
     temperature: float | None = None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
+
+from eckart.types.errors import UsageError
 
 Track = Callable[[Iterable[Any], str, int], Iterable[Any]]
 """Passes `items` through while telling somebody: `track(items, description, total)`."""
@@ -14,6 +16,10 @@ SAMPLES = 512
 
 SAMPLE_TOKENS = 32768
 """Where so many windows have fewer tokens than this, more are taken: sentences are short."""
+
+On = Literal["answers", "all"]
+"""What counts of a chat: the tokens that the assistant says, or every one."""
+ON = get_args(On)
 
 MAX_LENGTH = 512
 """Tokens in a window at most, unless told otherwise."""
@@ -40,12 +46,14 @@ class Text:
     Attributes:
         messages: of a chat; prompt and completion are empty until a model's template has made text of it.
         answers: of a chat that is text by now, where in it the assistant speaks.
+        whole: of a chat, whether all of it counts, and not what the assistant says alone.
     """
 
     prompt: str
     completion: str
     messages: tuple[Message, ...] = ()
     answers: tuple[tuple[int, int], ...] | None = None
+    whole: bool = False
 
     @property
     def text(self) -> str:
@@ -53,6 +61,12 @@ class Text:
         if self.messages and self.answers is None:
             return "\n".join(message.content for message in self.messages)
         return self.prompt + self.completion
+
+
+def require_on(on: str) -> None:
+    """Raises UsageError where there is no such choice of what counts of a chat."""
+    if on not in ON:
+        raise UsageError(f"--on {on}: of a chat its answers count, or all of it")
 
 
 def silent(items: Iterable[Any], description: str, total: int) -> Iterable[Any]:

@@ -122,7 +122,8 @@ class Pass:
         share = sum(len(window.ids) for window in windows) // store.together.size
         longest = max((len(window.ids) for window in windows), default=0)
         least = max(1, share - longest) if store.together.size > 1 else tokens
-        return text.batches(store.model, store.tokenizer, windows, min(tokens, least))
+        said = text.answers(store.divided.calibrating)
+        return text.batches(store.model, store.tokenizer, windows, min(tokens, least), said)
 
     def _expected(self, block: str, back: bool) -> tuple[dict[str, int], list[str]]:
         """Which moments a block may have, how wide, and the sums in them."""

@@ -58,7 +58,7 @@ def against(request: Request) -> Score:
         : limit if len(request.material) == 1 else None
     ]
     vocabulary = model.config.get_text_config().vocab_size
-    groups = batches(model, tokenizer, cut, max(1, BATCH_LOGITS // vocabulary), answers=True)
+    groups = batches(model, tokenizer, cut, max(1, BATCH_LOGITS // vocabulary), said=True)
     rows = [
         row
         for batch in request.track(groups, "comparing", len(groups))

@@ -49,7 +49,7 @@ def perplexity(
     cut = windows(model, tokenizer, texts, max_length)[: limit if len(texts) == 1 else None]
     vocabulary = model.config.get_text_config().vocab_size
     at_once = min(BATCH_TOKENS, BATCH_LOGITS // vocabulary)
-    groups = batches(model, tokenizer, cut, at_once, answers=True)
+    groups = batches(model, tokenizer, cut, at_once, said=True)
     for batch in track(groups, "perplexity", len(groups)):
         loss, count = _loss(model, batch)
         total, tokens = total + loss, tokens + count

@@ -95,7 +95,7 @@ POCKET = (
 TASKS = {
     task.name: task
     for task in (
-        Task("perplexity", "texts", "perplexity", _perplexity, frozenset({"fields", "against"})),
+        Task("perplexity", "texts", "perplexity", _perplexity, frozenset({"fields", "on", "against"})),
         Task("stsb", "sentence pairs", "spearman", _stsb),
         Task("gsm8k", "prompts", "exact_match", gsm8k, _WRITES),
         Task("math", "prompts", "exact_match", math, _WRITES),
