@@ -79,6 +79,7 @@ def test_a_flag_is_the_name_with_dashes_but_where_it_says_so() -> None:
     }
     assert own == {
         "allocation": "--allocate",
+        "goal": "--for",
         "blocks": "--blocks/--whole",
         "bos": "--bos/--no-bos",
         "prompts": "--prompt",

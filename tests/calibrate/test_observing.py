@@ -353,4 +353,4 @@ def test_batches_for_a_backward_pass_are_smaller(tokenizer, data, watched, monke
         observing.text, "batches", lambda *given, **named: counted.append(named) or plain(*given, **named)
     )
     observe(model, tokenizer, some, names_of(model), ALL, gradient_windows=2, cache=False)
-    assert counted == [{"batch_tokens": 1}, {}]
+    assert counted == [{"batch_tokens": 1, "said": False}, {"said": False}]

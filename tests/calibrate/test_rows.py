@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from torch import nn
 
 from eckart.calibrate import losses
-from eckart.calibrate.rows import Counted, PaddingUnknownError, masks_of, real_tokens, windows_of
+from eckart.calibrate.rows import masks_of, real_tokens, windows_of
 from eckart.calibrate.sums import OutputSum, mirror
-from eckart.model.text import SAID
 from eckart.types import Moment
 
 BATCH = {
@@ -23,33 +21,18 @@ READ = torch.arange(12.0).reshape(2, 3, 2)
 def test_each_mask_is_found_by_its_shape_and_what_has_none_is_all_real():
     masks = masks_of(BATCH)
     assert [mask.tolist() for mask in masks] == [[[True] * 3, [True, False, False]], [[True] * 2] * 2]
-    real, counted = READ.reshape(-1, 2)[:4], Counted.of(BATCH)
-    assert torch.equal(real_tokens(READ, counted, "this"), real)
-    assert torch.equal(real_tokens(READ.reshape(6, 2), counted, "this"), real)
-    assert len(real_tokens(READ[:, :2], counted, "this")) == 4
-
-
-def test_of_a_chat_those_tokens_count_at_which_its_answers_are_said():
-    chat = {
-        "input_ids": torch.arange(8).reshape(2, 4),
-        "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]),
-        SAID: torch.tensor([[0, 0, 1, 1], [0, 1, 0, 0]]),
-    }
-    read = torch.arange(8.0).reshape(2, 4, 1)
-    assert real_tokens(read, Counted.of(chat), "this").flatten().tolist() == [1, 2, 4]
-    # An expert is handed some tokens: which, nobody knows, and so all count, unless some are none at all.
-    with pytest.raises(PaddingUnknownError, match="this"):
-        real_tokens(read[:, :3], Counted.of(chat), "this")
-    whole = {name: rows[:1] for name, rows in chat.items()}
-    assert len(real_tokens(read[:1, :3], Counted.of(whole), "this")) == 3
+    real = READ.reshape(-1, 2)[:4]
+    assert torch.equal(real_tokens(READ, masks, "this"), real)
+    assert torch.equal(real_tokens(READ.reshape(6, 2), masks, "this"), real)
+    assert len(real_tokens(READ[:, :2], masks, "this")) == 4
 
 
 def test_padding_is_in_no_window():
     for shape in ((2, 3, 2), (6, 2)):
-        found = windows_of(READ.reshape(shape), Counted.of(BATCH))
+        found = windows_of(READ.reshape(shape), masks_of(BATCH))
         assert [len(rows) for rows in found] == [3, 1]
         assert torch.equal(torch.cat(found), READ.reshape(-1, 2)[:4])
-    assert windows_of(READ.reshape(3, 4), Counted.of(BATCH)) is None
+    assert windows_of(READ.reshape(3, 4), masks_of(BATCH)) is None
 
 
 def test_half_of_a_product_says_it_all():
@@ -64,7 +47,7 @@ def test_half_of_a_product_says_it_all():
 def test_inputs_are_let_go_as_soon_as_their_gradients_came():
     module = nn.Linear(2, 2)
     watched = OutputSum("this", frozenset({"fisher"}))
-    watched.counted = Counted.of(BATCH)
+    watched.masks = masks_of(BATCH)
     module.register_forward_hook(watched, with_kwargs=True)
     for batch in (1, 2):
         module(READ).sum().backward()

@@ -63,7 +63,9 @@ def test_what_is_not_faster_is_not_chosen_and_that_is_said(
         pays = (shape[0] * shape[1] - 1) // sum(shape)
         limits[shape] = gains.largest_faster(Shape(*shape), "lowrank", pays, torch.float32, "cpu")
         assert target.rank is None or target.rank <= limits[shape]
-    assert any((before.rank or 0) > limits[(before.out_features, before.in_features)] for before in small.targets)
+    assert any(
+        (before.rank or 0) > limits[(before.out_features, before.in_features)] for before in small.targets
+    )
     assert any(target.structure == "dense" for target in fast.targets)
     (said,) = [note for note in fast.notes if note.startswith("for speed, what is no faster than dense")]
     assert all(f"of {rows}x{columns}" in said for rows, columns in limits)
@@ -81,9 +83,12 @@ def test_a_size_that_no_faster_layer_reaches_is_refused(clock: list[tuple[Any, .
 
 
 @pytest.mark.parametrize(
-    "option", [["--quantize", "int8"], ["--recovery", "basis-selection", "--tokens", "1k"], ["--energy", "0.9"]]
+    "option",
+    [["--quantize", "int8"], ["--recovery", "basis-selection", "--tokens", "1k"], ["--energy", "0.9"]],
 )
-def test_what_leaves_no_choice_of_sizes_is_refused(option: list[str], process: Eckart, stored: Any, data: str) -> None:
+def test_what_leaves_no_choice_of_sizes_is_refused(
+    option: list[str], process: Eckart, stored: Any, data: str
+) -> None:
     size = [] if "--energy" in option else ["--keep", "0.5"]
     asked = process("compress", stored(LLAMA), "-o", "out", *size, "--data", data, "--for", "speed", *option)
     assert (asked.code, asked.out) == (2, "")

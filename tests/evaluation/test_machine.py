@@ -43,3 +43,24 @@ def test_no_more_is_free_than_the_container_may_take(line, folder, names, at, tm
 def test_without_control_groups_it_is_what_the_machine_has(tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "PROCESS_GROUPS", Path(tmp_path / "none"))
     assert machine.available() > 0
+
+
+def test_what_is_freed_is_given_back_behind_each_piece_of_work(monkeypatch):
+    asked = []
+
+    class Libc:
+        @staticmethod
+        def malloc_trim(left):
+            asked.append(left)
+
+    def told(items, description, total):
+        asked.append((description, total))
+        yield from items
+
+    monkeypatch.setattr(machine.ctypes, "CDLL", lambda name: Libc)
+    monkeypatch.setattr(machine, "PAUSE", -1.0)
+    items = machine.returning(told)([1, 2], "working", 2)
+    assert list(items) == [1, 2]
+    assert asked == [("working", 2), 0, 0, 0]
+    monkeypatch.setattr(machine.ctypes, "CDLL", lambda name: object())
+    assert machine.returning(told) is told

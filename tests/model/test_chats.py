@@ -300,14 +300,13 @@ def test_on_all_counts_what_every_side_says(model: Path, data: str, process: Eck
     answers = [len(f"it is {at}.<|im_end|>\n") for at in range(48)]
     score = eckart.evaluate(model, "perplexity", data=data, on="all")
     assert score.details["tokens"] == sum(lengths) - len(lengths)
-    for on, most in (("all", sum(lengths)), ("answers", sum(answers))):
+    for on, asked in (("all", sum(lengths)), ("answers", sum(answers))):
         cut = eckart.compress(model, keep=0.8, method="svd-llm", data=data, on=on)
         assert cut.manifest.recipe.on == on
         held = cut.manifest.held_out
         assert held is not None
         # What is held out is a share of the same texts.
-        assert held.tokens < most / 4
-        assert cut.manifest.calibration_tokens == most - held.tokens
+        assert asked / 12 < held.tokens < asked / 4
     learned = eckart.recover(model, tmp_path / "all", data=data, on="all", steps=1, train="all")
     assert learned.manifest.training[0].recipe.on == "all"
     asked = process("compress", model, "-o", "small", "--keep", "0.8", "--data", data, "--on", "answer")

@@ -21,7 +21,6 @@ from eckart.types import (
     SAMPLE_TOKENS,
     SAMPLES,
     EckartError,
-    On,
     Target,
     Text,
     Track,
@@ -100,7 +99,6 @@ def in_folder(
     layers: str | None,
     data: str | None,
     fields: str | None,
-    on: On,
     device: str,
 ) -> WeightSource:
     """A model folder, a hub id or `pocket`: loaded where there are data, or where its weights ask for it.
@@ -123,7 +121,7 @@ def in_folder(
     names = reading.stored_names(empty, stored.tensors)
     texts, tokenizer = [], None
     if data is not None:
-        texts = texts_of(data, loading.generates(config), fields, on)
+        texts = texts_of(data, loading.generates(config), fields)
         tokenizer = loading.load_tokenizer(folder)
     elsewhere = [target.name for target in found.targets if f"{target.name}.weight" not in names]
     notes = found.notes + counted.notes
@@ -158,7 +156,6 @@ def in_memory(
     layers: str | None,
     data: str | None,
     fields: str | None,
-    on: On,
     tokenizer: Any,
 ) -> WeightSource:
     """A loaded transformers model.
@@ -172,7 +169,7 @@ def in_memory(
         raise UsageError("a loaded model with data needs its tokenizer too: pass tokenizer=")
     found = find_targets(model, targets, layers)
     counted = counting.count_loaded(model)
-    texts = [] if data is None else texts_of(data, model.can_generate(), fields, on)
+    texts = [] if data is None else texts_of(data, model.can_generate(), fields)
     return WeightSource(
         model=model,
         name=loading.name_of_loaded(model),
@@ -242,9 +239,9 @@ def _rows(
     count = min(len(windows), max(1, -(-len(windows) * ROWS_TOKENS // tokens)))
     some = [windows[at * len(windows) // count] for at in range(count)]
     try:
-        return calibrate.sample(model, spaces, text.batches(model, tokenizer, some, said=True), ROWS, track)
+        return calibrate.sample(model, spaces, text.batches(model, tokenizer, some), ROWS, track)
     except calibrate.PaddingUnknownError:
-        alone = text.batches(model, tokenizer, some, batch_tokens=1, said=True)
+        alone = text.batches(model, tokenizer, some, batch_tokens=1)
         return calibrate.sample(model, spaces, alone, ROWS, track)
 
 

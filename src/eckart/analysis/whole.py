@@ -18,7 +18,7 @@ from eckart.analysis.spectra import Spectra
 from eckart.data import digest_of, is_built_in
 from eckart.model import loading, portable
 from eckart.model.targets import block_of, weight_of
-from eckart.types import MAX_LENGTH, Analysis, Matrix, On, Target, Track, UsageError
+from eckart.types import MAX_LENGTH, Analysis, Matrix, Target, Track, UsageError
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,6 @@ class Options:
     samples: int | None = None
     max_length: int = MAX_LENGTH
     fields: str | None = None
-    on: On = "answers"
     device: str = "cpu"
     cache: bool = True
 
@@ -57,7 +56,7 @@ def find_weights(model: Any, tokenizer: Any, options: Options) -> weights.Weight
         UsageError: there is no such model or target, or none of its weights has so high a rank as is named.
         EckartError: it cannot be read.
     """
-    chosen = (options.targets, options.layers, options.data, options.fields, options.on)
+    chosen = (options.targets, options.layers, options.data, options.fields)
     if isinstance(model, (str, Path)):
         source = weights.in_folder(model, *chosen, options.device)
     else:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from eckart.calibrate.modes import evaluating, frozen, uncached
 from eckart.calibrate.observed import GRADIENT_KINDS, INPUT_KINDS, Observed
 from eckart.calibrate.passes import Call, NotWalkableError, Passes, Shelf, floats, mapped
-from eckart.calibrate.rows import Batch, Counted, first_tokens, module_input
+from eckart.calibrate.rows import Batch, first_tokens, masks_of, module_input
 from eckart.calibrate.sums import InputSum, OutputSum, mirror
 from eckart.calibrate.watch import Loss, loss_of, run_on
 from eckart.linalg import wide_products
@@ -169,7 +169,7 @@ class _Blockwise:
     def _pass(self, at: int) -> None:
         batch = self.batches[at]
         self._turn(at)
-        self.tokens += sum(int(mask.sum()) for mask in self.counted.masks)
+        self.tokens += sum(int(mask.sum()) for mask in self.masks)
         if at >= self.differentiated:
             with torch.no_grad():
                 run_on(self.model, batch)
@@ -189,9 +189,9 @@ class _Blockwise:
                     key = id(self.first_inputs[name]), self.versions[name]
                     self.spaces[name] = self.leaders.setdefault(key, name)
         self.at = at
-        self.counted = Counted([], padded=False) if at is None else Counted.of(self.batches[at])
+        self.masks = [] if at is None else masks_of(self.batches[at])
         for each in self._sums():
-            each.counted = self.counted
+            each.masks = self.masks
 
     # forward
 

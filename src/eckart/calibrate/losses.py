@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from eckart.calibrate.rows import Batch, masks_of, real_masks, widened
+from eckart.calibrate.rows import Batch, masks_of, widened
 from eckart.calibrate.watch import Loss
 from eckart.model.sentences import Head
-from eckart.model.text import IGNORED, next_tokens
+from eckart.model.text import IGNORED, SAID, next_tokens, saying
 from eckart.types import EckartError
 
 TEMPERATURE = 1.0
@@ -106,8 +106,8 @@ def true_labels() -> Loss:
                 raise EckartError("the data has no labels for this model: sample them")
             labels = batch["labels"]
         else:
-            labels = next_tokens(batch["input_ids"], real_masks(batch)[0])
-            labels = labels.masked_fill(~masks_of(batch)[0], IGNORED)
+            labels = next_tokens(batch["input_ids"], masks_of(batch)[0])
+            labels = labels.masked_fill(~_positions(logits, batch).to(labels.device), IGNORED)
         kept = labels != IGNORED
         known = labels[kept].to(logits.device)
         return _summed(logits, kept, lambda some, at: known[at])
@@ -158,17 +158,21 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 def _positions(logits: Tensor, batch: Batch) -> Tensor:
-    """Where logits are asked, on the CPU: at a decoder's real tokens, or once for a window."""
+    """Where logits are asked, on the CPU: at a decoder's real tokens, or once for a window.
+
+    Of chats whose answers count, where the model says them.
+    """
     if logits.ndim == 2:
         return torch.ones(len(logits), dtype=torch.bool)
-    return masks_of(batch)[-1].cpu()
+    real = masks_of(batch)[-1].cpu()
+    return real & saying(batch[SAID]).cpu() if SAID in batch else real
 
 
 def _generators(batch: Batch, seed: int) -> list[torch.Generator]:
     """One for each window, from the seed and the window's real tokens."""
     digests = [hashlib.blake2b(str(seed).encode(), digest_size=8) for _ in batch["input_ids"]]
     ids = [batch[key].cpu() for key in ("input_ids", "decoder_input_ids") if key in batch]
-    for tokens, mask in zip(ids, real_masks(batch), strict=True):
+    for tokens, mask in zip(ids, masks_of(batch), strict=True):
         for row, real, digest in zip(tokens, mask.cpu(), digests, strict=True):
             digest.update(b";" + row[real].numpy().tobytes())
     return [

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from eckart.model.text import SAID, saying
 from eckart.types import EckartError
 
 Batch = dict[str, Tensor]
@@ -39,36 +37,11 @@ def first_tokens(batch: Batch) -> Batch:
     return {key: value[:1, :GLANCE_TOKENS] for key, value in batch.items() if value.ndim > 1}
 
 
-@dataclass(frozen=True)
-class Counted:
-    """Which tokens of a batch count.
-
-    Attributes:
-        masks: `(windows, positions)` bool, of what is read and of what an encoder-decoder writes. Without a
-            mask every position counts. Of chats whose answers count those positions do at which the model
-            says them.
-        padded: whether some positions are no tokens.
-    """
-
-    masks: list[Tensor]
-    padded: bool
-
-    @classmethod
-    def of(cls, batch: Batch) -> Counted:
-        masks = real_masks(batch)
-        padded = not all(bool(mask.all()) for mask in masks)
-        if SAID in batch:
-            masks[0] = masks[0] & saying(batch[SAID])
-        return cls(masks, padded)
-
-
 def masks_of(batch: Batch) -> list[Tensor]:
-    """Those of `Counted`."""
-    return Counted.of(batch).masks
+    """The masks, `(windows, positions)` bool, of what is read and of what an encoder-decoder writes.
 
-
-def real_masks(batch: Batch) -> list[Tensor]:
-    """The masks, `(windows, positions)` bool, of all that is no padding."""
+    Without a mask, every position is real.
+    """
     masks = []
     for ids, mask in (("input_ids", "attention_mask"), ("decoder_input_ids", "decoder_attention_mask")):
         if mask in batch:
@@ -79,30 +52,28 @@ def real_masks(batch: Batch) -> list[Tensor]:
 
 
 def count_tokens(batches: Sequence[Batch]) -> int:
-    """Tokens that count and are read, and of an encoder-decoder also those that are written."""
+    """Real tokens that are read, and of an encoder-decoder also those that are written."""
     return sum(int(mask.sum()) for batch in batches for mask in masks_of(batch))
 
 
-def real_tokens(x: Tensor, counted: Counted, name: str) -> Tensor:
-    """The rows `(tokens, width)` of an activation `(…, width)` that count.
-
-    Where its shape does not say which they are, as in an expert that is handed some of them, all do.
+def real_tokens(x: Tensor, masks: list[Tensor], name: str) -> Tensor:
+    """The rows `(tokens, width)` of an activation `(…, width)` that are not padding.
 
     Raises:
         PaddingUnknownError: something is padded, and the shape does not say what; `name` is the module.
     """
     rows = x.reshape(-1, x.shape[-1])
-    mask = _mask_of(x, counted.masks)
+    mask = _mask_of(x, masks)
     if mask is not None:
         return rows if bool(mask.all()) else rows[mask.flatten()]
-    if counted.padded:
+    if not all(bool(mask.all()) for mask in masks):
         raise PaddingUnknownError(name)
     return rows
 
 
-def windows_of(x: Tensor, counted: Counted) -> list[Tensor] | None:
-    """The rows that count of each window, or `None` where the shape does not say where one ends."""
-    mask = _mask_of(x, counted.masks)
+def windows_of(x: Tensor, masks: list[Tensor]) -> list[Tensor] | None:
+    """The real rows of each window, or `None` where the shape does not say where one ends."""
+    mask = _mask_of(x, masks)
     if mask is None:
         return None
     rows = x.reshape(*mask.shape, x.shape[-1])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from eckart.calibrate.modes import evaluating, uncached
-from eckart.calibrate.rows import Batch, Counted, module_input, real_tokens
+from eckart.calibrate.rows import Batch, masks_of, module_input, real_tokens
 from eckart.calibrate.watch import run_on
 from eckart.types import Track, silent
 
@@ -45,9 +45,9 @@ def sample(
             module = model.get_submodule(read.space)
             hooks.callback(module.register_forward_pre_hook(read, with_kwargs=True).remove)
         for batch in track(batches, "sampling", len(batches)):
-            counted = Counted.of(batch)
+            masks = masks_of(batch)
             for read in kept:
-                read.counted = counted
+                read.masks = masks
             run_on(model, batch)
     return {read.space: _thinned(torch.cat(read.found), rows) for read in kept if read.found}
 
@@ -57,11 +57,11 @@ class _Rows:
 
     def __init__(self, space: str, rows: int) -> None:
         self.space, self.rows = space, rows
-        self.counted = Counted([], padded=False)
+        self.masks: list[Tensor] = []
         self.found: list[Tensor] = []
 
     def __call__(self, module: nn.Module, positional: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
-        real = real_tokens(module_input(positional, named).detach(), self.counted, self.space)
+        real = real_tokens(module_input(positional, named).detach(), self.masks, self.space)
         if len(real):
             self.found.append(_thinned(real, self.rows).clone())
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from eckart.calibrate import modes
-from eckart.calibrate.rows import Counted, module_input, real_tokens, widened, windows_of
+from eckart.calibrate.rows import module_input, real_tokens, widened, windows_of
 from eckart.linalg import products_of
 from eckart.types import EckartError, Moment
 
@@ -26,13 +26,13 @@ class InputSum:
     def __init__(self, space: str, kinds: frozenset[str]) -> None:
         self.space = space
         self.kinds = kinds
-        self.counted = Counted([], padded=False)
+        self.masks: list[Tensor] = []
         self.moment = Moment(tokens=0)
 
     def __call__(self, module: nn.Module, positional: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
         if modes.again():
             return
-        rows = real_tokens(module_input(positional, named).detach(), self.counted, self.space)
+        rows = real_tokens(module_input(positional, named).detach(), self.masks, self.space)
         x = widened(rows)
         moment = self.moment
         moment.tokens += len(x)
@@ -64,7 +64,7 @@ class OutputSum:
     def __init__(self, name: str, kinds: frozenset[str]) -> None:
         self.name = name
         self.kinds = kinds
-        self.counted = Counted([], padded=False)
+        self.masks: list[Tensor] = []
         self.moment = Moment(tokens=0)
         self.calls = 0
         self.arrived: list[tuple[Tensor, Tensor]] = []
@@ -82,7 +82,7 @@ class OutputSum:
         return y
 
     def _add(self, x: Tensor | None, g: Tensor) -> None:
-        rows = real_tokens(g.detach(), self.counted, self.name)
+        rows = real_tokens(g.detach(), self.masks, self.name)
         real = widened(rows)
         moment = self.moment
         moment.tokens += len(real)
@@ -98,9 +98,9 @@ class OutputSum:
         """Square the weight's gradient in each window, from inputs and gradients of all calls."""
         whole: list[list[tuple[Tensor, Tensor]]] = []
         for x, g in self.arrived:
-            xs, gs = windows_of(x, self.counted), windows_of(g, self.counted)
+            xs, gs = windows_of(x, self.masks), windows_of(g, self.masks)
             if xs is None or gs is None:
-                real_x, real_g = (widened(real_tokens(one, self.counted, self.name)) for one in (x, g))
+                real_x, real_g = (widened(real_tokens(one, self.masks, self.name)) for one in (x, g))
                 rows = real_g.square() * real_x.square().sum(1, keepdim=True)
                 self._square(rows.sum(0, dtype=torch.float64), len(rows))
             else:

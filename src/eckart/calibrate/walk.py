@@ -17,9 +17,9 @@ from eckart.calibrate.modes import evaluating, uncached
 from eckart.calibrate.passes import NotWalkableError, Passes, Shelf
 from eckart.calibrate.rows import (
     Batch,
-    Counted,
     PaddingUnknownError,
     first_tokens,
+    masks_of,
     module_input,
     real_tokens,
 )
@@ -82,8 +82,8 @@ class Walk:
 
         Args:
             names: modules of the block.
-            use: called with the batch's index, the module's name and what it read, `(tokens, in)`, of what
-                counts; `None` where that is not one row for each token of the batch, as in an expert
+            use: called with the batch's index, the module's name and what it read, `(tokens, in)`, padding
+                excluded; `None` where that is not one row for each token of the batch, as in an expert
                 that is handed some of them.
 
         Returns:
@@ -169,16 +169,16 @@ class _Reader:
         self.order: list[str] = []
 
     def start(self, index: int, batch: Batch) -> None:
-        self.index, self.counted, self.left = index, Counted.of(batch), set(self.names)
+        self.index, self.masks, self.left = index, masks_of(batch), set(self.names)
 
     def __call__(
         self, name: str, module: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]
     ) -> None:
         try:
-            read: Tensor | None = real_tokens(module_input(positional, named), self.counted, name)
+            read: Tensor | None = real_tokens(module_input(positional, named), self.masks, name)
         except PaddingUnknownError:
             read = None
-        if read is not None and len(read) not in {int(mask.sum()) for mask in self.counted.masks}:
+        if read is not None and len(read) not in {int(mask.sum()) for mask in self.masks}:
             read = None
         if self.index == 0:
             self.order.append(name)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from eckart.calibrate.modes import evaluating, frozen, recomputing, uncached
 from eckart.calibrate.observed import GRADIENT_KINDS, INPUT_KINDS, Observed
-from eckart.calibrate.rows import Batch, Counted, module_input
+from eckart.calibrate.rows import Batch, masks_of, module_input
 from eckart.calibrate.sums import InputSum, OutputSum, mirror
 from eckart.linalg import wide_products
 from eckart.model.text import SAID
@@ -54,8 +54,8 @@ def watch(
 
     Args:
         names: modules whose first argument is `(…, in)`.
-        batches: keyword arguments of the model, with masks where something is padded. `labels` are for
-            the loss: the model does not see them. Of chats `SAID` says which tokens count.
+        batches: keyword arguments of the model, with masks where something is padded. `labels` and `SAID`
+            are for the loss: the model does not see them.
         kinds: which sums: `second` and `absolute` of the inputs, `gradient` and `fisher` of the outputs.
         loss: what is differentiated; needed for `gradient` and `fisher`, as those in `losses.py`.
         onto: what another run over the same targets has seen of their inputs: it is added to, in its place.
@@ -121,10 +121,12 @@ class _Watch:
         tokens = 0
         with self._hooked():
             for number, batch in enumerate(track(batches, "calibrating", len(batches)), 1):
-                counted = Counted.of(batch)
-                tokens += sum(int(mask.sum()) for mask in counted.masks)
-                for each in (*self.inputs, *self.outputs):
-                    each.counted = counted
+                masks = masks_of(batch)
+                tokens += sum(int(mask.sum()) for mask in masks)
+                for read in self.inputs:
+                    read.masks = masks
+                for written in self.outputs:
+                    written.masks = masks
                 if loss is None:
                     run_on(self.runs, batch)
                 else:
@@ -219,7 +221,7 @@ def _lightest(model: Any, reads: Reads, batch: Batch) -> Any:
 
 
 def run_on(model: Any, batch: Batch) -> Any:
-    """What a model gives for a batch, which may lie elsewhere; labels and what counts are not for it."""
+    """What a model gives for a batch, which may lie elsewhere; labels and what is asked are not for it."""
     told = {key: value for key, value in batch.items() if key not in ("labels", SAID)}
     with wide_products():
         return model(**_on_device(told, model.device))

@@ -42,7 +42,7 @@ def read_texts(
         lines: a `.txt` without separators has a text a line instead: what an encoder reads.
         split: which of the pocket's texts, or of a data set's; files have no splits.
         fields: `PROMPT,COMPLETION` or `TEXT`: the names of the fields to take, as they stand.
-        on: what counts of a chat.
+        on: what the loss of a chat is of.
         count: how many of the pocket's texts.
 
     Raises:

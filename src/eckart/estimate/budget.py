@@ -37,7 +37,9 @@ def require_possible(sites: Sequence[Site], recipe: Recipe, prices: Prices) -> i
     least = allocate.least(known)
     smallest = "with every target at rank 1"
     if recipe.goal == "speed":
-        smallest = "--for speed leaves dense what is no faster on this machine, and with every other at rank 1"
+        smallest = (
+            "--for speed leaves dense what is no faster on this machine, and with every other at rank 1"
+        )
     if recipe.size is not None:
         if recipe.size < prices.fixed + least:
             raise UsageError(

@@ -26,9 +26,9 @@ COPIES, COPIES_BYTES = 8, 2**26
 """Of a layer, timed one after the other: in a model too its weights come from memory, not from a cache."""
 ROUNDS, RANKS = 9, 3
 """Ranks of one shape that are timed at most; those between them are interpolated."""
-FEW_ROUNDS, LONG = 3, 2**28
+FEW_ROUNDS, LONG = 3, 2**25
 """Rounds of a layer that takes so many products at once: nothing short comes between."""
-SETTINGS = (1, 16, 512)
+SETTINGS = (1, 16, 128)
 """Rows at once, of what is to be fast: a token by itself, one of each of sixteen texts, a prompt."""
 MARGIN = 1.05
 """Times as fast as dense that a layer alone should be, so that it is no slower in a model."""

@@ -135,7 +135,7 @@ def batches(
 
     Args:
         said: with a mask `SAID` of what the assistant says, where that alone counts of all windows: it is for
-            sums and losses, and no argument of the model.
+            the loss, and no argument of the model.
 
     An encoder's and a decoder's ids in one batch never have the same length, so that a mask is known by
     its shape alone.

@@ -15,7 +15,7 @@ from eckart.evaluation.progress import shown
 from eckart.model import loading
 from eckart.recipes import verbs
 from eckart.recipes.calling import checked
-from eckart.types import Analysis, Matrix, On, Track, UsageError
+from eckart.types import Analysis, Matrix, Track, UsageError
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,6 @@ def analyze(
     samples: int | None = ...,
     max_length: int = ...,
     fields: str | None = ...,
-    on: On = ...,
     tokenizer: Any = ...,
     device: str = ...,
     cache: bool = ...,
@@ -89,7 +88,6 @@ def analyze(
         samples: windows of the data to observe at most; default 512, and more of short ones.
         max_length: tokens in a window at most.
         fields: which fields of the data are prompt and completion, by a comma.
-        on: what counts of a chat: its `answers`, or `all` of it.
         tokenizer: for a loaded model with data; a folder brings its own.
         device: where to compute, e.g. `cuda`.
         cache: keep what was observed of the data on disk, and use what was kept before.

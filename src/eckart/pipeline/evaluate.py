@@ -60,7 +60,7 @@ def evaluate(
         max_length: tokens at once at most; default 512 where text is read, and what the model can take where
             it writes.
         fields: `PROMPT,COMPLETION`, the names of the fields in the data and the examples.
-        on: of `perplexity`, what counts of a chat: its `answers`, the default, or `all` of it.
+        on: of `perplexity`, what the loss of a chat is of: its `answers`, the default, or `all` of it.
         shots, examples: so many worked examples, the first of a file, before each prompt; of the harness's
             tasks `shots` alone.
         out: a folder for the answers, one by one, and the score; the same request goes on with it.

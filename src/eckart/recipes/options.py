@@ -93,7 +93,8 @@ Fields = Annotated[
     ),
 ]
 On = Annotated[
-    str, Option("What counts of a chat: answers, or all that is said.", default="answers", metavar="WHAT")
+    str,
+    Option("What the loss of a chat is of: its answers, or all of it.", default="answers", metavar="WHAT"),
 ]
 Structure = Annotated[
     str | None,
@@ -233,6 +234,11 @@ class Data(Windows, total=False):
     """Data, and how they are read."""
 
     fields: Fields
+
+
+class Calibration(Data, total=False):
+    """Data to calibrate on, and what is asked of them."""
+
     on: On
 
 

@@ -30,7 +30,7 @@ class Reading(TypedDict, total=False):
     drop_unused: options.DropUnused
 
 
-class Cut(options.Size, options.Axes, options.Targets, options.Data, options.Selection, total=False):
+class Cut(options.Size, options.Axes, options.Targets, options.Calibration, options.Selection, total=False):
     """What makes a recipe of one cut."""
 
 
@@ -299,14 +299,14 @@ GROUPS: Mapping[type, Mapping[str, type]] = {
         "size": options.Size,
         "axes": options.Axes,
         "targets": options.Targets,
-        "data": options.Data,
+        "data": options.Calibration,
         "selection": options.Selection,
     },
     Compress: {
         "size": options.Size,
         "axes": options.Axes,
         "targets": options.Targets,
-        "data": options.Data,
+        "data": options.Calibration,
         "training": options.Training,
         "selection": options.Selection,
         "run": options.Run,

@@ -63,7 +63,7 @@ class Recipe(BaseModel):
         targets, layers: which weights; `None` for all in the blocks.
         data: what was calibrated and trained on: a file, a data set of the hub, or `pocket`.
         fields: which fields of the data were read.
-        on: what counted of a chat in them.
+        on: what the loss of a chat in them was of.
         samples, max_length: windows of the data, and tokens in one, at most; `None` for the default.
         training: the settings of the training that followed or was a part of the cut; `None` where there was
             none.
@@ -134,7 +134,7 @@ class RecoveryRecipe(BaseModel):
         model: the folder, hub id or `pocket` that was trained, as it was given.
         data: what was learned from, as it was given.
         fields: which fields of the data were read.
-        on: what counted of a chat in them.
+        on: what the loss of a chat in them was of.
         samples: texts of the data at most.
         teacher: the model that was imitated, as it was given.
         temperature, labels, hidden: how, where that was said.

@@ -18,7 +18,7 @@ SAMPLE_TOKENS = 32768
 """Where so many windows have fewer tokens than this, more are taken: sentences are short."""
 
 On = Literal["answers", "all"]
-"""What counts of a chat: the tokens that the assistant says, or every one."""
+"""What the loss of a chat is of: the tokens that the assistant says, or every one."""
 ON = get_args(On)
 
 MAX_LENGTH = 512
