@@ -56,7 +56,7 @@ def by_hand(model: Any, names: list[str]) -> tuple[dict[str, Tensor], dict[str, 
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["whole", "block by block"])
-def test_moments_and_gradients_are_of_the_answers(whole):
+def test_gradients_are_of_the_loss_of_the_answers_and_sums_of_all_tokens(whole):
     model = LLAMA.build()
     names = targets_of(model)
     run = (

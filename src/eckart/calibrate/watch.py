@@ -19,7 +19,7 @@ from eckart.calibrate.observed import GRADIENT_KINDS, INPUT_KINDS, Observed
 from eckart.calibrate.rows import Batch, masks_of, module_input
 from eckart.calibrate.sums import InputSum, OutputSum, mirror
 from eckart.linalg import wide_products
-from eckart.model.text import SAID
+from eckart.model.text import told
 from eckart.types import EckartError, Track, silent
 
 WIDEST = 16_384
@@ -221,10 +221,9 @@ def _lightest(model: Any, reads: Reads, batch: Batch) -> Any:
 
 
 def run_on(model: Any, batch: Batch) -> Any:
-    """What a model gives for a batch, which may lie elsewhere; labels and what is asked are not for it."""
-    told = {key: value for key, value in batch.items() if key not in ("labels", SAID)}
+    """What a model gives for a batch, which may lie elsewhere."""
     with wide_products():
-        return model(**_on_device(told, model.device))
+        return model(**_on_device(told(batch), model.device))
 
 
 def loss_of(model: Any, batch: Batch, loss: Loss, number: int, check: Callable[[], None]) -> Tensor:

@@ -41,7 +41,7 @@ class Course:
 
     def __init__(self, store: Store, targets: Sequence[Target], recipe: Recipe, **bench: Any) -> None:
         self.store, self.recipe = store, recipe
-        prices = Prices.of(store.model, targets, recipe)
+        prices = Prices.of(store.model, targets, recipe, device=store.device)
         self.bench = Bench(store, targets, recipe, prices, **bench)
         self.search = Search(self.bench, None)
         # In memory this takes no time; where it does, it is asked of the dense model once it was observed.

@@ -60,11 +60,19 @@ class Prices:
     _known: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def of(cls, model: Any, targets: Sequence[Target], recipe: Recipe, more: int = 0) -> Prices:
+    def of(
+        cls,
+        model: Any,
+        targets: Sequence[Target],
+        recipe: Recipe,
+        more: int = 0,
+        device: torch.device | None = None,
+    ) -> Prices:
         """Those of a model, which may be on the meta device.
 
         Args:
             more: parameters that its checkpoint has beside those of the model.
+            device: where it is to be fast; default where the model is, and of one that is nowhere the CPU.
         """
         weights = {target.name: targets_.weight_of(model.get_submodule(target.name)) for target in targets}
         items = {name: weight.element_size() for name, weight in weights.items()}
@@ -89,8 +97,10 @@ class Prices:
                 if name not in tied and name.removesuffix(".weight") not in items and name not in biases
             )
             fixed = tensors + FILE * (len(blocks) + 1) + _entries(others, digits)
-        where = "cpu" if model.device.type == "meta" else str(model.device)
-        timed = (model.dtype, where) if recipe.goal == "speed" else None
+        where = device or model.device
+        timed = (
+            (model.dtype, "cpu" if where.type == "meta" else str(where)) if recipe.goal == "speed" else None
+        )
         return cls(recipe.structures, recipe.bits, in_bytes, items, fixed, tensors, digits, timed)
 
     @property

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from eckart.checkpoint import Spill
 from eckart.linalg import wide_products
 from eckart.model.sentences import Head, head_of
-from eckart.model.text import SAID, Batch, next_tokens, saying
+from eckart.model.text import SAID, Batch, next_tokens, saying, told
 from eckart.types import EckartError
 
 REFERENCE_BYTES = 2**28
@@ -26,8 +26,6 @@ HELD_BYTES = 2**26
 
 ROWS = 64
 """Of logits at once."""
-NOT_TOLD = ("labels", SAID)
-"""Of a batch, what is no argument of the model."""
 NEIGHBOURS = 5
 LEAST_WINDOWS = 3
 
@@ -197,7 +195,7 @@ def _output(model: Any, batch: Batch) -> Any:
     model.eval()
     try:
         with wide_products():
-            return model(**{name: batch[name].to(model.device) for name in batch if name not in NOT_TOLD})
+            return model(**{name: value.to(model.device) for name, value in told(batch).items()})
     finally:
         model.train(training)
 

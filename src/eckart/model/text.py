@@ -217,6 +217,11 @@ def next_tokens(ids: Tensor, real: Tensor) -> Tensor:
     return labels.masked_fill(~real, IGNORED)
 
 
+def told(batch: Batch) -> Batch:
+    """What of a batch is for the model: labels, and what the assistant says, are for the loss alone."""
+    return {name: value for name, value in batch.items() if name not in ("labels", SAID)}
+
+
 def saying(said: Tensor) -> Tensor:
     """Where a decoder says the tokens of a mask `(windows, positions)`, bool: one position earlier."""
     return nn.functional.pad(said[:, 1:].bool(), (0, 1))
