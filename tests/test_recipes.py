@@ -9,6 +9,7 @@ import pytest
 
 from eckart import structures
 from eckart.allocate import ALLOCATORS, NEEDS_ERRORS
+from eckart.evaluation import measuring
 from eckart.recipes import METHODS, METRICS, MOMENTS, Gram, Method, find_method, find_metric, making, names
 from eckart.recipes.catalogue import by_name
 from eckart.recipes.names import ALLOCATIONS, RECOVERIES
@@ -20,6 +21,7 @@ rows = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_names_known_without_their_rooms_are_those_of_the_rooms() -> None:
     assert set(names.ALLOCATIONS) == {*ALLOCATORS, *names.MEASURED, names.LEARNED}
     assert set(names.STRUCTURES) == set(structures.replacements())
+    assert names.TASKS == measuring.TASKS
 
 
 @rows

@@ -20,7 +20,7 @@ MOMENTS = [
     "eckart.linalg:Problem.decomposition",
     "eckart.model.saving:save_model",
     "eckart.model.probe:answered",
-    "eckart.checkpoint:copy_companions",
+    "eckart.folders:copy_companions",
     "os:fsync",
     "pathlib:Path.rename",
 ]

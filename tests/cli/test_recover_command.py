@@ -178,13 +178,13 @@ BAD = {
     "no data": ([], "give --data"),
     "data without fields": (["--data", "odd.jsonl"], "odd.jsonl"),
     "no such data": (["--data", "none.jsonl"], "none.jsonl"),
-    "two lengths": (["--data", "d", "--steps", "3", "--epochs", "1"], "--steps and --epochs"),
-    "no teacher": (["--data", "d", "--temperature", "2"], "--teacher"),
-    "no method": (["--data", "d", "--train", "lorra"], "--train lorra"),
-    "no batch": (["--data", "d", "--batch", "0"], "--batch 0"),
-    "samples": (["--data", "d", "--samples", "0"], "--samples 0"),
-    "dtype": (["--data", "d", "--dtype", "int8"], "int8"),
-    "device": (["--data", "d", "--device", "cuda:3"], "cuda:3"),
+    "two lengths": (["--data", "pocket", "--steps", "3", "--epochs", "1"], "--steps and --epochs"),
+    "no teacher": (["--data", "pocket", "--temperature", "2"], "--teacher"),
+    "no method": (["--data", "pocket", "--train", "lorra"], "--train lorra"),
+    "no batch": (["--data", "pocket", "--batch", "0"], "--batch 0"),
+    "samples": (["--data", "pocket", "--samples", "0"], "--samples 0"),
+    "dtype": (["--data", "pocket", "--dtype", "int8"], "int8"),
+    "device": (["--data", "pocket", "--device", "cuda:3"], "cuda:3"),
 }
 
 

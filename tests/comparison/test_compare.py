@@ -17,7 +17,7 @@ from comparison import Compare, places, requests, table
 from stub_worker import value
 
 import eckart
-from eckart import UsageError, checkpoint, recipes, structures
+from eckart import UsageError, folders, recipes, structures
 from eckart.types import ComparisonRow
 
 
@@ -57,8 +57,8 @@ def test_the_table_holds_every_field_of_every_row(compare: Compare, tmp_path: Pa
     made = compare()
     header, *_ = (tmp_path / "out" / "results.csv").read_text().splitlines()
     assert header == (
-        "method,keep,of,parameters,targets_parameters,task,metric,value,loss,divergence,same_top,seconds,"
-        "peak_memory_bytes,error"
+        "method,keep,of,quantize,parameters,targets_parameters,bytes,task,metric,value,loss,divergence,"
+        "same_top,seconds,peak_memory_bytes,error"
     )
     read = [
         ComparisonRow.model_validate({k: v or None for k, v in row.items()})
@@ -261,7 +261,7 @@ CHANGES: dict[str, Any] = {
 def test_another_protocol_gives_way_where_that_is_wanted(compare: Compare, tmp_path: Path) -> None:
     compare()
     (tmp_path / "out" / "mine.txt").write_text("of the first")
-    with checkpoint.overwriting():
+    with folders.overwriting():
         compare()
         assert (tmp_path / "out" / "mine.txt").is_file()
         requests(tmp_path)

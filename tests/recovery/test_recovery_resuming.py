@@ -12,7 +12,7 @@ from architectures import LLAMA, T5, Architecture
 from learners import cut, learn, some_examples
 from transformers import TrainerCallback
 
-from eckart import checkpoint
+from eckart import checkpoint, folders
 from eckart.recovery import keeping
 from eckart.recovery.objective import cross_entropy
 from eckart.recovery.training import LOG
@@ -89,14 +89,14 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(
         if wanted.name == moment and keeping.Checkpoints(work).steps() == [2]:
             raise StoppedError
 
-    plain = {"write_tensors": checkpoint.write_tensors, "replace_file": checkpoint.replace_file}
-    for name, write in plain.items():
+    for room, name in ((checkpoint, "write_tensors"), (folders, "replace_file")):
+        plain = getattr(room, name)
 
-        def writing(path: Path, *rest: Any, write: Any = write) -> None:
+        def writing(path: Path, *rest: Any, write: Any = plain) -> None:
             kill(path)
             write(path, *rest)
 
-        monkeypatch.setattr(checkpoint, name, writing)
+        monkeypatch.setattr(room, name, writing)
     rename = Path.rename
 
     def renaming(self: Path, target: Path) -> Path:

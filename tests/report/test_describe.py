@@ -248,6 +248,9 @@ def test_the_command_line_of_a_page_asks_for_the_same(
         raise UsageError("enough")
 
     monkeypatch.setattr("eckart.compress", compress)
+    monkeypatch.chdir(tmp_path)
+    if asked.get("data", "pocket") != "pocket":
+        Path(asked["data"]).write_text('{"text": "a"}\n')
     program, *words = shlex.split(line)
     assert program == "eckart"
     assert CliRunner().invoke(app, words).stderr == "eckart: enough\n"
@@ -266,7 +269,7 @@ def test_a_merged_model_is_merged_again_and_a_search_has_no_command() -> None:
     assert "no single command does it again" in compression_page(found)
 
 
-def test_a_training_is_a_command_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_is_a_command_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, line = commands(made.manifest())
     heard: dict[str, Any] = {}
 
@@ -275,6 +278,8 @@ def test_a_training_is_a_command_of_its_own(monkeypatch: pytest.MonkeyPatch) -> 
         raise UsageError("enough")
 
     monkeypatch.setattr("eckart.recover", recover)
+    monkeypatch.chdir(tmp_path)
+    Path("train.jsonl").write_text('{"text": "a"}\n')
     assert CliRunner().invoke(app, shlex.split(line)[1:]).stderr == "eckart: enough\n"
     wanted = {
         "model": "OUT",

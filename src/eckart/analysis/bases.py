@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from eckart import checkpoint, linalg
+from eckart import checkpoint, folders, linalg
 from eckart.model import building, loading, meaning, replacing
 from eckart.model.targets import Found, weight_of
 from eckart.report.bases import page
@@ -156,7 +156,7 @@ def write(made: Bases, out: Path) -> None:
         UsageError: `out` exists.
         EckartError: it cannot be written.
     """
-    with checkpoint.appearing(out) as folder:
+    with folders.appearing(out) as folder:
         (folder / "bases.json").write_text(json.dumps(made.as_json(), indent=1) + "\n", encoding="utf-8")
         (folder / PAGE).write_text(page(made.model, made.targets, made.notes), encoding="utf-8")
 

@@ -10,7 +10,7 @@ from math import sqrt
 from pathlib import Path
 from typing import Any
 
-from eckart import checkpoint
+from eckart import folders
 from eckart.analysis.spectra import Spectra
 from eckart.report.files import analysis_files
 from eckart.types import Analysis, Matrix, Spectrum
@@ -35,7 +35,7 @@ def write(analysis: Analysis, spectra: Sequence[Spectra], out: Path, png: bool =
     rounded = _rounded(analysis.model_dump(mode="json"))
     # So that the page is the one that `eckart report` makes of the file.
     kept = Analysis.model_validate(rounded)
-    with checkpoint.appearing(out) as folder:
+    with folders.appearing(out) as folder:
         written = json.dumps(rounded, allow_nan=False, ensure_ascii=False)
         (folder / "analysis.json").write_text(written + "\n", encoding="utf-8")
         _table(folder / "matrices.csv", (_scalars(matrix) for matrix in analysis.matrices))

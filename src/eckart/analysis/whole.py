@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from eckart import checkpoint
+from eckart import folders
 from eckart.analysis import spectra, weights
 from eckart.analysis.spectra import Spectra
 from eckart.data import digest_of, is_built_in
@@ -46,7 +46,7 @@ def require_options(options: Options, out: Path | None, png: bool) -> None:
     if png and find_spec("matplotlib") is None:
         raise UsageError('--png needs matplotlib: pip install "eckart[report]"')
     if out is not None:
-        checkpoint.refuse_existing(out)
+        folders.refuse_existing(out)
 
 
 def find_weights(model: Any, tokenizer: Any, options: Options) -> weights.WeightSource:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from eckart.checkpoint.reading import INDEX, Checkpoint, read_file
-from eckart.checkpoint.writing import replace_file
+from eckart.folders import replace_file
 from eckart.types import EckartError
 
 

@@ -30,6 +30,7 @@ from eckart.cli.recovering import recover
 from eckart.cli.reporting import report
 from eckart.cli.saying import say, show_table, tell, track
 from eckart.cli.sweeping import sweep
+from eckart.model import finding
 from eckart.registration import hush
 
 NEXT = """\
@@ -132,6 +133,7 @@ def verify(
     out: Annotated[str, typer.Argument(metavar="OUT", help="A folder that Eckart saved.", callback=filled)],
 ) -> dict[str, Any]:
     """Check a compressed folder: hashes, shapes, that it loads with and without Eckart, and its values."""
+    finding.require_folder(out)
     verdict = eckart.verify(out, track)
     for check in verdict.checks:
         tell(f"{'ok    ' if check.ok else 'FAILED'} {check.check}: {check.detail}")

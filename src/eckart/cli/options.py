@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
 
-from eckart import recipes
+from eckart import data, folders, recipes
 from eckart.cli.ending import errors
 from eckart.cli.help import EXAMPLES, OUTPUT
 from eckart.cli.saying import print_json, say, settle
@@ -101,9 +102,7 @@ CHOICES = {
     "structure": list(names.STRUCTURES),
     "allocation": list(names.ALLOCATIONS),
     "recovery": list(names.RECOVERIES),
-    "task": [
-        task.strip() for task in verbs.TASKS_HELP.partition(" for any")[0].replace(" or ", " ").split(",")
-    ],
+    "task": list(names.TASKS),
     "effort": list(EFFORTS),
     "quantize": list(names.QUANTIZE),
     "goal": list(names.GOALS),
@@ -146,6 +145,8 @@ def verb(kind: type | None, *examples: str) -> Callable[[Command], Callable[...,
                 try:
                     given |= _looked_at(kind, given)
                     with _overwriting(given.pop("overwrite", False), given):
+                        if when is _APPEARING:
+                            _refuse_existing(given)
                         answer = command(**given)
                 except ExistsError as error:
                     more = "; --overwrite lets it give way" if error.gives_way else ""
@@ -173,7 +174,8 @@ def verb(kind: type | None, *examples: str) -> Callable[[Command], Callable[...,
             for name, hint in SHARED.items()
         ]
         at = next((at + 1 for at, each in enumerate(plain) if each.name == "out"), 0)
-        if when := OVERWRITING.get(command.__name__):
+        when = OVERWRITING.get(command.__name__)
+        if when is not None:
             hint = Annotated[bool, typer.Option("--overwrite", help=when)]
             plain.insert(at, _parameter("overwrite", hint).replace(default=False))
         parameters = [*plain, *found.values(), *last]
@@ -187,7 +189,7 @@ def verb(kind: type | None, *examples: str) -> Callable[[Command], Callable[...,
 
 
 def _looked_at(kind: type | None, given: dict[str, Any]) -> dict[str, Any]:
-    """Look whether models and what goes by a name are there, before anything heavy is imported.
+    """Look whether models, data and what goes by a name are there, before anything heavy is imported.
 
     Returns:
         what was given otherwise than it is to be read: standard input, which is read here, once.
@@ -198,10 +200,22 @@ def _looked_at(kind: type | None, given: dict[str, Any]) -> dict[str, Any]:
     if kind is None:
         return {}
     found = reading.given(kind, {name: given[name] for name in verbs.fields(kind) if name in given}).options
-    names.require_known(found)
+    task = {"task": given["task"]} if "task" in given else {}
+    names.require_known(found | task)
     if asked := found.get("structure"):
         names.require_structures(asked)
-    return {name: found[name] for name in reading.DATA if name in found}
+    sources = {name: found[name] for name in reading.DATA if name in found}
+    for source in sources.values():
+        data.require_there(source)
+    return sources
+
+
+def _refuse_existing(given: dict[str, Any]) -> None:
+    """Look whether what is to appear may, before anything heavy is imported; the command does so again."""
+    out = given.get("out")
+    if out is None or given.get("resume") or given.get("dry_run") or out == given.get("path"):
+        return
+    folders.refuse_existing(Path(out))
 
 
 @contextmanager
@@ -209,12 +223,10 @@ def _overwriting(wanted: bool, given: dict[str, Any]) -> Iterator[None]:
     if not wanted:
         yield
         return
-    from eckart import checkpoint
-
     read = [
         value for name, value in given.items() if name not in _WRITES and isinstance(value, str) and value
     ]
-    with checkpoint.overwriting(reads=read):
+    with folders.overwriting(reads=read):
         yield
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -10,6 +11,8 @@ import typer
 import eckart
 from eckart.cli.options import filled, verb
 from eckart.cli.saying import show_notes, tell, track
+from eckart.compression.folder.strangers import said_of
+from eckart.types import UsageError
 
 
 @verb(None, "eckart report SMALL -o page")
@@ -50,6 +53,8 @@ def report(
     device: Annotated[str, typer.Option("--device", help="Where to run: cpu, cuda, cuda:1.")] = "cpu",
 ) -> dict[str, Any]:
     """One HTML page of what a folder holds, which opens anywhere and offline, and its figures as data."""
+    if not os.path.isdir(path):
+        raise UsageError(said_of(path))
     made = eckart.describe(path, out, dense=dense, prompts=prompt or [], png=png, device=device, track=track)
     show_notes(made.notes)
     tell(f"{made.out}: {', '.join(made.files)}; {made.seconds:.1f} s")

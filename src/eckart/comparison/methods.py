@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eckart import recipes, structures
+from eckart.compression import rounding
 from eckart.recipes import making
 from eckart.recipes.names import choices_of
 from eckart.recovery.settings import LENGTHS, Training, make_training
@@ -23,8 +24,8 @@ def read_sizes(keep: Sequence[float]) -> list[float]:
 
 def read_methods(
     methods: Sequence[str] | None, sizes: list[float], shared: dict[str, Any], trained: bool
-) -> dict[str, Recipe]:
-    """A recipe for each method by its label, at the first of the sizes; every size is checked."""
+) -> dict[str, list[Recipe]]:
+    """The recipes of each method by its label: at every size, or where it has one of its own at that."""
     if methods is None:
         making.make_recipe(method="svd", keep=sizes[0], **shared)
         methods = [
@@ -40,11 +41,11 @@ def read_methods(
     _refuse_twice("method", labels)
     found = {}
     for label in labels:
-        made = [
-            making.make_recipe(**choices_of(label, structures.replacements()), **shared, keep=size)
-            for size in sizes
-        ]
-        found[label] = made[0]
+        choices = choices_of(label, structures.replacements())
+        own = choices.pop("keep", None)
+        wanted = sizes if own is None else [own]
+        found[label] = made = [making.make_recipe(**choices, **shared, keep=size) for size in wanted]
+        rounding.require_possible(made[0].quantize)
         if made[0].selection is not None and not trained:
             raise UsageError(
                 f"{label} trains: say how long (--tokens or --epochs), and every method is trained as long"
@@ -71,7 +72,7 @@ def read_training(training: Mapping[str, Any] | None, max_length: int, in_words:
 def _allowed(name: str, shared: dict[str, Any]) -> bool:
     """Whether the data allow a row of the catalogue."""
     try:
-        making.make_recipe(method=name, keep=1.0, **shared)
+        rounding.require_possible(making.make_recipe(method=name, keep=1.0, **shared).quantize)
     except UsageError:
         return False
     return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eckart import checkpoint, report
+from eckart import folders, report
 from eckart.comparison.protocol import ComparisonFolder
 
 
@@ -15,5 +15,5 @@ def draw(folder: ComparisonFolder, lower_is_better: bool) -> list[str]:
             raise
         return ['no plot: it needs matplotlib; pip install "eckart[report]"']
     for name, content in pictures.items():
-        checkpoint.replace_file(folder.out / name, content)
+        folders.replace_file(folder.out / name, content)
     return []

@@ -11,10 +11,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from eckart import checkpoint
+from eckart import checkpoint, folders
 from eckart.data import is_built_in
 from eckart.evaluation.keeping import make_room, refuse_foreign
 from eckart.model import loading
+from eckart.recipes.names import DENSE
 from eckart.recovery.settings import Training
 from eckart.report.files import table
 from eckart.types import ComparisonRow, EckartError, Recipe
@@ -22,9 +23,7 @@ from eckart.types import ComparisonRow, EckartError, Recipe
 PROTOCOL = "compare.json"
 RESULTS = "results.csv"
 COLUMNS = tuple(ComparisonRow.model_fields)
-DENSE = "dense"
-"""The method of the row that every other is measured against."""
-AXES = ("metric", "structure", "allocation", "recovery")
+AXES = ("metric", "structure", "allocation", "recovery", "quantize")
 
 
 class Protocol(BaseModel):
@@ -163,8 +162,8 @@ class ComparisonFolder:
             raise EckartError(f"{self.out} could not be made ({error.strerror or error})") from error
         self.begun = True
         rows = table(COLUMNS, (row.model_dump() for row in self.rows))
-        checkpoint.replace_file(self.out / PROTOCOL, (self.kept.model_dump_json(indent=1) + "\n").encode())
-        checkpoint.replace_file(self.out / RESULTS, rows)
+        folders.replace_file(self.out / PROTOCOL, (self.kept.model_dump_json(indent=1) + "\n").encode())
+        folders.replace_file(self.out / RESULTS, rows)
 
 
 def model_digest(folder: Path) -> str:
@@ -184,8 +183,8 @@ def data_digest(source: str | None) -> str | None:
 
 
 def axes(recipe: Recipe) -> dict[str, str]:
-    """The recipe's choice on each axis."""
-    return {axis: getattr(recipe, axis) for axis in AXES}
+    """The recipe's choice on each axis, where it has one."""
+    return {axis: value for axis in AXES if (value := getattr(recipe, axis)) is not None}
 
 
 def _read(out: Path) -> Kept | None:
@@ -239,7 +238,7 @@ def _is_same(out: Path, found: Kept, asked: Kept) -> bool:
         if (here := asked.methods.get(name, there)) != there:
             apart.append(f"method {name} ({_word(there)} there, {_word(here)} here)")
     if apart:
-        checkpoint.require_giving_way(
+        folders.require_giving_way(
             out,
             f"{out} holds a comparison under another protocol: {', '.join(apart)}; give another output "
             "folder",

@@ -154,11 +154,13 @@ class MethodRun:
             method=self.request.method,
             keep=keep,
             of=self.protocol.of,
+            quantize=None if self.request.recipe is None else self.request.recipe.quantize,
             task=self.protocol.task,
         )
         if seconds is not None:
             row.parameters = replacing.count_parameters(self.model)
             row.targets_parameters = self.targets_before - self.before + row.parameters
+            row.bytes = replacing.count_bytes(self.model)
             row.seconds = seconds
             row.peak_memory_bytes = Peak().so_far() if peak is None else peak
         return row

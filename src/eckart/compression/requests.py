@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from eckart import checkpoint, structures
+from eckart import checkpoint, folders, structures
 from eckart.compression.blocks import settled
 from eckart.compression.dividing import divide
 from eckart.data import digest_of, texts_of
@@ -35,7 +35,7 @@ def finished(out: str | Path | None, resume: bool) -> Manifest | None:
         return None
     done = settled(Path(out)) if resume else None
     if done is None:
-        checkpoint.refuse_existing(Path(out))
+        folders.refuse_existing(Path(out))
     return done
 
 
@@ -149,5 +149,5 @@ def source_of(model: Any, out: str | Path | None, recipe: Recipe) -> tuple[Path 
     loading.refuse_compressed(config)
     stored = checkpoint.open_checkpoint(folder)
     if out is not None:
-        checkpoint.refuse_full(Path(out), int(stored.nbytes * (recipe.keep or 1)))
+        folders.refuse_full(Path(out), int(stored.nbytes * (recipe.keep or 1)))
     return folder, loading.name_of(model, folder), loading.generates(config)

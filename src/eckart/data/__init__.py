@@ -5,7 +5,7 @@ from eckart.data.hub import without_bars
 from eckart.data.pocket import POCKET_TEXTS, is_built_in
 from eckart.data.reading import read_pairs, read_rows, read_texts, texts_of
 from eckart.data.shapes import SHAPES, Shape
-from eckart.data.sources import digest_of, named, remember
+from eckart.data.sources import digest_of, named, remember, require_there
 
 __all__ = [
     "POCKET_TEXTS",
@@ -19,6 +19,7 @@ __all__ = [
     "read_rows",
     "read_texts",
     "remember",
+    "require_there",
     "texts_of",
     "without_bars",
 ]

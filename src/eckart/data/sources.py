@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from eckart.data.files import kind_of
+from eckart.data.hub import is_hub_name
+from eckart.data.pocket import is_built_in
 from eckart.types import UsageError
 
 MEMORY = "memory:"
@@ -48,6 +50,19 @@ def files_of(source: str) -> list[Path]:
     if not found:
         raise UsageError(f"{source} has no file that data is read from (.jsonl, .txt, .csv, .parquet, …)")
     return found
+
+
+def require_there(source: str) -> None:
+    """Look whether there is a source of a name, as far as this machine can say: a hub's may be there.
+
+    Raises:
+        UsageError: it can only be a file, and is none; or a folder or a pattern without one that is read.
+    """
+    path = Path(source)
+    if is_built_in(source) or files_of(source):
+        return
+    if kind_of(path) is not None or path.suffix.lower() == ".txt" or not is_hub_name(source):
+        raise UsageError(f"no such data file: {source}")
 
 
 def digest_of(source: str | None) -> str | None:

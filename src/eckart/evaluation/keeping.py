@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from eckart import checkpoint
+from eckart import folders
 from eckart.types import EckartError
 
 REQUEST, SAMPLES, SCORE = "request.json", "samples.jsonl", "score.json"
@@ -66,7 +66,7 @@ class Kept:
             make_room(self.folder)
         except OSError as error:
             raise EckartError(f"{self.folder} could not be made ({error.strerror or error})") from error
-        checkpoint.replace_file(self.folder / REQUEST, _pretty(self.request))
+        folders.replace_file(self.folder / REQUEST, _pretty(self.request))
         self.begun = True
 
     def add(self, rows: Sequence[dict[str, Any]]) -> None:
@@ -89,9 +89,9 @@ class Kept:
         if self.folder is None:
             return
         self.begin()
-        checkpoint.replace_file(self.folder / self.lines, "".join(map(_line, self.all())).encode())
+        folders.replace_file(self.folder / self.lines, "".join(map(_line, self.all())).encode())
         for name, content in files.items():
-            checkpoint.replace_file(self.folder / name, content)
+            folders.replace_file(self.folder / name, content)
 
 
 def refuse_foreign(folder: Path, own: str = REQUEST) -> None:
@@ -104,12 +104,12 @@ def refuse_foreign(folder: Path, own: str = REQUEST) -> None:
         UsageError: it is such a one.
     """
     if not folder.is_dir():
-        checkpoint.refuse_existing(folder)
+        folders.refuse_existing(folder)
         return
     if (folder / own).is_file():
         return
     if others := _others(folder):
-        checkpoint.require_giving_way(
+        folders.require_giving_way(
             folder,
             f"{folder} exists already and holds something else ({others[0]}); give another output folder",
         )
@@ -122,7 +122,7 @@ def make_room(folder: Path) -> None:
         OSError: it cannot be made.
     """
     if folder.is_dir() and _others(folder):
-        checkpoint.give_way(folder)
+        folders.give_way(folder)
     folder.mkdir(parents=True, exist_ok=True)
 
 
@@ -147,7 +147,7 @@ def read_lines(path: Path) -> list[Any]:
         return []
     whole, end, broken = path.read_bytes().rpartition(b"\n")
     if broken:
-        checkpoint.replace_file(path, whole + end)
+        folders.replace_file(path, whole + end)
     found = []
     for number, line in enumerate(whole.split(b"\n") if whole else [], 1):
         try:
@@ -192,7 +192,7 @@ def _is_same(folder: Path, asked: dict[str, Any]) -> bool:
     if apart:
         if len(apart) > NAMED:
             apart[NAMED:] = [f"{len(apart) - NAMED} more"]
-        checkpoint.require_giving_way(
+        folders.require_giving_way(
             folder,
             f"{folder} holds the answers to another request: {', '.join(apart)}; give another output folder",
         )

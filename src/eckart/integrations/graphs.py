@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from eckart import checkpoint
+from eckart import checkpoint, folders
 from eckart.integrations import onnx, openvino, parity
 from eckart.integrations.exports import Exported, Source, remove_code, summary
 from eckart.model import cards, loading, probe, replacing, sentences
@@ -54,11 +54,11 @@ def export_graph(source: Source, out: Path, format: str, check: bool) -> Exporte
     tool, runtime = GRAPHS[format]
     # OpenVINO's is made from the other, which is on the same disk meanwhile.
     copies = 2 if format == "openvino" else 1
-    checkpoint.refuse_full(out, copies * 4 * source.stored.parameters)
+    folders.refuse_full(out, copies * 4 * source.stored.parameters)
     model = loading.load_model(source.folder, dtype="float32")
     replacing.require_finite(model)
     expected = parity.references(model) if check else []
-    with checkpoint.appearing(out) as temporary:
+    with folders.appearing(out) as temporary:
         inputs, output = tool.write(model, temporary)
         runner = tool.runner(temporary / tool.FILE) if check else None
         checks = (
@@ -71,11 +71,11 @@ def export_graph(source: Source, out: Path, format: str, check: bool) -> Exporte
         replacing.undescribe(model.config)
         remove_code(model.config)
         model.config.save_pretrained(temporary)
-        checkpoint.copy_companions(source.folder, temporary, sentences.companions(source.folder))
+        folders.copy_companions(source.folder, temporary, sentences.companions(source.folder))
         # It tells of the weights' files, and they are not here.
         (temporary / MANIFEST).unlink(missing_ok=True)
         what = {"format": format, "source": source.name, "files": made, "inputs": inputs, "output": output}
-        (temporary / checkpoint.EXPORTED).write_text(json.dumps(what, indent=1) + "\n", encoding="utf-8")
+        (temporary / folders.EXPORTED).write_text(json.dumps(what, indent=1) + "\n", encoding="utf-8")
         cards.write(
             temporary,
             CARD,

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from eckart import checkpoint
-from eckart.model.configs import ADAPTER, said
+from eckart.model.configs import said
+from eckart.model.finding import ADAPTER
 from eckart.types import EckartError, UsageError
 
 WEIGHTS = "adapter_model.safetensors"

@@ -12,10 +12,10 @@ import torch
 import transformers
 from transformers import CONFIG_MAPPING
 
+from eckart.model.finding import ADAPTER
 from eckart.types import EckartError, UsageError
 
 LONGEST_REASON = 200
-ADAPTER = "adapter_config.json"
 COUNTED = re.compile(r"layers?$|n_layer|blocks?$|depths?$|experts?$")
 """Names of counts in configs: of what a model is built of one by one."""
 MOST = 10_000

@@ -7,6 +7,8 @@ from pathlib import Path
 from eckart.types import UsageError
 
 GGUF = ".gguf"
+ADAPTER = "adapter_config.json"
+"""What a folder of peft's has."""
 
 
 def is_gguf(path: Path) -> bool:
@@ -25,3 +27,9 @@ def require_there(name: str) -> None:
         return
     if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UsageError(f"no such model: {name} is not a folder")
+
+
+def require_folder(path: str | Path) -> None:
+    """Raises UsageError where a path is not that of a folder."""
+    if not Path(path).is_dir():
+        raise UsageError(f"{path} is not a folder")

@@ -13,7 +13,7 @@ from huggingface_hub import ModelCardData
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 from transformers.models.auto import modeling_auto
 
-from eckart import checkpoint
+from eckart import checkpoint, folders
 from eckart.model.configs import said
 from eckart.model.quietness import quiet
 from eckart.types import EckartError, UsageError
@@ -50,8 +50,8 @@ def unpacked(path: Path, weights: bool = True) -> Path:
         reader = _opened(path)
         if weights:
             floats = sum(int(each.n_elements) for each in reader.tensors) * _dtype(reader).itemsize
-            checkpoint.refuse_full(folder, floats)
-        with checkpoint.appearing(folder) as made:
+            folders.refuse_full(folder, floats)
+        with folders.appearing(folder) as made:
             _unpack(path, reader, made, weights)
     return folder
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from eckart import checkpoint
+from eckart import folders
 from eckart.analysis.bases import Bases, load_named, name_bases, require_named, write
 from eckart.evaluation.machine import Stopwatch
 from eckart.evaluation.progress import shown
@@ -66,7 +66,7 @@ def bases(
         if value < 1:
             raise UsageError(f"--{option} {value}: it is 1 or more")
     if out is not None:
-        checkpoint.refuse_existing(Path(out))
+        folders.refuse_existing(Path(out))
     if isinstance(model, (str, Path)):
         with loading.dropping(drop_unused):
             named = load_named(model, targets, layers, device)

@@ -7,12 +7,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Unpack
 
-from eckart import checkpoint
+from eckart import checkpoint, folders
 from eckart.comparison.methods import read_methods, read_sizes, read_training
 from eckart.comparison.page import comparison_page
 from eckart.comparison.pictures import draw
 from eckart.comparison.protocol import (
-    DENSE,
     ComparisonFolder,
     Kept,
     Protocol,
@@ -29,6 +28,7 @@ from eckart.model import building, loading
 from eckart.model import targets as targets_
 from eckart.recipes import files, reading, verbs
 from eckart.recipes.describing import takes
+from eckart.recipes.names import DENSE
 from eckart.report.files import PAGE
 from eckart.types import Comparison, Recipe, Track, UsageError
 
@@ -93,7 +93,7 @@ def compare(
     test, held_out, notes = choose_test(task, data, asked["test"], loading.generates(config))
     same: dict[str, Any] = {
         **{name: asked[name] for name in ("layers", "max_length", "limit", "device", "dtype", "drop_unused")},
-        **next(iter(chosen.values())).model_dump(include={"of", "targets"}),
+        **next(iter(chosen.values()))[0].model_dump(include={"of", "targets"}),
         "task": task,
         "training": settings,
     }
@@ -113,13 +113,13 @@ def compare(
         test=test and Path(test).name,
         asked={"model": str(model), "data": data, "test": asked["test"]},
         protocol=protocol,
-        methods={label: axes(recipe) for label, recipe in chosen.items()},
+        methods={label: axes(made[0]) for label, made in chosen.items()},
         keeps=sizes,
         notes=where.notes + notes,
     )
     folder = ComparisonFolder(Path(out), kept)
     cuts: dict[str, tuple[Recipe | None, list[float]]] = {DENSE: (None, [1.0])}
-    cuts |= {label: (recipe, sizes) for label, recipe in chosen.items()}
+    cuts |= {label: (made[0], [each.keep or 1.0 for each in made]) for label, made in chosen.items()}
     reads: dict[str, Any] = {"model": str(source), "data": data, "test": test, "held_out": held_out}
     reads |= {"protocol": protocol, "debug": debug}
     requests = [
@@ -136,6 +136,6 @@ def compare(
     smaller = lower_is_better(folder.rows[0].metric or "")
     failed = [row for row in folder.rows if row.error]
     notes = folder.kept.notes + [f"{row.method} at {row.keep:g} failed: {row.error}" for row in failed]
-    checkpoint.replace_file(folder.out / PAGE, comparison_page(folder.kept, folder.rows))
+    folders.replace_file(folder.out / PAGE, comparison_page(folder.kept, folder.rows))
     notes += draw(folder, smaller)
     return Comparison(str(out), folder.rows, notes, smaller)

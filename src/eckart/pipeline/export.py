@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from eckart import checkpoint
+from eckart import checkpoint, folders
 from eckart.compression.folder.export import DENSE, GGUF_READY, export_dense
 from eckart.evaluation.machine import Stopwatch
 from eckart.integrations import exports, graphs
@@ -38,7 +38,7 @@ def export(model: str | Path, out: str | Path, *, format: str, check: bool = Tru
         raise UsageError(f"--format {format}: it is one of {', '.join(FORMATS)}")
     graph = format in graphs.GRAPHS
     destination = Path(out)
-    checkpoint.refuse_existing(destination)
+    folders.refuse_existing(destination)
     if graph:
         graphs.require_graph(format)
     folder = loading.find_model(model)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Unpack
 
-from eckart import checkpoint
+from eckart import checkpoint, folders
 from eckart.compression.folder.manifests import recovered_manifest
 from eckart.compression.folder.saving import save_folder
 from eckart.compression.judging import Judge, Parted
@@ -58,14 +58,14 @@ def recover(
     made, out = _recipe(model, asked), _required(out)
     training = make_training(**{"max_length": asked["max_length"], **(found.training or {})})
     processes.windows_a_pass(training.batch, training.accumulate)
-    checkpoint.refuse_existing(out)
+    folders.refuse_existing(out)
     folder = loading.find_model(model)
     how = made.model_dump(include={"temperature", "labels", "hidden"})
     with loading.dropping(made.drop_unused):
         config = loading.load_config(folder)
         require_trainable(config, training)
         stored = checkpoint.open_checkpoint(folder)
-        checkpoint.refuse_full(out, stored.nbytes)
+        folders.refuse_full(out, stored.nbytes)
         objective = make_objective(config, made.teacher, **how)
         teaching = None if made.teacher is None else find_teacher(folder, config, made.teacher, made.hidden)
     where = processes.own_device(asked["device"])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from eckart import checkpoint
+from eckart import checkpoint, folders
 from eckart.analysis import bases
 from eckart.comparison.page import comparison_pages
 from eckart.comparison.protocol import PROTOCOL
@@ -69,7 +69,7 @@ def describe(
     if out is None and compressed:
         raise UsageError(f"{path} is a compressed model, and its page has a folder of its own: give -o DIR")
     if not in_place:
-        checkpoint.refuse_existing(destination)
+        folders.refuse_existing(destination)
     if png and find_spec("matplotlib") is None:
         raise UsageError('--png needs matplotlib: pip install "eckart[report]"')
     samples: list[Sample] = []
@@ -80,9 +80,9 @@ def describe(
     files, notes = kind.make(folder, samples, png)
     if in_place:
         for name, content in files.items():
-            checkpoint.replace_file(folder / name, content)
+            folders.replace_file(folder / name, content)
         return Described(str(destination), kind.name, sorted(files), samples, notes, watch.seconds())
-    with checkpoint.appearing(destination) as temporary:
+    with folders.appearing(destination) as temporary:
         if not compressed:
             # What the page's figures are drawn from.
             for beside in sorted(folder.iterdir()):

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from eckart.compression.folder.verification import Verdict, check_folder, require_manifest
 from eckart.evaluation.progress import shown
+from eckart.model import finding
 from eckart.recipes.calling import checked
-from eckart.types import Track, UsageError
+from eckart.types import Track
 
 
 @checked()
@@ -20,7 +21,6 @@ def verify(out: str | Path, track: Track = shown) -> Verdict:
         EckartError: its manifest or its weights cannot be read.
     """
     folder = Path(out)
-    if not folder.is_dir():
-        raise UsageError(f"{out} is not a folder")
+    finding.require_folder(folder)
     manifest = require_manifest(folder)
     return Verdict(str(out), check_folder(folder, manifest, track))

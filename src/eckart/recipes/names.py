@@ -23,7 +23,27 @@ QUANTIZE = get_args(Quantize)
 STRUCTURES = tuple(sorted({name for row in METHODS.values() for name in row.structure.split(",")}))
 """Those of the rows: a structure that Python registers beside them has no row, and no option names it."""
 OF = ("model", "targets")
+DENSE = "dense"
+"""In `compare`'s methods: the dense model, which is only named where it is rounded, as `dense:int8`."""
 GOALS = ("size", "speed")
+HARNESS = "lm-eval:"
+"""How the names of tasks begin that lm-evaluation-harness finds."""
+TASKS = (
+    "perplexity",
+    "stsb",
+    "gsm8k",
+    "math",
+    "samsum",
+    "pairs",
+    "humaneval",
+    "mbpp",
+    "pocket",
+    "pocket-math",
+    "pocket-code",
+    "pocket-stories",
+    f"{HARNESS}NAME",
+)
+"""Those of `evaluation`, by name, which takes torch."""
 
 AXES: dict[str, tuple[str, ...]] = {
     "structure": STRUCTURES,
@@ -31,6 +51,7 @@ AXES: dict[str, tuple[str, ...]] = {
     "recovery": RECOVERIES,
     "metric": tuple(METRICS),
     "effort": tuple(EFFORTS),
+    "quantize": QUANTIZE,
 }
 """Values that stand behind a colon in `compare`'s methods."""
 
@@ -39,8 +60,8 @@ def require_known(asked: Mapping[str, Any]) -> None:
     """Look at the values that are names, as far as they were given.
 
     Args:
-        asked: options by name; `goal`, `of`, `on`, `methods` and those of `recipes.options.Axes` are
-            looked at.
+        asked: options by name; `goal`, `of`, `on`, `methods`, `task` and those of `recipes.options.Axes`
+            are looked at.
 
     Raises:
         UsageError: there is none of a name; names the nearest.
@@ -58,6 +79,8 @@ def require_known(asked: Mapping[str, Any]) -> None:
         raise UsageError(f"--of {of}: keep is counted over the model or over the targets")
     if (on := asked.get("on")) is not None:
         require_on(on)
+    if (task := asked.get("task")) is not None and not task.startswith(HARNESS):
+        _require("task", task, TASKS)
     for bits in (asked.get("quantize") or "").split(","):
         _require("quantize", None if bits == "none" else bits, QUANTIZE)
     for label in asked.get("methods") or ():
@@ -76,11 +99,14 @@ def choices_of(label: str, known: Sequence[str] = STRUCTURES) -> dict[str, Any]:
     Args:
         known: the structures there are.
 
+    Returns:
+        Options of a recipe; of a dense model that is rounded to the nearest the size among them.
+
     Raises:
         UsageError: there is none of a name, or two are of one axis.
     """
     name, *values = (part.strip() for part in label.split(":"))
-    found: dict[str, Any] = {"method": find_method(name).name}
+    found: dict[str, Any] = {"method": "svd" if name == DENSE else find_method(name).name}
     axes = {**AXES, "structure": tuple(known)}
     for value in values:
         axis = next((axis for axis, there in axes.items() if value in there), None)
@@ -90,6 +116,12 @@ def choices_of(label: str, known: Sequence[str] = STRUCTURES) -> dict[str, Any]:
         if axis in found:
             raise UsageError(f"method {label}: {found[axis]} and {value} both say the {axis}")
         found[axis] = value
+    if name == DENSE:
+        if set(found) != {"method", "quantize"}:
+            raise UsageError(
+                f"method {label}: the dense model is measured anyway; rounded it is {DENSE}:{QUANTIZE[0]}"
+            )
+        found["keep"] = 1.0
     return found
 
 

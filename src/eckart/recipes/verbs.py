@@ -8,13 +8,11 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, TypedDict, get_args, get_type_hints
 
 from eckart.recipes import options
+from eckart.recipes.names import TASKS
 from eckart.recipes.options import Option
 from eckart.types import MAX_LENGTH
 
-TASKS_HELP = (
-    "perplexity, stsb, gsm8k, math, samsum, pairs, humaneval, mbpp, pocket, pocket-math, pocket-code, "
-    "pocket-stories, or lm-eval:NAME for any task of lm-evaluation-harness."
-)
+TASKS_HELP = f"{', '.join(TASKS[:-1])}, or {TASKS[-1]} for any task of lm-evaluation-harness."
 Task = Annotated[str | None, Option(TASKS_HELP, common=True)]
 Limit = Annotated[
     int | None, Option("Texts, pairs, problems or samples to use at most; of running text windows.")
@@ -100,8 +98,9 @@ class Methods(TypedDict, total=False):
     methods: Annotated[
         Sequence[str] | None,
         Option(
-            "Rows of the catalogue, by comma, with other axes after colons: svd,kfac:pivoted; default all, "
-            "those that train only with --tokens or --epochs.",
+            "Rows of the catalogue, by comma, with other axes after colons: svd,kfac:pivoted, auto:int8; "
+            "dense:int8 is the dense model rounded. Default all, those that train only with --tokens or "
+            "--epochs.",
             common=True,
         ),
     ]

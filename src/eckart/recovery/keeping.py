@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eckart import checkpoint
+from eckart import checkpoint, folders
 
 PREFIX = "checkpoint-"
 KEPT = 2
@@ -55,12 +55,12 @@ class Checkpoints:
         """
         out = self.path(step)
         shutil.rmtree(out, ignore_errors=True)
-        with checkpoint.appearing(out) as temporary:
+        with folders.appearing(out) as temporary:
             checkpoint.write_tensors(temporary / MODEL, model, {"step": step})
             checkpoint.write_tensors(temporary / OPTIMIZER, *optimizer)
             named = {f"{at}.{name}": tensor for at, one in enumerate(chances) for name, tensor in one.items()}
             checkpoint.write_tensors(temporary / CHANCE, named, {"processes": len(chances)})
-            checkpoint.replace_file(temporary / STATE, state.encode())
+            folders.replace_file(temporary / STATE, state.encode())
         for old in self.steps()[:-KEPT]:
             shutil.rmtree(self.path(old), ignore_errors=True)
 

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eckart import checkpoint
+from eckart import folders
 from eckart.data import digest_of, is_built_in
 from eckart.recovery import distillation, learning, order, processes, windows
 from eckart.recovery.keeping import Checkpoints
@@ -142,11 +142,11 @@ def working_folder(
     if there and not work.is_dir():
         _require_same(work, request, resume)
     work.mkdir(parents=True, exist_ok=True)
-    with checkpoint.owned(work):
+    with folders.owned(work):
         if there:
             _require_same(work, request, resume)
         try:
-            checkpoint.replace_file(work / REQUEST, json.dumps(request, indent=1).encode())
+            folders.replace_file(work / REQUEST, json.dumps(request, indent=1).encode())
             yield
         except BaseException:
             if not begun(work):

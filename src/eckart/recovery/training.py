@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
-from eckart import checkpoint
+from eckart import folders
 from eckart.model import text
 from eckart.model.quietness import quiet
 from eckart.recovery import keeping, order, processes
@@ -351,7 +351,7 @@ class _Log:
         self.started = time.perf_counter() - before
         if self.path and processes.leads():
             content = "".join(json.dumps(line) + "\n" for line in self.lines)
-            checkpoint.replace_file(self.path, content.encode())
+            folders.replace_file(self.path, content.encode())
 
     def add(self, step: int, loss: float, rate: float) -> None:
         seconds = round(time.perf_counter() - self.started, 3)

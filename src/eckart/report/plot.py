@@ -124,7 +124,7 @@ def figure(rows: Sequence[ComparisonRow], lower_is_better: bool) -> Figure:
     keeps = sorted({100 * row.keep for line in lines for row in line.rows})
     if one:
         _name_methods(panels[0], made[0], lines, dense)
-    elif 0 < len(keeps) <= MOST_TICKS:
+    elif 0 < len(keeps) <= MOST_TICKS and not _in_bytes(lines):
         panels[0].set_xticks(keeps, [f"{keep:g}" for keep in keeps])
     metric = next((row.metric for row in rows if row.metric), "value")
     task = rows[0].task if rows else ""
@@ -172,10 +172,15 @@ def _lines(rows: Sequence[ComparisonRow]) -> list[Line]:
 
 def _panels(lines: Sequence[Line], dense: ComparisonRow | None, lower_is_better: bool) -> list[Panel]:
     of_targets = bool(dense and dense.of == "targets")
-    whole = _size(dense, of_targets) if dense else 0
+    in_bytes = _in_bytes(lines)
+
+    def size_of(row: ComparisonRow) -> int:
+        return (row.bytes if in_bytes else row.targets_parameters if of_targets else row.parameters) or 0
+
+    whole = size_of(dense) if dense else 0
 
     def kept(row: ComparisonRow) -> float:
-        return 100 * _size(row, of_targets) / whole if whole else 100 * row.keep
+        return 100 * size_of(row) / whole if whole else 100 * row.keep
 
     def seconds(row: ComparisonRow) -> float:
         return row.seconds or 0.0
@@ -186,7 +191,8 @@ def _panels(lines: Sequence[Line], dense: ComparisonRow | None, lower_is_better:
     best = _best(lines, lower_is_better)
     one = _one_size(lines)
     of_what = f"% of the {'targets' if of_targets else 'model'}"
-    size = Panel(_who_is_best(best), f"parameters kept, {of_what}", kept)
+    label = "bytes as saved, % of the dense model" if in_bytes else f"parameters kept, {of_what}"
+    size = Panel(_who_is_best(best), label, kept)
     if one:
         sign = 1 if lower_is_better else -1
         order = sorted(lines, key=lambda line: sign * _value(line.rows[0]))
@@ -206,18 +212,19 @@ def _panels(lines: Sequence[Line], dense: ComparisonRow | None, lower_is_better:
     ]
 
 
+def _in_bytes(lines: Sequence[Line]) -> bool:
+    """Whether something was rounded, so that parameters say little of the size."""
+    return any(row.quantize for line in lines for row in line.rows)
+
+
 def _one_size(lines: Sequence[Line]) -> bool:
     """Whether all was cut to one size, so that there is no line to draw."""
-    return len({row.keep for line in lines for row in line.rows}) == 1
+    return not _in_bytes(lines) and len({row.keep for line in lines for row in line.rows}) == 1
 
 
 def _value(row: ComparisonRow) -> float:
     assert row.value is not None
     return row.value
-
-
-def _size(row: ComparisonRow, of_targets: bool) -> int:
-    return (row.targets_parameters if of_targets else row.parameters) or 0
 
 
 def _best(lines: Sequence[Line], lower_is_better: bool) -> dict[float, str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from eckart import checkpoint, structures
+from eckart import folders, structures
 from eckart.evaluation import Settings, find_task, keeping
 from eckart.evaluation.measuring import make_settings
 from eckart.sweeping.grid import BEST
@@ -167,7 +167,7 @@ def _check_saving(request: SweepRequest, out: str | Path | None) -> None:
         folder = Path(saving.folder)
         if out is not None and folder.resolve() == Path(out).resolve():
             raise UsageError(f"--save {folder}: the sweep itself is there; give another folder")
-        checkpoint.refuse_existing(folder)
+        folders.refuse_existing(folder)
         if saving.cell is not None and not request.grid:
             raise UsageError(f"--cell {saving.cell}: --search alone has no cells; give --grid too")
         if request.measurement.task is None and saving.label is None:

@@ -18,7 +18,9 @@ class ComparisonRow(BaseModel):
         method: `dense`, or a row of the catalogue, with values on the axes after colons where they differ
             from the row's.
         keep, of: as asked for; counted over the whole model or over the targets, as `of` says.
+        quantize: what its targets are rounded to.
         parameters, targets_parameters: counted from the modules, of the whole model and of the targets alone.
+        bytes: of the tensors that are saved.
         task: as `eckart evaluate` names it.
         metric, value: the score.
         loss: nats a token, where the task has one.
@@ -40,8 +42,10 @@ class ComparisonRow(BaseModel):
     method: str
     keep: float
     of: Literal["model", "targets"]
+    quantize: str | None = None
     parameters: int | None = None
     targets_parameters: int | None = None
+    bytes: int | None = None
     task: str
     metric: str | None = None
     value: float | None = None
@@ -77,7 +81,17 @@ class Comparison(Shown):
 
     def in_a_table(self) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
         """A row for each model."""
-        names = ("method", "keep", "parameters", "value", "divergence", "same_top", "seconds", "error")
+        names = (
+            "method",
+            "keep",
+            "parameters",
+            "bytes",
+            "value",
+            "divergence",
+            "same_top",
+            "seconds",
+            "error",
+        )
         titles = {"value": self.rows[0].metric or "value", "same_top": "same top token", "error": "failed"}
         moved = any(row.divergence is not None for row in self.rows)
         shown = [name for name in names if moved or name not in ("divergence", "same_top")]

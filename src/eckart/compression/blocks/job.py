@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from eckart import checkpoint
+from eckart import checkpoint, folders
 from eckart.calibrate import NotWalkableError
 from eckart.compression.blocks.clock import Clock
 from eckart.compression.blocks.portion import Portion, portion
@@ -95,7 +95,7 @@ class Job:
 
     def _note_portion(self, work: Path, part: Portion) -> None:
         if not (begun(work) and (work / PORTION).is_file()):
-            checkpoint.replace_file(work / PORTION, json.dumps({"batch_tokens": part.batch_tokens}).encode())
+            folders.replace_file(work / PORTION, json.dumps({"batch_tokens": part.batch_tokens}).encode())
 
     def _portion(self, work: Path, part: Portion) -> Portion:
         """With the batches of who began: those that the memory that is free now allows round otherwise."""
@@ -136,10 +136,10 @@ class Job:
         # Where there are weights already, transformers would take them for those of an older model.
         for path in words.iterdir():
             path.replace(made / path.name)
-        checkpoint.copy_companions(folder, made, sentences.companions(folder))
+        folders.copy_companions(folder, made, sentences.companions(folder))
         with store.streamed.on_demand():
             manifest.probe = probe.answered(model, before.probe)
         seal(manifest, made)
-        checkpoint.settle(made, self.out)
+        folders.settle(made, self.out)
         together.wait()
         return manifest

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from eckart import checkpoint
+from eckart import checkpoint, folders
 from eckart.compression.cuts import Cut
 from eckart.compression.folder.manifests import read_manifest
 from eckart.compression.folder.saving import save_folder
@@ -54,7 +54,7 @@ def export_dense(source: Source, out: Path, format: str, check: bool) -> Exporte
         )
     notes = _converter_notes(source) if format == GGUF_READY else []
     needed = source.stored.nbytes if manifest is None else manifest.bytes.before
-    checkpoint.refuse_full(out, needed)
+    folders.refuse_full(out, needed)
     expected = parity.references(loading.load_model(source.folder, dtype="float32")) if check else []
     model = loading.load_model(source.folder)
     dtype = str(model.dtype).removeprefix("torch.")

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from eckart import checkpoint
+from eckart import folders
 from eckart.compression.folder.manifests import seal, summary_of
 from eckart.model import probe, saving, sentences
 from eckart.types import Manifest
@@ -19,11 +19,11 @@ def save_folder(model: Any, tokenizer: Any, manifest: Manifest, folder: Path | N
         tokenizer: saved beside it, unless `folder`, that the model was loaded from, brings its own.
     """
     save = partial(saving.save_plain, narrow=manifest.narrow) if manifest.plain else saving.save_model
-    with checkpoint.appearing(out) as temporary:
+    with folders.appearing(out) as temporary:
         save(model, temporary, manifest.source, summary_of(manifest), origin=folder)
         if tokenizer is not None and folder is None:
             tokenizer.save_pretrained(temporary)
         if folder is not None:
-            checkpoint.copy_companions(folder, temporary, sentences.companions(folder))
+            folders.copy_companions(folder, temporary, sentences.companions(folder))
         manifest.probe = probe.answered(model, manifest.probe or probe.question_of(model))
         seal(manifest, temporary)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from eckart import checkpoint
-from eckart.model import configs
-from eckart.model.portable import QUANT_METHOD
+from eckart import folders
+from eckart.model import finding
 
 RESULTS = "compress, recover, analyze, sweep, compare or bases"
 """The commands whose results have pages."""
@@ -41,11 +40,11 @@ def _of_folder(folder: Path, there: set[str]) -> str:
 
 _KNOWN: tuple[tuple[set[str], str], ...] = (
     (
-        {checkpoint.EXPORTED},
+        {folders.EXPORTED},
         "is an export: the page is of the model it was made of; eckart report that folder",
     ),
     (
-        {configs.ADAPTER},
+        {finding.ADAPTER},
         "is an adapter of peft: eckart compress MODEL --adapter merges it; report what comes out",
     ),
     (
@@ -69,6 +68,9 @@ def _plain(name: str) -> str:
 
 
 def _of_model(folder: Path) -> str:
+    # With torch behind it: that there is no folder is said without.
+    from eckart.model.portable import QUANT_METHOD
+
     try:
         config = json.loads((folder / "config.json").read_bytes())
         compressed = config["quantization_config"]["quant_method"] == QUANT_METHOD

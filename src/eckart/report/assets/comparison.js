@@ -8,26 +8,28 @@ const methods = [...new Set(ROWS.map((row) => row.method))].filter((method) => m
 const looks = new Map(methods.map((method, index) => [method, look(index)]));
 const shown = ROWS.filter((row) => row.method !== "dense" && known(row.value));
 const ofTargets = Boolean(dense && dense.of === "targets");
-const sizeOf = (row) => (ofTargets ? row.targets_parameters : row.parameters) || 0;
+/* Where something was rounded, parameters say little of the size. */
+const inBytes = shown.some((row) => row.quantize);
+const sizeOf = (row) => (inBytes ? row.bytes : ofTargets ? row.targets_parameters : row.parameters) || 0;
 const whole = dense ? sizeOf(dense) : 0;
 const metric = (ROWS.find((row) => row.metric) ?? {}).metric ?? "value";
 const task = ROWS.length ? ROWS[0].task : "";
 const valueLabel = metric === task || !task ? metric : `${task}: ${metric}`;
 const AGAINST = {
-  size: { label: `parameters kept, % of the ${ofTargets ? "targets" : "model"}`, of: (row) => 100 * (whole ? sizeOf(row) / whole : row.keep), format: (value) => figureOf(value, 3) },
+  size: { label: inBytes ? "bytes as saved, % of the dense model" : `parameters kept, % of the ${ofTargets ? "targets" : "model"}`, of: (row) => 100 * (whole ? sizeOf(row) / whole : row.keep), format: (value) => figureOf(value, 3) },
   seconds: { label: "seconds to make it", of: (row) => row.seconds, format: (value) => figureOf(value, 3) },
   memory: { label: "peak memory to make it, GB", of: (row) => known(row.peak_memory_bytes) ? row.peak_memory_bytes / 1e9 : null, format: (value) => figureOf(value, 3) },
 };
 const keeps = [...new Set(shown.map((row) => 100 * row.keep))];
 /* Of one size there is no line to draw: methods stand below each other, the best first. */
-const oneSize = keeps.length === 1;
+const oneSize = keeps.length === 1 && !inBytes;
 const keyOf = (method) => legendKey(method, { ...looks.get(method), plain: oneSize });
 const spreads = (values) => values.length && d3.min(values) > 0 && d3.max(values) > 3 * d3.min(values);
 const anyFailed = ROWS.some((row) => row.error);
 const anyMoved = ROWS.some((row) => known(row.divergence));
 const rowsTable = (own) => ({
-  head: ["method", "keep", "parameters", metric, "loss", ...(anyMoved ? ["divergence", "same top token"] : []), "seconds", "peak memory", ...(anyFailed ? ["failed"] : [])],
-  rows: own.map((row) => [row.method, row.keep, known(row.parameters) ? row.parameters.toLocaleString("en") : "–", figureOf(row.value), figureOf(row.loss),
+  head: ["method", "keep", "parameters", "size", metric, "loss", ...(anyMoved ? ["divergence", "same top token"] : []), "seconds", "peak memory", ...(anyFailed ? ["failed"] : [])],
+  rows: own.map((row) => [row.method, row.keep, known(row.parameters) ? row.parameters.toLocaleString("en") : "–", bytes(row.bytes), figureOf(row.value), figureOf(row.loss),
     ...(anyMoved ? [figureOf(row.divergence), known(row.same_top) ? `${(100 * row.same_top).toFixed(1)}%` : "–"] : []), figureOf(row.seconds, 3), bytes(row.peak_memory_bytes),
     ...(anyFailed ? [row.error ?? ""] : [])]),
 });
@@ -81,7 +83,7 @@ function against(into, key, { text, tall }) {
       const place = (row) => of(row);
       return plot({
         width, height: tall ? Math.round(Math.max(280, Math.min(440, width * 0.5))) : undefined, marginLeft: 60, inset: 8,
-        x: { label, ...(x === "log" ? logarithmic(points.map(of), format) : { nice: true, tickFormat: format, ...(key === "size" && keeps.length <= 8 ? { ticks: keeps } : {}) }) },
+        x: { label, ...(x === "log" ? logarithmic(points.map(of), format) : { nice: true, tickFormat: format, ...(key === "size" && keeps.length <= 8 && !inBytes ? { ticks: keeps } : {}) }) },
         y: { label: `${valueLabel} (${lower ? "lower" : "higher"} is better)`, ...(y === "log" ? logarithmic(values, (value) => figureOf(value, 3)) : { tickFormat: (value) => figureOf(value, 3) }) },
         marks: [
           dense && known(dense.value) ? Plot.ruleY([dense.value], { stroke: "var(--ink)", strokeDasharray: "2 3" }) : null,

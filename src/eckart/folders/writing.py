@@ -12,8 +12,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from eckart.checkpoint.giving_way import nearest_existing, put_aside, refuse_existing
-from eckart.checkpoint.owning import is_abandoned, owned
+from eckart.folders.giving_way import nearest_existing, put_aside, refuse_existing
+from eckart.folders.owning import is_abandoned, owned
 from eckart.types import EckartError
 
 COMPANION_SUFFIXES = (".json", ".txt", ".model", ".jinja", ".tiktoken", ".vocab", ".spm")

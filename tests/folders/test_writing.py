@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from eckart.checkpoint import appearing, copy_companions, owned, refuse_existing, refuse_full, replace_file
+from eckart.folders import appearing, copy_companions, owned, refuse_existing, refuse_full, replace_file
 from eckart.types import EckartError, UsageError
 
 
@@ -256,7 +256,7 @@ def test_what_is_there_already_stays(tmp_path: Path) -> None:
 
 
 def test_large_files_are_no_companions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eckart.checkpoint.writing.LARGEST_COMPANION", 10)
+    monkeypatch.setattr("eckart.folders.writing.LARGEST_COMPANION", 10)
     source, out = tmp_path / "source", tmp_path / "out"
     source.mkdir()
     out.mkdir()
@@ -294,7 +294,7 @@ def test_a_file_that_cannot_be_replaced_stays(
 HOLD = """
 import sys, time
 from pathlib import Path
-from eckart.checkpoint import owned
+from eckart.folders import owned
 with owned(Path(sys.argv[1])):
     print("mine", flush=True)
     time.sleep(60)
