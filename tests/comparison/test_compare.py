@@ -102,6 +102,17 @@ def test_axes_of_a_method_may_be_named_in_any_order(compare: Compare, tmp_path: 
     assert second["recipe"]["structure"] == recipes.METHODS["svd"].structure
 
 
+def test_rounding_is_an_axis_and_the_dense_model_rounded_a_method_of_one_size(
+    compare: Compare, tmp_path: Path
+) -> None:
+    compare(methods=["svd:int8", "dense:int4"])
+    _, first, second = requests(tmp_path)
+    assert (first["recipe"]["quantize"], first["keeps"]) == ("int8", [0.9, 0.8])
+    recipe = second["recipe"]
+    assert (second["method"], second["keeps"]) == ("dense:int4", [1.0])
+    assert (recipe["keep"], recipe["quantize"], recipe["metric"]) == (1.0, "int4", "identity")
+
+
 def test_without_methods_it_is_every_row_that_the_data_allow(
     compare: Compare, tmp_path: Path, data: str
 ) -> None:

@@ -58,7 +58,11 @@ def request_of(stored: Any, data: str) -> Make:
             "device": "cpu",
             "dtype": "auto",
         }
-        axes = {axis: options.pop(axis) for axis in ("structure", "allocation", "metric") if axis in options}
+        axes = {
+            axis: options.pop(axis)
+            for axis in ("structure", "allocation", "metric", "quantize")
+            if axis in options
+        }
         asked |= options
         recipe: Recipe | None = None
         if method is not None:
@@ -100,6 +104,7 @@ def rows(said: Told) -> list[ComparisonRow]:
         ("aa-svd", {}),
         ("lems", {}),
         ("auto", {}),
+        ("svd-llm", {"quantize": "int8"}),
     ],
     ids=lambda value: value if isinstance(value, str) else ":".join(value.values()),
 )
@@ -120,6 +125,17 @@ def test_rows_are_those_of_compress_and_evaluate(
         assert row.value == pytest.approx(score.value, rel=1e-5)
         assert row.loss == pytest.approx(score.details["loss"], rel=1e-5)
         assert (row.metric, row.task, row.of, row.error) == ("perplexity", "perplexity", of, None)
+        assert (row.quantize, row.bytes) == (axes.get("quantize"), made.manifest.bytes.after)
+
+
+@pytest.mark.parametrize("bits", ["int8", "int4"])
+def test_the_dense_model_rounded_is_a_row(request_of: Make, stored: Any, bits: str) -> None:
+    (dense,) = rows(told(request_of()))
+    (row,) = rows(told(request_of(method="svd", quantize=bits, keeps=[1.0])))
+    assert (row.parameters, row.quantize, row.error) == (dense.parameters, bits, None)
+    made = compress(stored(LLAMA), keep=1.0, method="svd", quantize=bits)
+    assert dense.bytes is not None
+    assert row.bytes == made.manifest.bytes.after < dense.bytes
 
 
 @pytest.mark.parametrize("method", ["svd", "basis-training"])

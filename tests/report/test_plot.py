@@ -141,6 +141,16 @@ def test_where_keep_counts_the_targets_so_does_the_picture() -> None:
     assert [round(x) for x, _ in marks.get_offsets()] == [round(100 * n / 800) for n in (700, 600, 400)]
 
 
+def test_where_something_was_rounded_sizes_are_bytes_even_of_a_single_keep() -> None:
+    rows = [row for row in some_rows(("svd",)) if row.keep in (1.0, 0.8)]
+    rows += [a_row("svd:int8", 0.8, 2.5, quantize="int8"), a_row("dense:int8", 1.0, 2.1, quantize="int8")]
+    sizes = (2000, 1600, 800, 1000)
+    rows = [row.model_copy(update={"bytes": size}) for row, size in zip(rows, sizes, strict=True)]
+    axes = figure(rows, True).axes[0]
+    assert axes.get_xlabel() == "bytes as saved, % of the dense model"
+    assert sorted(x for marks in axes.collections for x, _ in marks.get_offsets()) == [40, 50, 80]
+
+
 def test_methods_are_told_apart_by_more_than_colour() -> None:
     drawn = figure(some_rows(MANY), True)
     (legend,) = drawn.legends

@@ -114,6 +114,11 @@ class Problem:
         assert self.bits is not None
         return quantize(matrix, self.bits, self.dtype)
 
+    def round_weight(self, weight: Tensor) -> Quantized:
+        """A weight of this shape in `bits`, whose numbers make up for each other in the metric."""
+        assert self.bits is not None
+        return quantize(weight, self.bits, self.dtype, self.right)
+
     def round_product(
         self, left: Callable[[Tensor], Tensor], U: Tensor, V: Tensor
     ) -> tuple[Quantized, Quantized, float]:

@@ -3,7 +3,7 @@
 A matrix is `codes · scale`, one scale for each row (int8) or for 32 columns of a row (int4). Rounding `V` of
 `Ŵ = U V` leaves an error that the best `U` for the rounded `V` takes some of back, by least squares in the
 metric, before it is rounded itself (LPLR, Saha, Srivastava & Pilanci 2023, arXiv 2310.11028); then the same
-for `V`.
+for `V`. Where inputs are weighed, numbers of one row make up for each other too (`nearest_plane`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from eckart.linalg.metric import DTYPE, Side, relative_error
+from eckart.linalg.nearest_plane import TURNS, NearestPlane
 from eckart.linalg.refit import regress
 
 GROUP = 32
@@ -49,16 +50,43 @@ class Quantized:
         return self.numbers.to(DTYPE) * wide
 
 
-def quantize(matrix: Tensor, bits: int, dtype: torch.dtype) -> Quantized:
-    """Round a matrix to 8 or 4 bits.
+def quantize(matrix: Tensor, bits: int, dtype: torch.dtype, right: Side | None = None) -> Quantized:
+    """Round a matrix to 8 or 4 bits: to the nearest, or by a full Gram of its inputs so that it loses less.
 
     Args:
         matrix: `(out, in)`, any float dtype.
         dtype: of the scales; the numbers are the best for scales that are rounded to it.
+        right: how errors along the inputs are weighed; `None`, the identity and a diagonal leave no number
+            to make up for another.
 
     Raises:
         ValueError: an entry is not finite.
     """
+    nearest = _to_nearest(matrix, bits, dtype)
+    if right is None or right.gram is None or right.gram.ndim == 1:
+        return nearest
+    return _compensated(matrix.to(DTYPE), nearest, right)
+
+
+def _compensated(matrix: Tensor, nearest: Quantized, right: Side) -> Quantized:
+    """What was rounded to the nearest with less of an error in a metric, where that can be."""
+    bits, dtype = nearest.bits, nearest.scales.dtype
+    plane = NearestPlane(right, bits, matrix.shape[1] if bits == 8 else GROUP)
+    scales = nearest.scales.to(DTYPE)
+    before = plane.energy(matrix, scales, nearest.numbers.to(DTYPE))
+    numbers = plane.numbers(matrix, scales)
+    for _ in range(TURNS):
+        numbers = plane.swept(matrix, scales, numbers)
+        tried = _rounded(plane.scales(matrix, scales, numbers), dtype).to(DTYPE)
+        # Rounded to few digits, as a scale of a whole row is in bfloat16, the best need not be better.
+        if plane.energy(matrix, tried, numbers) < plane.energy(matrix, scales, numbers):
+            scales = tried
+    if plane.energy(matrix, scales, numbers) >= before:
+        return nearest
+    return Quantized(numbers.to(torch.int8), scales.to(dtype), bits)
+
+
+def _to_nearest(matrix: Tensor, bits: int, dtype: torch.dtype) -> Quantized:
     if not torch.isfinite(matrix).all():
         raise ValueError("a matrix with entries that are not finite cannot be rounded")
     matrix = matrix.float()
@@ -105,7 +133,8 @@ def quantize_factors(
     U, V = U.to(DTYPE), V.to(DTYPE)
     whole = expand(U)
     size = sqrt(_energy(whole, V, left, right))
-    Uq, Vq = quantize(U, bits, dtype), quantize(V, bits, dtype)
+    Uq = quantize(U, bits, dtype, _between(V, right))
+    Vq = quantize(V, bits, dtype, right)
 
     def error(one: Quantized, other: Quantized) -> float:
         ends = torch.cat([whole, -expand(one.values())], dim=1)
@@ -116,12 +145,12 @@ def quantize_factors(
         before = best
         v = Vq.values()
         weighed = right.times_gram(v).T
-        fitted = quantize(regress(U, U @ (V @ weighed), v @ weighed, RIDGE), bits, dtype)
+        fitted = quantize(regress(U, U @ (V @ weighed), v @ weighed, RIDGE), bits, dtype, _between(v, right))
         if (found := error(fitted, Vq)) < best:
             Uq, best = fitted, found
         u = expand(Uq.values())
         weighed = left.times_gram(u.T).T
-        fitted = quantize(regress(V.T, V.T @ (whole.T @ weighed), u.T @ weighed, RIDGE).T, bits, dtype)
+        fitted = quantize(regress(V.T, V.T @ (whole.T @ weighed), u.T @ weighed, RIDGE).T, bits, dtype, right)
         if (found := error(Uq, fitted)) < best:
             Vq, best = fitted, found
         if best == before:
@@ -133,8 +162,19 @@ def quantize_weight(
     weight: Tensor, bits: int, dtype: torch.dtype, left: Side, right: Side
 ) -> tuple[Quantized, float]:
     """Round a dense weight; the error relative to it in the metric."""
-    rounded = quantize(weight, bits, dtype)
-    return rounded, relative_error(weight, rounded.values(), left, right)
+    tried = [quantize(weight, bits, dtype, right)]
+    if left.gram is not None and right.gram is not None:
+        # What makes up for errors along the inputs knows nothing of the outputs.
+        tried.append(quantize(weight, bits, dtype))
+    found = [(relative_error(weight, each.values(), left, right), each) for each in tried]
+    error, rounded = min(found, key=lambda each: each[0])
+    return rounded, error
+
+
+def _between(V: Tensor, right: Side) -> Side | None:
+    """How errors of `U` along its inputs are weighed, which are what `V` makes."""
+    gram = right.times_gram(V) @ V.T
+    return Side(gram) if bool((gram.diagonal() > 0).any()) else None
 
 
 def _energy(A: Tensor, B: Tensor, left: Side, right: Side) -> float:

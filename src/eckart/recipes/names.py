@@ -100,7 +100,7 @@ def choices_of(label: str, known: Sequence[str] = STRUCTURES) -> dict[str, Any]:
         known: the structures there are.
 
     Returns:
-        Options of a recipe; of a dense model that is rounded to the nearest the size among them.
+        Options of a recipe; of a dense model that is rounded the size among them.
 
     Raises:
         UsageError: there is none of a name, or two are of one axis.
@@ -117,9 +117,10 @@ def choices_of(label: str, known: Sequence[str] = STRUCTURES) -> dict[str, Any]:
             raise UsageError(f"method {label}: {found[axis]} and {value} both say the {axis}")
         found[axis] = value
     if name == DENSE:
-        if set(found) != {"method", "quantize"}:
+        if "quantize" not in found or set(found) - {"method", "metric", "quantize"}:
             raise UsageError(
-                f"method {label}: the dense model is measured anyway; rounded it is {DENSE}:{QUANTIZE[0]}"
+                f"method {label}: the dense model is measured anyway; rounded it is {DENSE}:{QUANTIZE[0]}, or "
+                f"in a metric {DENSE}:{QUANTIZE[0]}:input"
             )
         found["keep"] = 1.0
     return found

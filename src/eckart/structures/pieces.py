@@ -158,6 +158,9 @@ class Problem(Protocol):
     def round(self, matrix: Tensor) -> Rounded:
         """A matrix in `bits`, to the nearest."""
 
+    def round_weight(self, weight: Tensor) -> Rounded:
+        """A weight of this shape in `bits`, whose numbers make up for each other in the metric."""
+
     def round_product(self, left: Any, U: Tensor, V: Tensor) -> tuple[Rounded, Rounded, float]:
         """Both factors of `left(U) V` in `bits`, each fitted to what rounding left of the other."""
 

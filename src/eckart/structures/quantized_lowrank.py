@@ -40,8 +40,9 @@ class QuantizedLowRank(LinearStructure):
     """`Ŵ = Q + U V`: a weight of few bits and what rounding it cost most.
 
     CALDERA (Saha, Sagan, Srivastava, Goldsmith & Pilanci 2024, arXiv 2405.18886) alternates: `Q` is `W − U V`
-    rounded, `U V` the best of its rank for `W − Q` in the metric. We round each entry to the nearest, where
-    the paper rounds along the metric too (LDLQ), and keep the best round, so that no further one does harm.
+    rounded, `U V` the best of its rank for `W − Q` in the metric. We round as the paper does (LDLQ), and go
+    on from there (`linalg.nearest_plane`); scales are of rows or groups where the paper has lattices behind
+    Hadamard transforms; and we keep the best round, so that no further one does harm.
     """
 
     name = "quantized+lowrank"
@@ -96,10 +97,10 @@ def alternate(
         raise ValueError(f"rank {rank} is not between 0 and {min(W.shape)}, the weight's smaller side")
     whole = problem.norm(W) or 1.0
     U, V = W.new_zeros(len(W), rank), W.new_zeros(rank, W.shape[1])
-    best = problem.round(W), U, V
+    best = problem.round_weight(W), U, V
     errors = [problem.norm(W - best[0].values()) / whole]
     for _ in range(rounds if rank else 0):
-        Q = problem.round(W - U @ V)
+        Q = problem.round_weight(W - U @ V)
         rest = W - Q.values()
         U, V = problem.of(rest).approximation(rank)
         error = problem.norm(rest - U @ V) / whole
