@@ -9,6 +9,8 @@ from architectures import BERT, LLAMA, T5
 
 import eckart
 from eckart import UsageError
+from eckart.recipes.making import make_recipe
+from eckart.recipes.names import EVERY_BITS
 
 
 def on_disk(folder: Path) -> int:
@@ -49,6 +51,34 @@ def test_every_allocation_keeps_to_the_size(allocation, stored, data, tmp_path):
         assert 0.97 * size <= on_disk(out) <= size
         ends.append([record.rank for record in made.manifest.targets])
     assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize("share", [0.7, 0.4, 0.3])
+def test_auto_gives_each_weight_its_bits_where_a_size_is_all_that_is_said(share, stored, data, tmp_path):
+    dense = on_disk(stored(LLAMA))
+    size, ends = int(share * dense), []
+    for blocks in (False, True):
+        out = tmp_path / str(blocks)
+        made = eckart.compress(stored(LLAMA), out, size=size, data=data, blocks=blocks)
+        assert made.manifest.recipe.quantize == EVERY_BITS
+        assert 0.97 * size <= on_disk(out) <= size
+        assert eckart.verify(out).ok
+        ends.append([record.option for record in made.manifest.targets])
+    assert ends[0] == ends[1]
+    assert len({option.bits for option in ends[0]}) > 1
+    for said in ({"quantize": "none"}, {"structure": "pivoted"}, {"allocation": "waterfill"}):
+        assert None in make_recipe(size=size, data=data, **said).bits[:1]
+        assert len(make_recipe(size=size, data=data, **said).bits) == 1
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [(3_000_000, "int8"), (2_000_000, "int4"), (1_000_000, "int2")]
+)
+def test_a_plan_of_a_size_shows_a_mix(size, expected):
+    planned = eckart.plan("pocket", size=size)
+    assert 0.97 * size <= planned.bytes.after <= size
+    assert expected in {row.option.bits for row in planned.sites}
+    assert any("shown is what it would give usual ones" in note for note in planned.notes)
 
 
 def test_a_size_that_holds_the_model_leaves_it_dense(stored, tmp_path):

@@ -45,17 +45,18 @@ def test_eight_bits_are_within_half_a_step(shape, dtype):
 
 
 @pytest.mark.parametrize("columns", [7, 32, 33, 100])
-def test_four_bits_have_a_scale_for_32_columns(columns):
+@pytest.mark.parametrize(("bits", "most", "loses"), [(4, 7, 0.13), (3, 3, 0.25), (2, 1, 0.55)])
+def test_fewer_bits_have_a_scale_for_32_columns(bits, most, loses, columns):
     matrix = normal(6, columns)
-    rounded = quantize(matrix, 4, torch.float32)
+    rounded = quantize(matrix, bits, torch.float32)
     assert rounded.scales.shape == (6, -(-columns // 32))
-    assert rounded.numbers.min() >= -8
-    assert rounded.numbers.max() <= 7
-    assert relative(matrix, rounded) < 0.13
-    # The largest entry as 7 is one of the scales that are tried: none is worse than that.
+    assert rounded.numbers.min() >= -most - 1
+    assert rounded.numbers.max() <= most
+    assert relative(matrix, rounded) < loses
+    # The largest entry as the largest number is one of the scales that are tried: none is worse than that.
     last = matrix[:, 32 * (rounded.scales.shape[1] - 1) :]
-    plain = (last / (last.abs().amax(1, keepdim=True) / 7)).round().clamp(-8, 7)
-    plain = plain * (last.abs().amax(1, keepdim=True) / 7)
+    plain = (last / (last.abs().amax(1, keepdim=True) / most)).round().clamp(-most - 1, most)
+    plain = plain * (last.abs().amax(1, keepdim=True) / most)
     own = rounded.values()[:, -last.shape[1] :]
     assert (((own - last) ** 2).sum(1) <= ((plain - last) ** 2).sum(1) * (1 + 1e-5) + 1e-9).all()
 
@@ -65,17 +66,22 @@ def relative(matrix: torch.Tensor, rounded: Quantized) -> float:
 
 
 def test_it_is_what_torchao_makes_of_the_same_scales():
-    from torchao.quantization.quant_primitives import dequantize_affine
+    from torchao.quantization.quant_primitives import dequantize_affine, quantize_affine
 
-    for bits, width in ((8, 64), (4, 32)):
-        rounded = quantize(normal(5, 64), bits, torch.float32)
-        zeros = torch.zeros_like(rounded.scales, dtype=torch.int8)
+    for bits, width in ((8, 64), (4, 32), (3, 32), (2, 32)):
+        matrix = normal(5, 64)
+        rounded = quantize(matrix, bits, torch.float32)
+        zeros, most = torch.zeros_like(rounded.scales, dtype=torch.int8), 2 ** (bits - 1) - 1
+        numbers = quantize_affine(
+            matrix.float(), (1, width), rounded.scales, zeros, torch.int8, -most - 1, most
+        )
+        assert torch.equal(numbers, rounded.numbers)
         theirs = dequantize_affine(rounded.numbers, (1, width), rounded.scales, zeros, torch.int8)
         assert torch.equal(theirs.double(), rounded.values().float().double())
 
 
 def test_a_zero_matrix_stays_zero_and_one_that_is_not_finite_is_refused():
-    for bits in (8, 4):
+    for bits in (8, 4, 3, 2):
         assert not quantize(torch.zeros(3, 40), bits, torch.float16).values().any()
     with pytest.raises(ValueError, match="not finite"):
         quantize(torch.tensor([[1.0, torch.nan]]), 8, torch.float32)

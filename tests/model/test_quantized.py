@@ -11,7 +11,7 @@ from eckart.linalg import quantize
 from eckart.model.portable import EckartConfig, quantize_modules
 from eckart.model.quantizing import put_quantized
 from eckart.structures import QuantizedLinear
-from eckart.structures.quantized import packed, shapes_of
+from eckart.structures.quantized import packed, shapes_of, unpacked
 
 
 class Model(nn.Module):
@@ -33,7 +33,21 @@ def quantized(bits: int, in_features: int, out_features: int = 12, dtype: torch.
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
-    ("bits", "in_features"), [(8, 33), (8, 64), (8, 16), (4, 32), (4, 33), (4, 65), (4, 3)]
+    ("bits", "in_features"),
+    [
+        (8, 33),
+        (8, 64),
+        (8, 16),
+        (4, 32),
+        (4, 33),
+        (4, 65),
+        (4, 3),
+        (3, 32),
+        (3, 33),
+        (3, 3),
+        (2, 64),
+        (2, 33),
+    ],
 )
 def test_it_computes_with_the_numbers_that_were_put_in(bits, in_features, dtype):
     layer, found, bias = quantized(bits, in_features, dtype=dtype)
@@ -57,9 +71,24 @@ def test_it_computes_with_the_numbers_that_were_put_in(bits, in_features, dtype)
     assert (layer.weight.shape, layer.weight.dtype) == ((12, in_features), dtype)
 
 
-def test_two_numbers_are_in_a_byte():
+def test_numbers_lie_one_behind_the_other_in_bytes_the_first_lowest():
     numbers = torch.tensor([[-8, 7, 0], [1, -1, -8]], dtype=torch.int8)
-    assert packed(numbers).tolist() == [[0 + 15 * 16, 8 + 8 * 16], [9 + 7 * 16, 0 + 8 * 16]]
+    assert packed(numbers, 4).tolist() == [[0 + 15 * 16, 8 + 8 * 16], [9 + 7 * 16, 0 + 8 * 16]]
+    assert packed(torch.tensor([[-2, -1, 0, 1, 1]], dtype=torch.int8), 2).tolist() == [
+        [0 + 1 * 4 + 2 * 16 + 3 * 64, 3 + 2 * 4 + 2 * 16 + 2 * 64]
+    ]
+    eight = torch.tensor([[-4, -3, -2, -1, 0, 1, 2, 3]], dtype=torch.int8)
+    word = sum(value << 3 * place for place, value in enumerate(range(8)))
+    assert packed(eight, 3).tolist() == [list(word.to_bytes(3, "little"))]
+
+
+@pytest.mark.parametrize("bits", [4, 3, 2])
+@pytest.mark.parametrize("columns", [1, 7, 8, 32, 33])
+def test_what_was_packed_comes_back(bits, columns):
+    numbers = torch.randint(-(2 ** (bits - 1)), 2 ** (bits - 1), (5, columns), dtype=torch.int8)
+    codes = packed(numbers, bits)
+    assert codes.shape == shapes_of(bits, 5, columns)[0]
+    assert torch.equal(unpacked(codes, bits, columns), numbers)
 
 
 def test_it_lets_gradients_through_and_has_none_of_its_own():
@@ -71,7 +100,7 @@ def test_it_lets_gradients_through_and_has_none_of_its_own():
 
 
 def test_it_is_compiled_in_one_piece():
-    for bits in (8, 4):
+    for bits in (8, 4, 3, 2):
         layer, _, _ = quantized(bits, 33)
         x = torch.randn(2, 33)
         compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
@@ -90,5 +119,5 @@ def test_a_config_names_the_layers_and_says_no_more():
     for wrong in ({"quant_method": "gptq", "modules": {}}, {"quant_method": "torchao"}, "int8"):
         with pytest.raises(ValueError, match="inner"):
             EckartConfig({}, inner=wrong)
-    with pytest.raises(ValueError, match=r"layer.*int3"):
-        EckartConfig({}, inner={"quant_method": "torchao", "modules": {"layer": "int3"}})
+    with pytest.raises(ValueError, match=r"layer.*int5"):
+        EckartConfig({}, inner={"quant_method": "torchao", "modules": {"layer": "int5"}})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,6 @@ from architectures import LLAMA
 from outside import Eckart
 
 import eckart
-
-TORCHAO = pytest.mark.skipif(importlib.util.find_spec("torchao") is None, reason="torchao is not here")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -25,7 +22,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     [
         {"model": "pocket", "keep": 0.8, "method": "svd"},
         {"keep": 0.7, "data": True, "samples": 16, "max_length": 32},
-        pytest.param({"keep": 0.8, "method": "svd", "quantize": "int8"}, marks=TORCHAO),
+        {"keep": 0.8, "method": "svd", "quantize": "int8"},
         {"keep": 0.5, "method": "basis-training", "data": True, "steps": 6, "batch": 4, "prunes": 3},
         {"keep": 0.7, "method": "svd", "data": True, "steps": 2, "merge": True, "dtype": "float32"},
         {"rank": 8, "targets": ["q_proj", "up_proj"], "layers": "top:1", "blocks": True},

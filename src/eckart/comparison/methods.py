@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eckart import recipes, structures
-from eckart.compression import rounding
 from eckart.recipes import making
 from eckart.recipes.names import choices_of
 from eckart.recovery.settings import LENGTHS, Training, make_training
@@ -45,7 +44,6 @@ def read_methods(
         own = choices.pop("keep", None)
         wanted = sizes if own is None else [own]
         found[label] = made = [making.make_recipe(**choices, **shared, keep=size) for size in wanted]
-        rounding.require_possible(made[0].quantize)
         if made[0].selection is not None and not trained:
             raise UsageError(
                 f"{label} trains: say how long (--tokens or --epochs), and every method is trained as long"
@@ -72,7 +70,7 @@ def read_training(training: Mapping[str, Any] | None, max_length: int, in_words:
 def _allowed(name: str, shared: dict[str, Any]) -> bool:
     """Whether the data allow a row of the catalogue."""
     try:
-        rounding.require_possible(making.make_recipe(method=name, keep=1.0, **shared).quantize)
+        making.make_recipe(method=name, keep=1.0, **shared)
     except UsageError:
         return False
     return True

@@ -233,8 +233,7 @@ class Bench:
             for each in self.recipe.bits if self.prices.mixed else ():
                 if each is not None:
                     rounded = self.problems(site, each)
-                    rest = [p.norm(p.weight.double() - p.round_weight(p.weight).values()) for p in rounded]
-                    found[each] = np.array([sum(norm**2 for norm in rest)])
+                    found[each] = np.array([sum(problem.rounding_energy() for problem in rounded)])
         except (ValueError, RuntimeError) as error:
             raise EckartError(f"{site.name} could not be decomposed: {error}") from error
         return found

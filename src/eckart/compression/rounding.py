@@ -1,8 +1,7 @@
-"""Weights in 8 or 4 bits: those of structures and of targets that stayed dense, at the end."""
+"""Weights in few bits: those of structures and of targets that stayed dense, at the end."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,12 +14,13 @@ from eckart.types import EckartError, Quantize, TargetRecord, Track, UsageError,
 Sides = Callable[[str], tuple[linalg.Side, linalg.Side]]
 
 
-def require_possible(quantize: str | None, merge: bool = False) -> None:
-    """Raises UsageError where weights are to be rounded and torchao is not there, or floats are wanted."""
+def require_possible(quantize: str | None, merge: bool) -> None:
+    """Raises UsageError where weights are to be rounded and floats are wanted."""
     if quantize is not None and merge:
-        raise UsageError("--merge makes floats of what --quantize rounds: give one of them")
-    if quantize is not None and importlib.util.find_spec("torchao") is None:
-        raise UsageError(f"{quantize} needs torchao: pip install 'eckart[quant]'")
+        raise UsageError(
+            "--merge makes floats of what --quantize rounds, and --size by itself: give one of them, or "
+            "--quantize none"
+        )
 
 
 def quantize_targets(

@@ -55,7 +55,7 @@ class Search:
             return self.smallest(recipe.max_loss, delivered)
         if recipe.energy is not None:
             curves = bench.curves()
-            return Found(picked(bench, curves, allocate.at_energy(curves, recipe.energy)))
+            return Found(bench.prices.picked(curves, allocate.at_energy(curves, recipe.energy)))
         return Found(budget.options_by_hand(bench.sites, recipe, bench.prices))
 
     def under(self, limit: int) -> Found:
@@ -63,7 +63,7 @@ class Search:
         bench = self.bench
         if bench.recipe.allocation == "measured":
             curves = self._measured_curves()
-            return Found(picked(bench, curves, allocate.waterfill(curves, limit, MEASURED_FLOOR)))
+            return Found(bench.prices.picked(curves, allocate.waterfill(curves, limit, MEASURED_FLOOR)))
         if bench.recipe.allocation == "auto":
             return self._best(limit)
         return Found(allocated(bench, bench.recipe.allocation, limit))
@@ -119,9 +119,9 @@ class Search:
         """The candidate that moves the model least: uniform sizes, or water-filled ones with some floor."""
         bench = self.bench
         curves = bench.curves()
-        tries = {"uniform": picked(bench, curves, allocate.uniform(curves, limit))}
+        tries = {"uniform": bench.prices.picked(curves, allocate.uniform(curves, limit))}
         for floor in bench.store.divided.effort.floors:
-            options = picked(bench, curves, allocate.waterfill(curves, limit, floor))
+            options = bench.prices.picked(curves, allocate.waterfill(curves, limit, floor))
             if options not in tries.values():
                 tries[f"waterfill, floor {floor:g}"] = options
         candidates = [
@@ -136,9 +136,10 @@ class Search:
         if self._measured is None:
             bench = self.bench
             predicted = bench.curves()
+            places = range(len(predicted))
             tried = [_picks_to_measure(curve) for curve in predicted]
             alone = [
-                picked(bench, predicted, [pick if at == index else None for at in range(len(predicted))])
+                bench.prices.picked(predicted, [pick if at == index else None for at in places])
                 for index, picks in enumerate(tried)
                 for pick in picks
             ]
@@ -170,12 +171,4 @@ def allocated(bench: Bench, allocation: str, budget: int) -> list[Option]:
     """Options by one allocator, from the errors where it needs them."""
     needs_errors = allocation in allocate.NEEDS_ERRORS
     curves = bench.curves() if needs_errors else bench.costs()
-    return picked(bench, curves, allocate.ALLOCATORS[allocation](curves, budget))
-
-
-def picked(bench: Bench, curves: Sequence[Curve], picks: Sequence[int | None]) -> list[Option]:
-    """The options at these positions of curves."""
-    dense = bench.prices.dense()
-    return [
-        dense if pick is None else curve.options[pick - 1] for curve, pick in zip(curves, picks, strict=True)
-    ]
+    return bench.prices.picked(curves, allocate.ALLOCATORS[allocation](curves, budget))

@@ -9,7 +9,6 @@ import torch
 from eckart import linalg
 from eckart.compression.bench import Bench
 from eckart.compression.cuts import Cut
-from eckart.compression.search import picked
 from eckart.estimate import budget
 from eckart.recovery.bases import BasisLinear, Selecting, ranks
 from eckart.recovery.runs import TrainingSetup, training_tokens
@@ -101,7 +100,7 @@ class Bases:
     def finish(self) -> list[TargetRecord]:
         """Put what is left of each target in its place: factors, or a dense weight where they do not pay."""
         records: list[TargetRecord] = []
-        chosen = picked(self.bench, self.curves, ranks(self.modules, self.curves))
+        chosen = self.bench.prices.picked(self.curves, ranks(self.modules, self.curves))
         for site, option in zip(self.bench.sites, chosen, strict=True):
             (target,) = site.targets
             weight = self.modules[target.name].weight()

@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from eckart import allocate, structures
 from eckart.estimate import budget
 from eckart.estimate.memory import Need
-from eckart.estimate.prices import Prices
+from eckart.estimate.prices import Prices, SiteErrors
 from eckart.recipes import making
 from eckart.structures import Site
-from eckart.types import Bytes, Count, Option, Recipe, Shown, Tied
+from eckart.types import Bytes, Count, Option, Quantize, Recipe, Shown, Tied
+
+USUAL_ROUNDING: dict[Quantize, float] = {"int8": 0.004, "int4": 0.04, "int3": 0.1, "int2": 0.3}
+"""Relative errors of weights that are rounded in the metric of their inputs, as in all-MiniLM-L6-v2."""
+STEEPNESS = 4
+"""The power of the share of the sizes that is missing which the energy left is about as large as."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +45,32 @@ def planned_options(sites: Sequence[Site], recipe: Recipe, prices: Prices, notes
         return [prices.dense()] * len(sites)
     allocator = allocate.ALLOCATORS.get(recipe.allocation)
     if allocator is None or recipe.allocation in allocate.NEEDS_ERRORS:
+        if prices.mixed:
+            notes.append(
+                f"what {recipe.allocation} gives each weight depends on the weights: shown is what it would "
+                "give usual ones"
+            )
+            curves = prices.curves(sites, [_usual_errors(site, prices) for site in sites])
+            return prices.picked(curves, allocate.waterfill(curves, allowed))
         allocator = allocate.uniform
         notes.append(
             f"the ranks of {recipe.allocation} depend on the weights: shown are uniform ones of the same size"
         )
-    picks = allocator(curves := prices.curves(sites), allowed)
-    return [
-        prices.dense() if pick is None else curve.options[pick - 1]
-        for curve, pick in zip(curves, picks, strict=True)
-    ]
+    curves = prices.curves(sites)
+    return prices.picked(curves, allocator(curves, allowed))
+
+
+def _usual_errors(site: Site, prices: Prices) -> SiteErrors:
+    """What a site of weights as they usually are would lose: as much of itself as every other."""
+    whole = sum(target.out_features * target.in_features for target in site.targets)
+    by_size = {}
+    for name in prices.structures:
+        sizes = 0 if site.dense else len(structures.find(name).sizes(site))
+        by_size[name] = whole * (1 - np.arange(sizes + 1) / (sizes + 1)) ** STEEPNESS
+    rounding: dict[str, float] = {
+        bits: whole * USUAL_ROUNDING[bits] ** 2 for bits in prices.bits if bits is not None
+    }
+    return SiteErrors(by_size, rounding)
 
 
 def plan_site(site: Site, option: Option, prices: Prices) -> PlannedSite:

@@ -187,6 +187,14 @@ class Prices:
         make = self._mixed_curve if self.mixed else self._curve
         return [make(site, None if errors is None else errors[index]) for index, site in enumerate(sites)]
 
+    def picked(self, curves: Sequence[Curve], picks: Sequence[int | None]) -> list[Option]:
+        """The options at these positions of curves."""
+        dense = self.dense()
+        return [
+            dense if pick is None else curve.options[pick - 1]
+            for curve, pick in zip(curves, picks, strict=True)
+        ]
+
     def _curve(self, site: Site, errors: SiteErrors | None) -> Curve:
         """Of one structure: an option for each size."""
         # A large model has thousands of sizes for each of hundreds of weights, of a few shapes. In bytes a

@@ -11,6 +11,7 @@ from eckart import checkpoint, folders
 from eckart.integrations import onnx, openvino, parity
 from eckart.integrations.exports import Exported, Source, remove_code, summary
 from eckart.model import cards, loading, probe, replacing, sentences
+from eckart.structures import BITS
 from eckart.types import MANIFEST, Bytes, UsageError
 
 GRAPHS = {"onnx": (onnx, "ONNX Runtime"), "openvino": (openvino, "OpenVINO")}
@@ -106,8 +107,11 @@ def _dtype_notes(source: Source, format: str) -> list[str]:  # noqa: A002
     if narrow:
         dtypes = " and ".join(checkpoint.DTYPES[name] for name in narrow)
         notes.append(f"weights in {dtypes} are float32 in the graph: they take twice the room")
-    if "int4" in kinds:
-        notes.append("weights in int4 are float32 in the graph: they take eight times the room")
+    if few := sorted(kinds - {"int8"}):
+        times = " and ".join(f"{32 / BITS[kind]:.3g}" for kind in few)
+        notes.append(
+            f"weights in {' and '.join(few)} are float32 in the graph: they take {times} times the room"
+        )
     if "int8" in kinds and format == "openvino":
         notes.append(
             "OpenVINO rounds what meets int8 weights to int8 too; it was checked without that, "

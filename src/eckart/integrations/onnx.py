@@ -80,7 +80,7 @@ def write(model: Any, folder: Path) -> tuple[list[str], str]:
 
 def _widen(model: Any) -> None:
     for name, module in list(model.named_modules()):
-        if isinstance(module, QuantizedLinear) and module.bits == 4:
+        if isinstance(module, QuantizedLinear) and module.bits < 8:
             linear = nn.Linear(module.in_features, module.out_features, bias=False, device="meta")
             linear.weight = nn.Parameter(module.scaled(), requires_grad=False)
             linear.register_parameter("bias", module.bias)

@@ -89,7 +89,7 @@ class NearestPlane:
         return numbers
 
     def scales(self, matrix: Tensor, scales: Tensor, numbers: Tensor) -> Tensor:
-        """The best for these numbers; those that would not be above 0 stay as they are."""
+        """The best for these numbers; those that would be nothing stay as they are."""
         (out, inner), groups, width = matrix.shape, scales.shape[1], self.width
         found = torch.empty_like(scales)
         for rows in torch.arange(out, device=matrix.device).split(
@@ -107,7 +107,7 @@ class NearestPlane:
             diagonal = system.diagonal(dim1=1, dim2=2)
             diagonal.add_((diagonal == 0).to(DTYPE))
             found[rows] = torch.linalg.solve(system, wanted)
-        return torch.where(torch.isfinite(found) & (found > 0), found, scales)
+        return torch.where(torch.isfinite(found) & (found != 0), found, scales)
 
     def _wide(self, scales: Tensor, matrix: Tensor) -> Tensor:
         """Scales of groups, for each column of a matrix."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from eckart.linalg.metric import Side, relative_error, weighted_norm
+from eckart.linalg.metric import DTYPE, Side, relative_error, weighted_norm
 from eckart.linalg.quantize import Quantized, quantize, quantize_factors
 from eckart.linalg.solve import Decomposition, decompose
 
@@ -118,6 +118,12 @@ class Problem:
         """A weight of this shape in `bits`, whose numbers make up for each other in the metric."""
         assert self.bits is not None
         return quantize(weight, self.bits, self.dtype, self.right)
+
+    def rounding_energy(self) -> float:
+        """About what rounding the weight itself to `bits` costs: `‖Lᵀ (W − Ŵ) R‖²_F`."""
+        assert self.bits is not None
+        draft = quantize(self.weight, self.bits, self.dtype, self.right, turns=0)
+        return self.norm(self.weight.to(DTYPE) - draft.values()) ** 2
 
     def round_product(
         self, left: Callable[[Tensor], Tensor], U: Tensor, V: Tensor

@@ -24,7 +24,7 @@ def put_quantized(model: Any, name: str, rounded: Rounded) -> None:
     out_features, in_features = numbers.shape
     new = QuantizedLinear(in_features, out_features, bits, old.bias is not None, numbers.device, scales.dtype)
     with torch.no_grad():
-        new.codes.copy_(numbers if bits == 8 else packed(numbers))
+        new.codes.copy_(numbers if bits == 8 else packed(numbers, bits))
         new.scales.copy_(scales)
         if new.bias is not None:
             new.bias.copy_(old.bias)

@@ -202,9 +202,10 @@ METHODS: dict[str, Method] = by_name(
             recovery="none",
             quantize="int4",
             paper="CALDERA, Saha, Sagan, Srivastava, Goldsmith & Pilanci 2024 (NeurIPS), arXiv 2405.18886",
-            departure="entries are rounded to the nearest, not along the metric (LDLQ); the factors stay in "
-            "the model's dtype; the best of five rounds of rounding and decomposing is taken; int4 or int8, "
-            "where the paper has 2 bits; by --size, --rank or --ratio",
+            departure="behind LDLQ numbers and scales are made better in turns; scales of groups where the "
+            "paper has lattices behind Hadamard transforms; the factors stay in the model's dtype; the best "
+            "of five rounds of rounding and decomposing is taken; int4 where nothing is said of bits; by "
+            "--size, --rank or --ratio",
         ),
         Method(
             "aa-svd",

@@ -27,7 +27,8 @@ def make_recipe(**options: Unpack[verbs.Cut]) -> Recipe:
 
     Without a method: `auto`; where ranks are given by hand, `svd-llm` with data and `svd` without. What
     `auto` has no data for becomes plain: identity metric, uniform ranks, no refit. For `quantized+lowrank`
-    it is `caldera` with data and `svd` without, and int4 where nothing is said of bits.
+    it is `caldera` with data and `svd` without, and int4 where nothing is said of bits. With data and a size
+    in bytes `auto` gives each weight its bits too, unless something is said of its structure or allocation.
 
     Args:
         options: by name; those of a selection also in a mapping `selection`.
@@ -49,9 +50,7 @@ def make_recipe(**options: Unpack[verbs.Cut]) -> Recipe:
             raise UsageError(f"recovery {recovery} trains, and {fixed[0]} cannot be trained: leave one out")
         # The row's own: what is left of it without the training.
         recovery = recovery.removesuffix(f"+{IMITATION}")
-    quantize = (
-        asked["quantize"] or row.quantize or ("int4" if all(each.needs_bits for each in chosen) else None)
-    )
+    quantize = asked["quantize"] or row.quantize or _usual_bits(asked, row, chosen)
     selection = make_selection(reading.selection_of(asked), allocation, recovery, asked["keep"])
     reading.require_size(asked)
     _check_structures(chosen, asked["keep"], selection)
@@ -117,6 +116,16 @@ def _row(asked: Mapping[str, Any]) -> Method:
     if row.name == "auto" and asked["data"] is None:
         row = replace(row, metric="identity", allocation="uniform", recovery="none")
     return row
+
+
+def _usual_bits(asked: Mapping[str, Any], row: Method, chosen: Sequence[Structure]) -> str | None:
+    """What matrices may be stored in where nothing is said of that."""
+    if all(each.needs_bits for each in chosen):
+        return "int4"
+    in_bytes = asked["size"] is not None and asked["goal"] == "size" and asked["data"] is not None
+    free = all(asked[name] is None for name in ("structure", "allocation", "recovery", "targets"))
+    # Nothing saves so many bytes at so little loss, and errors say what each number of bits costs.
+    return names.EVERY_BITS if row.name == "auto" and in_bytes and free else None
 
 
 def make_settings(recipe: Recipe, training: Mapping[str, Any] | None) -> Training | None:

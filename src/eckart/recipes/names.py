@@ -20,6 +20,8 @@ ALLOCATIONS = ("uniform", "equal", "energy", "waterfill", *MEASURED, LEARNED)
 REFIT, IMITATION = "refit", "imitation"
 RECOVERIES = ("none", REFIT, IMITATION, f"{REFIT}+{IMITATION}", *SELECTIONS)
 QUANTIZE = get_args(Quantize)
+EVERY_BITS = ",".join(("none", *QUANTIZE))
+"""All that a weight may be stored in, each as serves best."""
 STRUCTURES = tuple(sorted({name for row in METHODS.values() for name in row.structure.split(",")}))
 """Those of the rows: a structure that Python registers beside them has no row, and no option names it."""
 OF = ("model", "targets")
@@ -119,8 +121,8 @@ def choices_of(label: str, known: Sequence[str] = STRUCTURES) -> dict[str, Any]:
     if name == DENSE:
         if "quantize" not in found or set(found) - {"method", "metric", "quantize"}:
             raise UsageError(
-                f"method {label}: the dense model is measured anyway; rounded it is {DENSE}:{QUANTIZE[0]}, or "
-                f"in a metric {DENSE}:{QUANTIZE[0]}:input"
+                f"method {label}: the dense model is measured anyway; rounded it is "
+                f"{DENSE}:{QUANTIZE[0]}, or in a metric {DENSE}:{QUANTIZE[0]}:input"
             )
         found["keep"] = 1.0
     return found

@@ -193,7 +193,11 @@ class Form(TypedDict, total=False):
     ]
     quantize: Annotated[
         str | None,
-        Option("Round the factors, and targets that stay dense: int8 or int4, by torchao.", common=True),
+        Option(
+            "Round the factors, and targets that stay dense: int8, int4, int3 or int2; several by comma, as "
+            "none,int8,int4, where each weight takes what serves best.",
+            common=True,
+        ),
     ]
 
 

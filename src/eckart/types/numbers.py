@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-Quantize = Literal["int8", "int4"]
+Quantize = Literal["int8", "int4", "int3", "int2"]
 """What weights are rounded to: whole numbers of so many bits, and scales."""
 
 

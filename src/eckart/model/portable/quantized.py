@@ -12,7 +12,7 @@ from eckart.structures.quantized import BITS, QuantizedLinear
 
 
 def require_inner(inner: Any) -> dict[str, str]:
-    """What an entry's `inner` says of each module: `int8` or `int4`.
+    """What an entry's `inner` says of each module: a key of `BITS`, as `int8`.
 
     Raises:
         ValueError: it is of another method, or says something else.
@@ -36,7 +36,7 @@ def quantize_modules(model: nn.Module, modules: dict[str, str]) -> None:
     """Replace the named linear layers, parts of factored ones too, by empty quantized ones, in place.
 
     Args:
-        modules: module name to `int8` or `int4`. What the model's class does not have is left out.
+        modules: module name to a key of `BITS`. What the model's class does not have is left out.
 
     Raises:
         ValueError: a module that is no linear layer.
