@@ -148,6 +148,11 @@ def test_where_something_was_rounded_sizes_are_bytes_even_of_a_single_keep() -> 
     rows = [row.model_copy(update={"bytes": size}) for row, size in zip(rows, sizes, strict=True)]
     axes = figure(rows, True).axes[0]
     assert axes.get_xlabel() == "bytes as saved, % of the dense model"
+    # svd at 0.8 is larger than the dense model in int8, and worse.
+    assert (
+        titles(figure(rows, True))[0]
+        == "Nothing is both smaller and better than svd:int8 at 0.8 or dense:int8"
+    )
     assert sorted(x for marks in axes.collections for x, _ in marks.get_offsets()) == [40, 50, 80]
 
 

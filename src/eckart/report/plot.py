@@ -192,7 +192,7 @@ def _panels(lines: Sequence[Line], dense: ComparisonRow | None, lower_is_better:
     one = _one_size(lines)
     of_what = f"% of the {'targets' if of_targets else 'model'}"
     label = "bytes as saved, % of the dense model" if in_bytes else f"parameters kept, {of_what}"
-    size = Panel(_who_is_best(best), label, kept)
+    size = Panel(_front(lines, kept, lower_is_better) if in_bytes else _who_is_best(best), label, kept)
     if one:
         sign = 1 if lower_is_better else -1
         order = sorted(lines, key=lambda line: sign * _value(line.rows[0]))
@@ -251,6 +251,21 @@ def _who_is_best(best: dict[float, str]) -> str:
         for method in winners
     }
     return "Best: " + "; ".join(f"{method} at {keeps}" for method, keeps in said.items())
+
+
+def _front(lines: Sequence[Line], kept: Callable[[ComparisonRow], float], lower_is_better: bool) -> str:
+    """Whom nobody beats in size and quality both, the smallest first."""
+    sign = 1 if lower_is_better else -1
+    front: list[ComparisonRow] = []
+    for row in sorted(
+        (row for line in lines for row in line.rows), key=lambda row: (kept(row), sign * _value(row))
+    ):
+        if not front or sign * _value(row) < sign * _value(front[-1]):
+            front.append(row)
+    names = [row.method if row.keep == 1 else f"{row.method} at\u00a0{row.keep:g}" for row in front]
+    return (
+        f"Nothing is both smaller and better than {' or '.join(names)}" if names else "Nothing was measured"
+    )
 
 
 def _who_takes_least(

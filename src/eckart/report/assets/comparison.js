@@ -102,7 +102,7 @@ function against(into, key, { text, tall }) {
 }
 
 if (oneSize) ranked(section("against"));
-else against(section("against"), "size", { text: `${capital(metric)} against what is kept, a line for each method.`, tall: true });
+else against(section("against"), "size", { text: `${capital(metric)} against ${inBytes ? "bytes" : "what is kept"}, a line for each method.`, tall: true });
 against(section("taken"), "seconds", { text: "From the loaded dense model to the cut one, without the measurement." });
 against(section("taken"), "memory", { text: "The largest resident size of the method's own process, up to the end of this cut." });
 section("all").append(el("div", { class: "card" }, table({ ...rowsTable(ROWS), caption: "All models of the comparison" }),
