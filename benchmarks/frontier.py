@@ -4,7 +4,7 @@
 
 - `--size`: `eckart compress --size`, nothing else said: each weight its bits and its rank.
 - factors alone: the same with `--quantize none`.
-- `caldera` at that size, in int4 and in int2.
+- `caldera` at that size, in int4 and in int2, its factors in bfloat16.
 - dense and rounded by Eckart, to the nearest and in the metric of the inputs, 8, 4, 3 and 2 bits.
 - dense and rounded by torchao: 8 bits by rows, 4 by groups of 32.
 
@@ -25,8 +25,9 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ PAGE = ROOT / "docs" / "quantization.md"
 PICTURE = ROOT / "docs" / "frontier.svg"
 KEPT = ROOT / "docs" / "frontier.json"
 DATA = ROOT.parent / "shared" / "data"
-SHARES = (0.9, 0.75, 0.6, 0.5, 0.42, 0.35, 0.3, 0.25, 0.2, 0.125)
+SHARES = (0.9, 0.75, 0.6, 0.5, 0.4, 0.33, 0.28, 0.25, 0.2)
 SENTENCES = 800
 
 
@@ -59,7 +60,7 @@ class Subject:
 
 
 Point = tuple[str, int, float]
-"""The line that it is on, its bytes, and how far it is from the dense model."""
+"""Its line and size as asked for, its bytes, and how far it is from the dense model."""
 
 
 def main() -> None:
@@ -68,45 +69,43 @@ def main() -> None:
     found: dict[str, list[Point]] = json.loads(KEPT.read_text()) if KEPT.is_file() else {}
     for name in sys.argv[1:] or ["pocket", "minilm"]:
         subject = SUBJECTS[name]()
-        found[name] = []
-        for point in points(subject):
-            found[name].append(point)
-            print(name, *point, flush=True)
+        known = found.setdefault(name, [])
+        for line, work in works(subject).items():
+            if any(line == each[0] for each in known):
+                continue
+            try:
+                known.append((line, *work()))
+            except EckartError as error:
+                print(name, line, error, flush=True)
+                continue
+            print(name, *known[-1], flush=True)
+            KEPT.write_text(json.dumps(found, indent=0))
         KEPT.write_text(json.dumps(found, indent=0))
         write(f"frontier {name}", table(subject, found[name]))
     draw(found)
 
 
-def points(subject: Subject) -> Iterator[Point]:
-    """Everything that is measured of a model."""
+def works(subject: Subject) -> dict[str, Callable[[], tuple[int, float]]]:
+    """Everything that is measured of a model, by its line and, where one is asked for, its size."""
     dense = load(subject)
     whole = replacing.count_bytes(dense)
-    yield "dense", whole, subject.measure(dense)
+
+    def compressed(**options: Any) -> tuple[int, float]:
+        made = eckart.compress(subject.source, dtype="bfloat16", cache=False, **options)
+        return made.manifest.bytes.after, subject.measure(made.model)
+
+    found: dict[str, Callable[[], tuple[int, float]]] = {"dense": lambda: (whole, subject.measure(dense))}
     for share in (share for share in SHARES if share >= subject.least):
-        size = int(share * whole)
         for line, options in sized(subject).items():
-            try:
-                made = eckart.compress(
-                    subject.source, size=size, dtype="bfloat16", cache=False, **subject.calibration, **options
-                )
-            except EckartError as error:
-                print(line, size, error, flush=True)
-                continue
-            yield line, made.manifest.bytes.after, subject.measure(made.model)
+            asked = {"size": int(share * whole), **subject.calibration, **options}
+            found[f"{line} at {share:g}"] = partial(compressed, **asked)
     for bits in subject.bits:
         for line, options in rounded(subject).items():
-            made = eckart.compress(
-                subject.source,
-                keep=1.0,
-                method="svd",
-                quantize=bits,
-                dtype="bfloat16",
-                cache=False,
-                **options,
-            )
-            yield f"{line}, {bits}", made.manifest.bytes.after, subject.measure(made.model)
+            asked = {"keep": 1.0, "method": "svd", "quantize": bits, **options}
+            found[f"{line}, {bits}"] = partial(compressed, **asked)
     for bits in subject.bits[:2]:
-        yield by_torchao(subject, bits)
+        found[f"torchao, {bits}"] = partial(by_torchao, subject, bits)
+    return found
 
 
 def sized(subject: Subject) -> dict[str, dict[str, Any]]:
@@ -126,7 +125,7 @@ def rounded(subject: Subject) -> dict[str, dict[str, Any]]:
     }
 
 
-def by_torchao(subject: Subject, bits: str) -> Point:
+def by_torchao(subject: Subject, bits: str) -> tuple[int, float]:
     """The blocks' linear layers rounded by torchao's own weight-only methods."""
     from torchao.quantization import Int8WeightOnlyConfig, IntxWeightOnlyConfig, quantize_
     from torchao.quantization.granularity import PerGroup
@@ -146,7 +145,7 @@ def by_torchao(subject: Subject, bits: str) -> Point:
     # As they would be saved: it holds int4 in bytes, and packs them where a kernel wants that.
     size = replacing.count_bytes(model) - 2 * entries + entries * int(bits[3:]) // 8 + 2 * scales
     quantize_(model, how, filter_fn=lambda module, name: name in targets)
-    return f"torchao, {bits}", size, subject.measure(model)
+    return size, subject.measure(model)
 
 
 def load(subject: Subject) -> Any:
@@ -226,22 +225,17 @@ def table(subject: Subject, found: list[Point]) -> list[str]:
     """Lines by size, and those of one size below."""
     whole = next(size for line, size, _ in found if line == "dense")
     lines = list(sized(subject))
-    asked = [share for share in SHARES if share >= subject.least]
+    far_at = {line: far for line, _, far in found}
     rows = [
         f"| share of the bytes asked for | {' | '.join(lines)} |",
         "|---|" + "---|" * len(lines),
     ]
-    for share in asked:
-        cells = []
-        for line in lines:
-            near = [(size, far) for name, size, far in found if name == line and size <= share * whole]
-            best = max(near, default=None)
-            there = best is not None and best[0] > 0.93 * share * whole
-            cells.append(f"{best[1]:.5f}" if best and there else "–")
-        rows.append(f"| {share:.3g} | {' | '.join(cells)} |")
-    rows += ["", f"| dense, {subject.metric} beside it | share of the bytes | |", "|---|---|---|"]
+    for share in (share for share in SHARES if share >= subject.least):
+        cells = [far_at.get(f"{line} at {share:g}") for line in lines]
+        rows.append(f"| {share:g} | {' | '.join('–' if far is None else f'{far:.5f}' for far in cells)} |")
+    rows += ["", f"| rounded alike | share of the bytes | {subject.metric} |", "|---|---|---|"]
     for line, size, far in found:
-        if line not in lines:
+        if " at " not in line:
             rows.append(f"| {line} | {size / whole:.3f} | {far:.5f} |")
     return rows
 
@@ -261,7 +255,8 @@ def draw(found: dict[str, list[Point]]) -> None:
             lines: dict[str, list[tuple[float, float]]] = {}
             for line, size, far in measured:
                 if line != "dense" and far > 0:
-                    kind = line if line.startswith("caldera") else line.partition(",")[0]
+                    kind = line.partition(" at ")[0]
+                    kind = kind if kind.startswith("caldera") else kind.partition(",")[0]
                     lines.setdefault(kind, []).append((100 * size / whole, far))
             for line, places in lines.items():
                 look = looks.setdefault(line, len(looks))

@@ -24,7 +24,7 @@ def export(
         str,
         typer.Option(
             "--format",
-            help="dense or gguf-ready (factors multiplied out: no smaller), onnx or openvino (as they are).",
+            help="dense, gguf-ready, gguf (factors multiplied out: no smaller), onnx or openvino.",
             callback=filled,
         ),
     ],
@@ -32,11 +32,25 @@ def export(
         bool,
         typer.Option("--check/--no-check", help="Compare the answers of what was made with the model's own."),
     ] = True,
+    converter: Annotated[
+        str | None,
+        typer.Option(
+            "--converter",
+            metavar="FILE",
+            help="Of gguf: llama.cpp's convert_hf_to_gguf.py, which is run; default that of $LLAMA_CPP, or "
+            "on the path.",
+            callback=filled,
+        ),
+    ] = None,
+    type: Annotated[  # noqa: A002
+        str | None,
+        typer.Option("--type", help="Of gguf: auto, f32, f16, bf16 or q8_0; default auto.", callback=filled),
+    ] = None,
     push_to_hub: PushToHub = None,
 ) -> dict[str, Any]:
     """A compressed model for other tools: as a dense folder again, or as one graph in which factors stay."""
     require_pushable(push_to_hub)
-    made = eckart.export(model, out, format=format, check=check)
+    made = eckart.export(model, out, format=format, check=check, converter=converter, type=type)
     show_notes(made.notes)
     size = made.bytes
     tell(

@@ -37,7 +37,7 @@ class Exported(Shown):
 
     Attributes:
         out: the folder.
-        format: `dense`, `gguf-ready`, `onnx` or `openvino`.
+        format: `dense`, `gguf-ready`, `gguf`, `onnx` or `openvino`.
         architecture: the class of the model in transformers.
         parameters: of what was written.
         dtype: that its weights are in.

@@ -37,23 +37,38 @@ def unpacked(path: Path, weights: bool = True) -> Path:
         UsageError: the package gguf is not there.
         EckartError: it is damaged, one file of several, or of a model that transformers does not read so.
     """
-    if find_spec("gguf") is None:
-        raise UsageError(f"{path} is a GGUF file, and reading it takes a package: pip install 'eckart[gguf]'")
-    with path.open("rb") as file:
-        if file.read(len(MAGIC)) != MAGIC:
-            raise EckartError(f"{path} is no GGUF file: it begins with other bytes")
+    _require_readable(path)
     state = path.stat()
     key = checkpoint.json_digest([[str(path.resolve()), state.st_size, state.st_mtime_ns]])
     kind = UNPACKED if weights else "configs"
     folder = checkpoint.cache_dir() / kind / key[:16] / path.name
     if not folder.is_dir():
-        reader = _opened(path)
-        if weights:
-            floats = sum(int(each.n_elements) for each in reader.tensors) * _dtype(reader).itemsize
-            folders.refuse_full(folder, floats)
-        with folders.appearing(folder) as made:
-            _unpack(path, reader, made, weights)
+        _made(path, folder, weights)
     return folder
+
+
+def unpack(path: Path, folder: Path) -> Path:
+    """Make a folder of a GGUF file, as `unpacked` does in the cache."""
+    _require_readable(path)
+    _made(path, folder, weights=True)
+    return folder
+
+
+def _require_readable(path: Path) -> None:
+    if find_spec("gguf") is None:
+        raise UsageError(f"{path} is a GGUF file, and reading it takes a package: pip install 'eckart[gguf]'")
+    with path.open("rb") as file:
+        if file.read(len(MAGIC)) != MAGIC:
+            raise EckartError(f"{path} is no GGUF file: it begins with other bytes")
+
+
+def _made(path: Path, folder: Path, weights: bool) -> None:
+    reader = _opened(path)
+    if weights:
+        floats = sum(int(each.n_elements) for each in reader.tensors) * _dtype(reader).itemsize
+        folders.refuse_full(folder, floats)
+    with folders.appearing(folder) as made:
+        _unpack(path, reader, made, weights)
 
 
 def _opened(path: Path) -> Any:

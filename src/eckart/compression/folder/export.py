@@ -52,7 +52,7 @@ def export_dense(source: Source, out: Path, format: str, check: bool) -> Exporte
             f"{source.folder} is dense already, so there are no factors to multiply out; "
             "--format onnx and openvino take it"
         )
-    notes = _converter_notes(source) if format == GGUF_READY else []
+    notes = converter_notes(source) if format == GGUF_READY else []
     needed = source.stored.nbytes if manifest is None else manifest.bytes.before
     folders.refuse_full(out, needed)
     expected = parity.references(loading.load_model(source.folder, dtype="float32")) if check else []
@@ -94,7 +94,7 @@ def _unknown_origin(source: Source, model: Any) -> Manifest:
     )
 
 
-def _converter_notes(source: Source) -> list[str]:
+def converter_notes(source: Source) -> list[str]:
     """What llama.cpp's and CTranslate2's converters would lack.
 
     Raises:
