@@ -194,8 +194,7 @@ class Form(TypedDict, total=False):
     quantize: Annotated[
         str | None,
         Option(
-            "Round the factors, and targets that stay dense: int8, int4, int3 or int2; several by comma, as "
-            "none,int8,int4, where each weight takes what serves best.",
+            "Round weights to int8, int4, int3 or int2; several by comma: as serves each best.",
             common=True,
         ),
     ]
