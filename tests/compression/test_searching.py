@@ -15,7 +15,6 @@ from eckart import allocate
 from eckart.compression import loaded
 from eckart.compression.course import Course
 from eckart.compression.loaded import Loaded
-from eckart.compression.search import picked
 from eckart.data import read_texts
 from eckart.estimate import budget
 from eckart.evaluation import Moved, Reference
@@ -60,7 +59,7 @@ def candidates(ready: Course) -> dict[str, list[Option]]:
         for floor in EFFORTS["normal"].floors
     }
     picks = {"uniform": allocate.uniform(curves, allowed), **floors}
-    return {name: picked(ready.bench, curves, each) for name, each in picks.items()}
+    return {name: ready.bench.prices.picked(curves, each) for name, each in picks.items()}
 
 
 @pytest.mark.parametrize("architecture", [LLAMA, T5, BERT], ids=str)

@@ -169,20 +169,26 @@ def _duration(seconds: float) -> str:
 
 
 def _options(options: list[Option]) -> str:
-    """`128`, `127-128`, `dense`, or `127-128, 2 dense`; of several structures each with its name."""
-    sizes: dict[str, list[int]] = {}
-    for option in options:
-        if option.structure != "dense" and option.size is not None:
-            sizes.setdefault(option.structure, []).append(option.size)
-    dense = sum(option.structure == "dense" for option in options)
-    if not sizes:
-        return "dense"
-    spans = [
-        (f"{name} " if len(sizes) > 1 else "")
-        + (str(min(each)) if min(each) == max(each) else f"{min(each)}-{max(each)}")
-        for name, each in sizes.items()
-    ]
-    return ", ".join([*spans, *([f"{dense} dense"] if dense else [])])
+    """`128`, `127-128`, `dense`, or `127-128, 2 dense`; of several structures each with its name, and with
+    its bits what is rounded: `176 int4, 4 dense int8`.
+    """
+    groups: dict[tuple[str, str], list[int]] = {}
+    for option in sorted(options, key=lambda option: option.structure == "dense"):
+        groups.setdefault((option.structure, f" {option.bits}" if option.bits else ""), []).append(
+            option.size or 0
+        )
+    if len(groups) == 1 and options[0].structure == "dense":
+        return f"dense{next(iter(groups))[1]}"
+    several = len({structure for structure, _ in groups} - {"dense"}) > 1
+    found = []
+    for (structure, bits), sizes in groups.items():
+        if structure == "dense":
+            found.append(f"{len(sizes)} dense{bits}")
+            continue
+        low, high = min(sizes), max(sizes)
+        span = str(low) if low == high else f"{low}-{high}"
+        found.append((f"{structure} " if several else "") + span + bits)
+    return ", ".join(found)
 
 
 def _of_adapters(options: dict[str, Any]) -> dict[str, Any]:

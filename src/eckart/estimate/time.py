@@ -18,6 +18,10 @@ from eckart.types import SAMPLE_TOKENS, Recipe, Target
 
 EIGEN = 14
 """An eigenproblem takes so many times as long as a product of the same size."""
+ROUNDING = 8
+"""Rounding in a metric, column by column, takes so many times as long as a product of the same size."""
+TURNS = 4
+"""Times as long as the draft of it that tells what it loses."""
 BACK = 2
 """A pass back, in passes forward."""
 TRAIN = 2
@@ -89,6 +93,10 @@ def seconds(
     # Its answers once, and each token of the training forward and, with the weights, back.
     read = imitated_tokens(reading.calibrating, effort)
     learned = read * (1 + TRAIN) + min(read, reading.calibrating) if imitated else 0
+    if recipe.quantize is not None and recipes.find_metric(recipe.metric).right == "second-moment":
+        drafts = sum(bits is not None for bits in recipe.bits) if len(recipe.bits) > 1 else 0
+        multiplied = sum(2.0 * target.out_features * target.in_features**2 for target in targets)
+        products += ROUNDING * (TURNS + drafts) * multiplied
     single, double = linalg.rate(torch.float32), linalg.rate(torch.float64)
     computed = 2 * passed * parameters / linalg.rate(dtype, width)
     computed += 2 * learned * parameters / linalg.rate(torch.float32, width)
