@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from linalg_cases import rng
@@ -103,3 +105,15 @@ def test_the_metric_s_scale_changes_nothing_and_one_without_pairs_is_no_help() -
     nearest = quantize(W, 4, torch.float32)
     for plain in (Side(), Side(right.gram.diagonal().clone())):
         assert torch.equal(quantize(W, 4, torch.float32, plain).numbers, nearest.numbers)
+
+
+def test_rows_may_be_rounded_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    W, right = normal(OUT, IN), side()
+    whole = quantize(W, 4, torch.float32, right)
+    monkeypatch.setattr(sys.modules["eckart.linalg.quantize"], "ENTRIES", 1)
+    rows = [quantize(row[None], 4, torch.float32, right) for row in W]
+    parts = quantize(W, 4, torch.float32, right)
+    assert torch.equal(parts.numbers, torch.cat([each.numbers for each in rows]))
+    assert torch.equal(parts.scales, torch.cat([each.scales for each in rows]))
+    losses = [float((each.values() - W).norm()) for each in (parts, whole)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)

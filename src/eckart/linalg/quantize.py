@@ -26,6 +26,8 @@ GROUP = 32
 SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5)
 """Of the largest entry of a group: what its scale reaches. Clipping a few may round the others better."""
 RIDGE = 1e-6
+ENTRIES = 2**22
+"""Of a matrix that are rounded at a time."""
 PAIR_TURNS = 1
 """Of factors, which are rounded several times: one more takes a quarter of the time, and 1% off the error."""
 ROUNDS = 2
@@ -73,25 +75,41 @@ def quantize(
     nearest = _to_nearest(matrix, bits, dtype)
     if right is None or right.gram is None or right.gram.ndim == 1:
         return nearest
-    return _compensated(matrix.to(DTYPE), nearest, right, turns)
+    return _compensated(matrix, nearest, right, turns)
 
 
 def _compensated(matrix: Tensor, nearest: Quantized, right: Side, turns: int) -> Quantized:
     """What was rounded to the nearest with less of an error in a metric, where that can be."""
     bits, dtype = nearest.bits, nearest.scales.dtype
     plane = NearestPlane(right, bits, matrix.shape[1] if bits == 8 else GROUP)
-    scales = nearest.scales.to(DTYPE)
-    before = plane.energy(matrix, scales, nearest.numbers.to(DTYPE))
-    numbers = plane.numbers(matrix, scales)
-    for _ in range(turns):
-        numbers = plane.swept(matrix, scales, numbers)
-        tried = _rounded(plane.scales(matrix, scales, numbers), dtype).to(DTYPE)
-        # Rounded to few digits, as a scale of a whole row is in bfloat16, the best need not be better.
-        if plane.energy(matrix, tried, numbers) < plane.energy(matrix, scales, numbers):
-            scales = tried
-    if plane.energy(matrix, scales, numbers) >= before:
-        return nearest
+    # No row has to do with another: some at a time take little memory.
+    rows = max(1, ENTRIES // matrix.shape[1])
+    parts = [
+        _rows_compensated(plane, *part, turns)
+        for part in zip(
+            matrix.split(rows), nearest.scales.split(rows), nearest.numbers.split(rows), strict=True
+        )
+    ]
+    scales, numbers = (torch.cat(each) for each in zip(*parts, strict=True))
     return Quantized(numbers.to(torch.int8), scales.to(dtype), bits)
+
+
+def _rows_compensated(
+    plane: NearestPlane, rows: Tensor, scales: Tensor, nearest: Tensor, turns: int
+) -> tuple[Tensor, Tensor]:
+    """Scales and numbers of some rows, float64."""
+    dtype = scales.dtype
+    rows, scales, nearest = rows.to(DTYPE), scales.to(DTYPE), nearest.to(DTYPE)
+    before = scales, nearest
+    numbers = plane.numbers(rows, scales)
+    for _ in range(turns):
+        numbers = plane.swept(rows, scales, numbers)
+        tried = _rounded(plane.scales(rows, scales, numbers), dtype).to(DTYPE)
+        # Rounded to few digits, as a scale of a whole row is in bfloat16, the best need not be better.
+        if plane.energy(rows, tried, numbers) < plane.energy(rows, scales, numbers):
+            scales = tried
+    better = plane.energy(rows, scales, numbers) < plane.energy(rows, *before)
+    return (scales, numbers) if better else before
 
 
 def _to_nearest(matrix: Tensor, bits: int, dtype: torch.dtype) -> Quantized:
