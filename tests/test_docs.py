@@ -25,6 +25,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 NAMED = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 OTHERS = {
+    "--no-binary",
     "--nproc-per-node",
     "--multi_gpu",
     "--num_processes",
