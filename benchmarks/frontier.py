@@ -130,7 +130,7 @@ def by_torchao(subject: Subject, bits: str) -> tuple[int, float]:
     from torchao.quantization.granularity import PerGroup
 
     model = load(subject)
-    targets = {row.name for row in eckart.plan(subject.source, keep=0.9).sites}
+    targets = {row.site.name for row in eckart.plan(subject.source, keep=0.9).sites}
     how = (
         Int8WeightOnlyConfig()
         if bits == "int8"
@@ -246,7 +246,7 @@ def draw(found: dict[str, list[Point]]) -> None:
     from eckart.report.plot import COLOURS, MARKERS, drawing
 
     with drawing():
-        figure = Figure(figsize=(5.2 * len(found), 4.6), layout="constrained")
+        figure = Figure(figsize=(max(7.6, 5.2 * len(found)), 4.6), layout="constrained")
         panels = figure.subplots(1, len(found), squeeze=False)[0]
         looks: dict[str, int] = {}
         for axes, (name, measured) in zip(panels, found.items(), strict=True):
