@@ -54,7 +54,6 @@ class Subject:
     source: str
     calibration: dict[str, Any]
     measure: Callable[[Any], float]
-    metric: str
     bits: tuple[str, ...] = ("int8", "int4", "int3", "int2")
     least: float = 0.1
 
@@ -80,14 +79,13 @@ def main() -> None:
                 continue
             print(name, *known[-1], flush=True)
             KEPT.write_text(json.dumps(found, indent=0))
-        KEPT.write_text(json.dumps(found, indent=0))
-        write(f"frontier {name}", table(subject, found[name]))
+        write(f"frontier {name}", table(name, subject, found[name]))
     draw(found)
 
 
 def works(subject: Subject) -> dict[str, Callable[[], tuple[int, float]]]:
     """Everything that is measured of a model, by its line and, where one is asked for, its size."""
-    dense = load(subject)
+    dense = load(subject.source)
     whole = replacing.count_bytes(dense)
 
     def compressed(**options: Any) -> tuple[int, float]:
@@ -129,7 +127,7 @@ def by_torchao(subject: Subject, bits: str) -> tuple[int, float]:
     from torchao.quantization import Int8WeightOnlyConfig, IntxWeightOnlyConfig, quantize_
     from torchao.quantization.granularity import PerGroup
 
-    model = load(subject)
+    model = load(subject.source)
     targets = {row.site.name for row in eckart.plan(subject.source, keep=0.9).sites}
     how = (
         Int8WeightOnlyConfig()
@@ -147,9 +145,9 @@ def by_torchao(subject: Subject, bits: str) -> tuple[int, float]:
     return size, subject.measure(model)
 
 
-def load(subject: Subject) -> Any:
+def load(source: str) -> Any:
     """The dense model in bfloat16."""
-    return loading.load_model(loading.find_model(subject.source), "cpu", "bfloat16")
+    return loading.load_model(loading.find_model(source), "cpu", "bfloat16")
 
 
 def divergence_on(source: str, text: str, limit: int, tokenizer: Any) -> Callable[[Any], float]:
@@ -168,7 +166,7 @@ def pocket() -> Subject:
     """The built-in model, on its own test split."""
     tokenizer = loading.load_tokenizer(loading.find_model("pocket"))
     measure = divergence_on("pocket", "pocket", 300, tokenizer)
-    return Subject("pocket", {"data": "pocket"}, measure, "KL divergence")
+    return Subject("pocket", {"data": "pocket"}, measure)
 
 
 def smollm2() -> Subject:
@@ -181,7 +179,7 @@ def smollm2() -> Subject:
         "samples": 64,
         "max_length": 512,
     }
-    return Subject(source, calibration, measure, "KL divergence", ("int8",), 0.6)
+    return Subject(source, calibration, measure, ("int8",), 0.6)
 
 
 def minilm() -> Subject:
@@ -194,14 +192,13 @@ def minilm() -> Subject:
     lines = (DATA / "tasks" / "stsb_test.csv").read_text(encoding="utf-8").splitlines()
     texts = [line.split("\t")[5] for line in lines][:SENTENCES]
     calibration = {"data": str(DATA / "tasks" / "stsb_train.csv")}
-    subject = Subject(str(folder), calibration, lambda model: 0.0, "1 - mean cosine")
-    dense = embeddings(load(subject), tokenizer, texts)
+    dense = embeddings(load(str(folder)), tokenizer, texts)
 
     def measure(model: Any) -> float:
         found = embeddings(model, tokenizer, texts)
         return 1 - float(torch.cosine_similarity(dense, found).mean())
 
-    return Subject(str(folder), calibration, measure, subject.metric)
+    return Subject(str(folder), calibration, measure)
 
 
 @torch.inference_mode()
@@ -218,9 +215,14 @@ def embeddings(model: Any, tokenizer: Any, texts: list[str]) -> torch.Tensor:
 
 
 SUBJECTS: dict[str, Callable[[], Subject]] = {"pocket": pocket, "minilm": minilm, "smollm2": smollm2}
+MEASURED = {
+    "pocket": "KL divergence from dense, nats a token",
+    "minilm": "1 − mean cosine with dense",
+    "smollm2": "KL divergence from dense, nats a token",
+}
 
 
-def table(subject: Subject, found: list[Point]) -> list[str]:
+def table(name: str, subject: Subject, found: list[Point]) -> list[str]:
     """Lines by size, and those of one size below."""
     whole = next(size for line, size, _ in found if line == "dense")
     lines = list(sized(subject))
@@ -232,7 +234,7 @@ def table(subject: Subject, found: list[Point]) -> list[str]:
     for share in (share for share in SHARES if share >= subject.least):
         cells = [far_at.get(f"{line} at {share:g}") for line in lines]
         rows.append(f"| {share:g} | {' | '.join('–' if far is None else f'{far:.5f}' for far in cells)} |")
-    rows += ["", f"| rounded alike | share of the bytes | {subject.metric} |", "|---|---|---|"]
+    rows += ["", f"| rounded alike | share of the bytes | {MEASURED[name]} |", "|---|---|---|"]
     for line, size, far in found:
         if " at " not in line:
             rows.append(f"| {line} | {size / whole:.3f} | {far:.5f} |")
@@ -267,7 +269,7 @@ def draw(found: dict[str, list[Point]]) -> None:
                 )  # fmt: skip
             axes.set_yscale("log")
             axes.set_xlabel("bytes as saved, % of bfloat16")
-            axes.set_title(f"{name}: {SUBJECTS_MEASURED[name]}", loc="left", fontsize=11)
+            axes.set_title(f"{name}: {MEASURED[name]}", loc="left", fontsize=11)
         handles = {
             text: handle
             for axes in panels
@@ -275,13 +277,6 @@ def draw(found: dict[str, list[Point]]) -> None:
         }
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)
         figure.savefig(PICTURE, metadata={"Date": None, "Creator": None})
-
-
-SUBJECTS_MEASURED = {
-    "pocket": "KL divergence from dense, nats a token",
-    "minilm": "1 − mean cosine with dense",
-    "smollm2": "KL divergence from dense, nats a token",
-}
 
 
 def write(name: str, lines: list[str]) -> None:

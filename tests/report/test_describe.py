@@ -77,6 +77,8 @@ def test_the_page_of_an_analysis_is_made_again_in_another_process(
     names = ["analysis.json", "energy.png", "errors.png", "matrices.csv", "report.html", "sizes.png"]
     assert found.files == names
     assert process("report", "page", "-o", "another").code == 0
+    # In its own place, by whatever words: made again.
+    assert process("report", "another", "-o", "./another").code == 0
     assert listing(tmp_path / "another").keys() == {"analysis.json", "matrices.csv", "report.html"}
     pages = [(tmp_path / name / "report.html").read_bytes() for name in ("page", "another")]
     assert pages[0] == pages[1]

@@ -212,10 +212,12 @@ def _looked_at(kind: type | None, given: dict[str, Any]) -> dict[str, Any]:
 
 def _refuse_existing(given: dict[str, Any]) -> None:
     """Look whether what is to appear may, before anything heavy is imported; the command does so again."""
-    out = given.get("out")
-    if out is None or given.get("resume") or given.get("dry_run") or out == given.get("path"):
+    out, path = given.get("out"), given.get("path")
+    if out is None or given.get("resume") or given.get("dry_run"):
         return
-    folders.refuse_existing(Path(out))
+    # A page in the folder that it is of is made again.
+    if path is None or Path(out).resolve() != Path(path).resolve():
+        folders.refuse_existing(Path(out))
 
 
 @contextmanager

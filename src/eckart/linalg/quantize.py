@@ -161,21 +161,25 @@ def quantize_factors(
     U, V = U.to(DTYPE), V.to(DTYPE)
     whole = expand(U)
     size = sqrt(_energy(whole, V, left, right))
-    Uq = quantize(U, bits, dtype, _between(V, right), PAIR_TURNS)
-    Vq = quantize(V, bits, dtype, right, PAIR_TURNS)
 
     def error(one: Quantized, other: Quantized) -> float:
         ends = torch.cat([whole, -expand(one.values())], dim=1)
         return sqrt(_energy(ends, torch.cat([V, other.values()]), left, right))
 
-    best = error(Uq, Vq)
+    between = _weighing(right.times_gram(V) @ V.T)
+    # Each made up for by itself may be further off together than each to the nearest.
+    starts = [
+        (quantize(U, bits, dtype), quantize(V, bits, dtype)),
+        (quantize(U, bits, dtype, between, PAIR_TURNS), quantize(V, bits, dtype, right, PAIR_TURNS)),
+    ]
+    best, (Uq, Vq) = min(((error(*pair), pair) for pair in starts), key=lambda each: each[0])
     for _ in range(ROUNDS):
         before = best
         v = Vq.values()
         weighed = right.times_gram(v).T
-        fitted = quantize(
-            regress(U, U @ (V @ weighed), v @ weighed, RIDGE), bits, dtype, _between(v, right), PAIR_TURNS
-        )
+        second = v @ weighed
+        wanted = regress(U, U @ (V @ weighed), second, RIDGE)
+        fitted = quantize(wanted, bits, dtype, _weighing(second), PAIR_TURNS)
         if (found := error(fitted, Vq)) < best:
             Uq, best = fitted, found
         u = expand(Uq.values())
@@ -203,9 +207,8 @@ def quantize_weight(
     return rounded, error
 
 
-def _between(V: Tensor, right: Side) -> Side | None:
-    """How errors of `U` along its inputs are weighed, which are what `V` makes."""
-    gram = right.times_gram(V) @ V.T
+def _weighing(gram: Tensor) -> Side | None:
+    """A side of a Gram; none where it weighs nothing."""
     return Side(gram) if bool((gram.diagonal() > 0).any()) else None
 
 

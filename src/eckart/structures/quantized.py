@@ -113,7 +113,7 @@ class QuantizedLinear(nn.Module):
         if self.bits == 8:
             return self.codes
         if self.bits == 4:
-            # Many times faster than by way of wider numbers.
+            # Several times as fast as by way of wider numbers.
             pairs = torch.stack([self.codes & 15, self.codes >> 4], dim=-1).flatten(1)
             return pairs[:, : self.in_features].view(torch.int8) - 8
         return unpacked(self.codes, self.bits, self.in_features)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,7 +58,7 @@ def export_gguf(source: Source, out: Path, how: Conversion, check: bool) -> Expo
             **summary(model, out, GGUF, how.kind),
             bytes=Bytes(before=source.stored.nbytes, after=size),
             checks=[*known, *found],
-            commands=[f"llama-cli -m {out / FILE}"],
+            commands=[f"llama-cli -m {shlex.quote(str(out / FILE))}"],
             notes=[*said, *unread],
         )
 
